@@ -1,0 +1,474 @@
+"""The command line: what it accepts, what it says, and how it ends."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from typer.main import get_command
+
+import vitft
+from vitft import launch
+from vitft.cli import app, main
+from vitft.errors import DataError, StoppedEarly, TrainError
+from vitft.recipe import Recipe, keys
+
+HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
+
+FLAGS = {
+    "finetune": """--bad-images --batch-size --dataset --debug --deterministic --device --dry-run --epochs
+        --format --lr --max-train-samples --metrics --model --name --num-processes --output-dir --precision
+        --recipe --resume --seed --set --streaming --track --train""",
+    "evaluate": """--bad-images --batch-size --dataset --debug --device --format --metrics --num-processes
+        --precision --set --split""",
+    "predict": "--batch-size --debug --device --format --precision --top-k",
+    "recipes ls": "--debug",
+    "recipes show": "--debug",
+    "recipes cp": "--debug",
+    "recipes validate": "--debug",
+    "recipes schema": "--debug",
+    "recipes keys": "--debug --format",
+}
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_DYNAMO_MODE", "VITFT_LAUNCH_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "choose", lambda *_: None)  # counting devices would load torch
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """Stand-ins for ``vitft.tasks`` that remember how they were called."""
+    calls = []
+
+    def finetune(recipe, **options):
+        calls.append((recipe, options))
+        return SimpleNamespace(run_dir=Path("runs/x"), results={"test": {"top1": 0.5}}, plan_text="steps: 3\n\nlr: 1")
+
+    fake = SimpleNamespace(finetune=finetune, calls=calls)
+    monkeypatch.setitem(sys.modules, "vitft.tasks", fake)
+    monkeypatch.setattr(vitft, "tasks", fake, raising=False)
+    return fake
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+# --- lightness and shape -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in FLAGS)])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom vitft.cli import main\n"
+        f"try: main({arguments!r})\n"
+        f"finally: sys.stderr.write(' '.join({{*sys.modules}} & {{*{HEAVY!r}}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_every_command_has_the_flags_that_were_agreed():
+    group = get_command(app)
+    commands = {name: command for name, command in group.commands.items() if name != "recipes"}
+    commands |= {f"recipes {name}": command for name, command in group.commands["recipes"].commands.items()}
+    found = {
+        name: sorted(flag for each in command.params if each.param_type_name == "option" for flag in each.opts)
+        for name, command in commands.items()
+    }
+    assert found == {name: sorted(flags.split()) for name, flags in FLAGS.items()}
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"vitft {vitft.__version__}\n"
+
+
+def test_python_m_runs_the_same_command_line():
+    done = subprocess.run([sys.executable, "-m", "vitft", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"vitft {vitft.__version__}\n"
+
+
+# --- flags -> recipe ---------------------------------------------------------------------------------------
+
+
+def test_no_flag_changes_nothing_but_the_dataset(tasks):
+    assert run("finetune", "--dataset", "builtin:digits") == 0
+    [(recipe, options)] = tasks.calls
+    assert recipe == Recipe.load(None, {"data.dataset": "builtin:digits"})
+    assert options == {"resume": None, "changes": {"data.dataset": "builtin:digits"}, "dry_run": False}
+
+
+def test_every_flag_reaches_its_key(tasks):
+    given = {
+        "--dataset": ("builtin:digits", "data.dataset", "builtin:digits"),
+        "--model": ("builtin:vit-micro", "model.checkpoint", "builtin:vit-micro"),
+        "--train": ("last:2", "model.train", "last:2"),
+        "--epochs": ("0.5", "train.duration", "0.5 epochs"),
+        "--batch-size": ("64", "train.batch_size", 64),
+        "--lr": ("3e-4", "optim.lr", 3e-4),
+        "--seed": ("7", "train.seed", 7),
+        "--precision": ("fp32", "train.precision", "fp32"),
+        "--bad-images": ("skip", "data.bad_images", "skip"),
+        "--max-train-samples": ("100", "data.max_train_samples", 100),
+        "--device": ("cpu", "train.device", "cpu"),
+        "--name": ("trial", "run.name", "trial"),
+        "--output-dir": ("there", "run.output_dir", "there"),
+        "--track": ("tensorboard", "run.track", ["tensorboard"]),
+        "--metrics": ("f1", "run.metrics", ["f1"]),
+    }
+    words = [word for flag, (text, _, _) in given.items() for word in (flag, text)]
+    assert run("finetune", *words, "--streaming", "--deterministic") == 0
+    [(recipe, _)] = tasks.calls
+    expected = Recipe().flat() | {key: value for _, key, value in given.values()}
+    assert recipe.flat() == expected | {"data.streaming": True, "train.deterministic": True}
+
+
+def test_set_wins_over_flags_and_flags_over_the_file(tasks, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("optim: {lr: 1e-3, momentum: 0.5}\ntrain: {seed: 1}\ndata: {dataset: builtin:digits}\n")
+    assert run("finetune", "--recipe", str(file), "--lr", "2e-3", "--seed=3", "--set", "optim.lr=4e-3") == 0
+    [(recipe, _)] = tasks.calls
+    assert (recipe.optim.lr, recipe.optim.momentum, recipe.train.seed) == (4e-3, 0.5, 3)
+
+
+def test_snake_case_is_accepted(tasks):
+    assert run("finetune", "--dataset", "builtin:digits", "--batch_size=32", "--output_dir", "my_runs") == 0
+    [(recipe, _)] = tasks.calls
+    assert (recipe.train.batch_size, recipe.run.output_dir) == (32, "my_runs")
+
+
+def test_resume_leaves_the_recipe_to_the_run(tasks, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(Recipe.load(None, {"data.dataset": "builtin:digits"}).dump())
+    assert run("finetune", "--resume", str(tmp_path), "--epochs", "20") == 0
+    assert tasks.calls == [(None, {"resume": tmp_path, "changes": {"train.duration": "20 epochs"}, "dry_run": False})]
+
+
+def test_dry_run_prints_a_recipe_with_the_plan_in_comments(tasks, tmp_path, capsys):
+    assert run("finetune", "--dataset", "builtin:digits", "--lr", "0.25", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("# steps: 3\n#\n# lr: 1\n")
+    (tmp_path / "again.yaml").write_text(printed)
+    assert Recipe.load(tmp_path / "again.yaml") == tasks.calls[0][0]
+
+
+def test_json_results_are_one_document(tasks, capsys):
+    assert run("finetune", "--dataset", "builtin:digits", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"run_dir": "runs/x", "test": {"top1": 0.5}}
+
+
+# --- several processes -------------------------------------------------------------------------------------
+
+
+def test_a_launch_gets_the_command_without_what_was_for_the_launcher(monkeypatch):
+    seen = {}
+
+    def choose(*arguments):
+        seen["choose"] = arguments
+        return "a launch"
+
+    def start(chosen, arguments):
+        seen["run"] = chosen, list(arguments)
+        return 75
+
+    monkeypatch.setattr(launch, "choose", choose)
+    monkeypatch.setattr(launch, "run", start)
+    words = ["--dataset", "builtin:digits", "--num_processes", "2", "--device", "cpu", "--lr=1e-3"]
+    assert run("finetune", *words, "--", "--main_process_port", "0") == 75
+    assert seen["choose"] == (2, "cpu", ["--main_process_port", "0"])
+    rest = ["finetune", "--dataset", "builtin:digits", "--device", "cpu", "--lr=1e-3"]
+    assert seen["run"] == ("a launch", rest)
+
+
+def test_dry_run_starts_no_processes(tasks, monkeypatch):
+    monkeypatch.setattr(launch, "choose", lambda *_: pytest.fail("asked for processes"))
+    assert run("finetune", "--dataset", "builtin:digits", "--num-processes", "2", "--dry-run") == 0
+
+
+@pytest.mark.parametrize(("rank", "says"), [("0", "error: no columns"), ("1", "")])
+def test_one_process_speaks_for_all(tasks, monkeypatch, capsys, rank, says):
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tasks, "finetune", _raise(vitft.VitftError("no columns")))
+    assert run("finetune", "--dataset", "builtin:digits") == 1
+    assert capsys.readouterr().err.strip() == says
+
+
+def test_another_process_names_what_only_it_has_met(tasks, monkeypatch, capsys):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tasks, "finetune", _raise(DataError("row 7 cannot be decoded")))
+    assert run("finetune", "--dataset", "builtin:digits") == 1
+    assert capsys.readouterr().err == "[process 1] error: row 7 cannot be decoded\n"
+
+
+def test_a_worker_of_ours_hands_its_outcome_to_the_parent(tasks, monkeypatch, tmp_path, capsys):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VITFT_LAUNCH_DIR", str(tmp_path))
+    recorded = []
+    monkeypatch.setattr(launch, "register", lambda: recorded.append("here"))
+    monkeypatch.setattr(launch, "record", lambda *outcome: recorded.append(outcome) or 0)
+    monkeypatch.setattr(tasks, "finetune", _raise(DataError("row 7 cannot be decoded")))
+    assert run("finetune", "--dataset", "builtin:digits") == 0
+    assert recorded == ["here", (1, "row 7 cannot be decoded")]
+    assert capsys.readouterr().err == ""
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("finetune", "no dataset was given"),
+        ("finetune --dataset builtin:digits --recipe quikstart", "there is no recipe 'quikstart'"),
+        ("finetune --dataset builtin:digits --set optim.lr", "has no '='"),
+        ("finetune --dataset builtin:digits --set optim.lrr=1", "did you mean 'lr'?"),
+        ("finetune --dataset builtin:digits --lr -1", "use a number > 0"),
+        ("finetune --dataset builtin:digits --lr fast", "--lr"),
+        ("finetune --dataset builtin:digits --lr", "--lr"),
+        ("finetune --dataset builtin:digits --precision fp8", "fp16"),
+        ("finetune --dataset builtin:digits --set train.duration=10", "10 epochs, 2500 steps"),
+        ("finetune --dataset builtin:digits --train everything", "`last:N`"),
+        ("finetune --dataset builtin:digits more", "more"),
+        ("finetune --resume runs/x --recipe default", "--recipe cannot be given"),
+        ("finetun", "Did you mean 'finetune'?"),
+        ("evaluate model", "no dataset was given"),
+        ("evaluate model --dataset builtin:digits --set optim.lr=1", "only the dataset has settings here"),
+        ("predict model", "IMAGES"),
+        ("predict model nowhere/*.png", "nothing matches nowhere/*.png"),
+        ("recipes lss", "Did you mean 'ls'?"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_says_why(line, says, capsys):
+    assert run(*line.split()) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_pasted_flags_of_other_trainers_are_all_translated_at_once(capsys):
+    words = """--model_name_or_path m --learning_rate 1e-3 --num_train_epochs 3
+        --per_device_train_batch_size 8 --do_train --fp16 --weight_decay 0.1 --dry_runn --train_dir photos"""
+    assert run("finetune", *words.split()) == 2
+    said = capsys.readouterr().err
+    for line in (
+        "--model_name_or_path: use --model\n",
+        "--learning_rate: use --lr\n",
+        "--num_train_epochs: use --epochs\n",
+        "--per_device_train_batch_size: use --batch-size, which counts the images of a step",
+        "--do_train: leave it out",
+        "--fp16: use --precision fp16\n",
+        "--weight_decay: use --set optim.weight_decay=VALUE\n",
+        "--dry_runn: did you mean --dry-run?\n",
+        "--train_dir: use --dataset FOLDER\n",
+    ):
+        assert line in said
+
+
+def test_every_pointer_names_a_flag_or_a_key_that_exists():
+    from vitft.cli.flags import FOREIGN
+
+    known = set(" ".join(FLAGS.values()).split())
+    recipe_keys = {key for key, _ in keys()}
+    for foreign, advice in FOREIGN.items():
+        assert foreign not in FLAGS["finetune"].split(), foreign
+        words = advice.replace(",", " ").split()
+        assert {word for word in words if word.startswith("--")} <= known, foreign
+        if words[0] == "--set":
+            assert words[1].split("=")[0] in recipe_keys, foreign
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (
+            DataError("no image column", allowed="one", hint="this"),
+            1,
+            "error: no image column\n  allowed: one\n",
+        ),
+        (TrainError("loss is nan"), 1, "error: loss is nan\n"),
+        (StoppedEarly("stopped at step 3"), 75, "stopped at step 3\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (ZeroDivisionError("by zero"), 1, "error: this is a bug in vitft, or a failure under it"),
+    ],
+)
+def test_outcomes_have_their_codes_and_no_traceback(tasks, monkeypatch, capsys, error, code, says):
+    monkeypatch.setattr(tasks, "finetune", _raise(error))
+    assert run("finetune", "--dataset", "builtin:digits") == code
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert "Traceback" not in said
+
+
+def test_an_interrupt_says_how_to_resume_if_that_is_known(tasks, monkeypatch, capsys):
+    interrupt = KeyboardInterrupt()
+    interrupt.add_note("resume with: vitft finetune --resume runs/x")
+    monkeypatch.setattr(tasks, "finetune", _raise(interrupt))
+    assert run("finetune", "--dataset", "builtin:digits") == 130
+    assert capsys.readouterr().err == "interrupted\nresume with: vitft finetune --resume runs/x\n"
+
+
+def test_debug_shows_the_traceback(tasks, monkeypatch, capsys):
+    monkeypatch.setattr(tasks, "finetune", _raise(DataError("no image column")))
+    assert run("finetune", "--dataset", "builtin:digits", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m vitft recipes schema | true"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+# --- evaluate and predict ----------------------------------------------------------------------------------
+
+
+def test_evaluate_passes_on_what_was_asked(tasks, capsys):
+    seen = {}
+
+    def evaluate(model, dataset, **options):
+        seen.update(options, model=model, data=dataset)
+        return SimpleNamespace(scores={"top1": 0.75, "count": 4})
+
+    tasks.evaluate = evaluate
+    words = ["--dataset", "d", "--split", "val", "--set", "data.label_column=kind", "--bad-images", "skip"]
+    assert run("evaluate", "m", *words, "--metrics", "f1", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"top1": 0.75, "count": 4}
+    assert (seen["model"], seen["data"].dataset, seen["data"].label_column) == ("m", "d", "kind")
+    assert (seen["split"], seen["metrics"], seen["bad_images"]) == ("val", ("f1",), "skip")
+    assert (seen["batch_size"], seen["precision"], seen["device"]) == (None, "auto", "auto")
+
+
+ROWS = [
+    {"image": "a.png", "predictions": [{"label": "cat", "score": 0.9}, {"label": "a, b", "score": 0.1}]},
+    {
+        "image": "longer.png",
+        "predictions": [{"label": "kitten", "score": 0.5}, {"label": "cat", "score": 0.25}],
+    },
+    {"image": "bad.png", "error": "cannot identify image file"},
+]
+
+
+@pytest.fixture
+def predictions(tasks):
+    tasks.predict = lambda model, images, **options: [row for row in ROWS if row["image"] in images]
+
+
+def test_predict_prints_columns(predictions, capsys):
+    assert run("predict", "m", "a.png", "longer.png", "bad.png") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "a.png       cat 0.9000     a, b 0.1000",
+        "longer.png  kitten 0.5000  cat 0.2500",
+        "bad.png     error: cannot identify image file",
+    ]
+
+
+def test_predict_ends_with_0_when_every_image_could_be_read(predictions):
+    assert run("predict", "m", "a.png", "longer.png") == 0
+
+
+def test_predict_prints_json_and_json_lines(predictions, capsys):
+    assert run("predict", "m", "a.png", "bad.png", "--format", "json") == 1
+    assert json.loads(capsys.readouterr().out) == [ROWS[0], ROWS[2]]
+    assert run("predict", "m", "a.png", "bad.png", "--format", "jsonl") == 1
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [ROWS[0], ROWS[2]]
+
+
+def test_predict_prints_csv_that_csv_reads(predictions, capsys):
+    assert run("predict", "m", "a.png", "bad.png", "--format", "csv") == 1
+    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == [
+        {"image": "a.png", "rank": "1", "label": "cat", "score": "0.9", "error": ""},
+        {"image": "a.png", "rank": "2", "label": "a, b", "score": "0.1", "error": ""},
+        {"image": "bad.png", "rank": "", "label": "", "score": "", "error": "cannot identify image file"},
+    ]
+
+
+def test_predict_takes_files_folders_and_globs_each_image_once(tasks, tmp_path, monkeypatch):
+    for name in ("b.PNG", "a.jpg", "deep/c.webp", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    tasks.predict = lambda model, images, **options: seen.extend(images) or []
+    assert run("predict", "m", "notes.txt", "*.jpg", "deep", ".", "missing.png") == 0
+    assert seen == ["notes.txt", "a.jpg", os.path.join("deep", "c.webp"), "b.PNG", "missing.png"]  # noqa: PTH118
+
+
+# --- recipes -----------------------------------------------------------------------------------------------
+
+
+def test_recipes_ls_gives_a_line_to_each(capsys):
+    from vitft.builtin import recipe_names
+
+    assert run("recipes", "ls") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_recipes_show_prints_every_key_as_a_recipe(capsys):
+    assert run("recipes", "show", "default") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("#")
+    written = yaml.safe_load(printed)
+    assert [f"{section}.{key}" for section in written for key in written[section]] == [key for key, _ in keys()]
+
+
+def test_what_recipes_show_prints_is_the_same_recipe(tmp_path, capsys):
+    from vitft.builtin import recipe_names
+
+    for name in recipe_names():
+        assert run("recipes", "show", name) == 0
+        (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
+        assert Recipe.load(tmp_path / "shown.yaml") == Recipe.load(name)
+
+
+def test_recipes_cp_copies_and_never_overwrites(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("recipes", "cp", "default") == 0
+    assert run("recipes", "cp", "default", "mine.yaml") == 0
+    assert Recipe.load("mine.yaml") == Recipe.load("default.yaml") == Recipe()
+    (tmp_path / "mine.yaml").write_text("train: {seed: 5}\n")
+    assert run("recipes", "cp", "default", "mine.yaml") == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert Recipe.load("mine.yaml").train.seed == 5
+    assert run("recipes", "cp", "default", "nowhere/mine.yaml") == 2
+
+
+def test_recipes_validate_reports_every_file(tmp_path, capsys):
+    for name, text in {"a": "optim: {lrr: 1}", "b": "train: {seed: x}", "c": "train: {seed: 1}"}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert run("recipes", "validate", *(str(tmp_path / f"{name}.yaml") for name in "abc")) == 2
+    printed = capsys.readouterr()
+    assert "did you mean 'lr'?" in printed.err
+    assert "train.seed: 'x' is not allowed" in printed.err
+    assert printed.out == f"{tmp_path / 'c.yaml'}: valid\n"
+
+
+def test_recipes_schema_is_json_with_every_section(capsys):
+    assert run("recipes", "schema") == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert list(schema["properties"]) == list(Recipe.model_fields)
+
+
+def _raise(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import datasets
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits as load_sklearn_digits
+
+from vitft.builtin.digits import load_digits
+
+
+def test_digits_are_split_1437_to_360_and_stratified() -> None:
+    digits = load_digits()
+    counts = {name: np.bincount(rows["label"], minlength=10) for name, rows in digits.items()}
+    assert (len(digits["train"]), len(digits["test"])) == (1437, 360)
+    share = counts["test"] / (counts["test"] + counts["train"])
+    assert np.abs(share - 360 / 1797).max() < 0.006  # one image of about 180
+
+
+def test_digits_hold_every_image_of_the_source_once_with_its_label() -> None:
+    source = load_sklearn_digits()
+    expected = sorted(
+        (bytes(i), int(k)) for i, k in zip(source.images.astype(np.uint8), source.target, strict=True)
+    )
+    found = [
+        (bytes(np.rint(np.asarray(row["image"]) / 255 * 16).astype(np.uint8)), row["label"])
+        for rows in load_digits().values()
+        for row in rows
+    ]
+    assert sorted(found) == expected
+
+
+def test_digits_are_lossless_grey_in_17_levels() -> None:
+    rows = load_digits()["test"].cast_column("image", datasets.Image(decode=False))
+    with Image.open(io.BytesIO(rows[0]["image"]["bytes"])) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "L", (8, 8))
+        levels = set(np.asarray(image).ravel().tolist())
+    assert {0} < levels <= {round(level * 255 / 16) for level in range(17)}
+
+
+def test_digits_are_the_same_rows_each_time() -> None:
+    assert load_digits()["test"]["label"] == load_digits()["test"]["label"]
+    assert load_digits()["test"]["label"][:10] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_importing_digits_does_not_import_sklearn() -> None:
+    code = "import sys, vitft.builtin.digits; print('sklearn' in sys.modules, 'datasets' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+        == ["False"] * 2
+    )

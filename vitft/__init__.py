@@ -1,0 +1,32 @@
+"""vitft fine-tunes Vision Transformers from the Hugging Face Hub on any image dataset.
+
+The Python interface is the command line's: ``from vitft import Recipe, finetune, evaluate, predict``.
+Names are loaded when first used (PEP 562), so that ``import vitft`` and ``vitft --help`` stay light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Recipe": "vitft.recipe",
+    "VitftError": "vitft.errors",
+    "evaluate": "vitft.tasks",
+    "finetune": "vitft.tasks",
+    "predict": "vitft.tasks",
+}
+
+__all__ = ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vitft' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

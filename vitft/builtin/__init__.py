@@ -1,0 +1,46 @@
+"""What ships with vitft: where its recipes, the micro checkpoint and the digits dataset are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitft.errors import RecipeError, did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the recipes: in the installed package, or beside it in a checkout."""
+    packaged = _PACKAGE / "recipes"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that ship, sorted."""
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe given as a path or by its name among those that ship.
+
+    Raises:
+        RecipeError: if there is neither such a file nor such a name.
+    """
+    as_file = Path(name)
+    if as_file.is_file():
+        return as_file
+    if as_file.is_dir() and (as_file / "recipe.yaml").is_file():
+        return as_file / "recipe.yaml"
+    if name in recipe_names():
+        return recipe_folder() / f"{name}.yaml"
+    guess = did_you_mean(name, recipe_names())
+    raise RecipeError(
+        f"there is no recipe {name!r}: neither a file nor one that ships with vitft",
+        allowed=f"a path, or one of {', '.join(recipe_names())}",
+        hint=f"--recipe {guess}" if guess else "vitft recipes ls",
+    )
+
+
+def checkpoint_path() -> Path:
+    """Return the folder of ``builtin:vit-micro``."""
+    return _PACKAGE / "builtin" / "vit-micro"

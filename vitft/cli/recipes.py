@@ -1,0 +1,163 @@
+"""``vitft recipes``: list, show, copy and check recipes, and describe their keys."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vitft.cli.flags import CONTEXT, Command, Debug
+from vitft.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from vitft.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=CONTEXT,
+    help="List, show, copy and check recipes.",
+)
+
+Name = Annotated[str, typer.Argument(help="Name of a recipe that ships, or a file.", metavar="NAME")]
+
+
+@app.command("ls", cls=Command, context_settings=CONTEXT)
+def list_recipes(debug: Debug = False) -> None:
+    """List the recipes that ship, with what each claims."""
+    from vitft.builtin import recipe_names, recipe_path
+
+    names = recipe_names()
+    for name in names:
+        print(f"{name:{max(map(len, names))}}  {claim(recipe_path(name))}")
+
+
+@app.command("show", cls=Command, context_settings=CONTEXT)
+def show(name: Name, debug: Debug = False) -> None:
+    """Print a recipe with every key written out and explained.
+
+    What is printed is itself a recipe.
+    """
+    from vitft.builtin import recipe_path
+    from vitft.recipe import Recipe
+
+    path = recipe_path(name)
+    recipe = Recipe.load(path)
+    print(*opening(path), *annotated(recipe), sep="\n")
+
+
+@app.command("cp", cls=Command, context_settings=CONTEXT)
+def copy(
+    name: Name,
+    path: Annotated[
+        Path | None, typer.Argument(help="New file or a folder; NAME.yaml when not given.", metavar="PATH")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Copy a recipe to change it; never over a file that is there."""
+    from vitft.builtin import recipe_path
+
+    source = recipe_path(name)
+    target = path or Path(f"{source.stem}.yaml")
+    target = target / f"{source.stem}.yaml" if target.is_dir() else target
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(source.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise UsageError(
+            f"{target} is there already, and nothing is overwritten",
+            hint=f"vitft recipes cp {name} OTHER.yaml",
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    print(f"copied to {target}; use it with: vitft finetune --recipe {target}", file=sys.stderr)
+
+
+@app.command("validate", cls=Command, context_settings=CONTEXT)
+def validate(
+    files: Annotated[list[str], typer.Argument(help="Recipe files or names.", metavar="FILE")],
+    debug: Debug = False,
+) -> None:
+    """Check recipes; every error of every file is reported."""
+    from vitft.recipe import Recipe
+
+    wrong = []
+    for file in files:
+        try:
+            Recipe.load(file)
+            print(f"{file}: valid")
+        except RecipeError as error:
+            wrong.append(error)
+    if wrong:
+        raise RecipeError("\n".join(error.wrong for error in wrong), allowed=wrong[0].allowed, hint=wrong[0].hint)
+
+
+@app.command("schema", cls=Command, context_settings=CONTEXT)
+def schema(debug: Debug = False) -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from vitft.recipe import Recipe
+
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    print(json.dumps(document, indent=2))
+
+
+@app.command("keys", cls=Command, context_settings=CONTEXT)
+def list_keys(
+    format: Annotated[Literal["text", "markdown"], typer.Option("--format", help="How the keys are printed.")] = "text",
+    debug: Debug = False,
+) -> None:
+    """List every key of a recipe with its default and meaning."""
+    rows = list(describe())
+    if format == "markdown":
+        print("| key | default | meaning |\n|---|---|---|")
+        for key, default, meaning in rows:
+            print(f"| `{key}` | `{default}` | {meaning.replace('|', chr(92) + '|')} |")
+        return
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for key, default, meaning in rows:
+        print(f"{key:{widths[0]}}  {default:{widths[1]}}  {meaning}")
+
+
+def describe() -> Iterator[tuple[str, str, str]]:
+    """Yield (key, default, meaning) for every key of a recipe."""
+    from vitft.recipe import Recipe, keys
+
+    defaults = Recipe().flat()
+    for key, field in keys():
+        yield key, in_line(defaults[key]), " ".join((field.description or "").split())
+
+
+def annotated(recipe: Recipe) -> Iterator[str]:
+    """Yield the lines of a recipe as YAML, with the meaning of each key above it."""
+    meanings = {key: meaning for key, _, meaning in describe()}
+    for section, keys in recipe.model_dump(mode="json").items():
+        yield f"{section}:"
+        for key, value in keys.items():
+            yield f"  # {meanings[f'{section}.{key}']}"
+            yield f"  {key}: {in_line(value)}"
+
+
+def in_line(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+def opening(path: Path) -> list[str]:
+    """Return the comment lines that a recipe file opens with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return lines[:end]
+
+
+def claim(path: Path) -> str:
+    """Return the first sentence of the comment that a recipe file opens with."""
+    words = " ".join(line.lstrip("# ") for line in opening(path)).split()
+    end = next((place for place, word in enumerate(words) if word.endswith(".")), len(words))
+    return " ".join(words[: end + 1])

@@ -1,0 +1,505 @@
+"""Positions -> staged batches on the device.
+
+Decoding and resizing happen in worker processes (forkserver, so that no CUDA context or lock is inherited; a
+training worker never imports transformers); a batch crosses to the device as uint8 and becomes floats there.
+
+Shapes: B images of a batch, S_h x S_w canvas: the smallest rectangle that holds every staged image of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from vitft.data import order
+from vitft.data.source import ImageSplit, StreamSplit
+from vitft.data.staging import BadImage, StagedImage, decode, stage
+from vitft.errors import DataError
+
+STAGE_MARGIN = 1.15  # a crop of 3/4 of the stage's area still has the model's resolution
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row whose image could not be used."""
+
+    index: int
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StagedBatch:
+    """Images before anything random has happened to them.
+
+    Attributes:
+        images: uint8 (B, 3, S_h, S_w); image i fills the top left ``sizes[i]``, the rest is 0.
+        sizes: int64 (B, 2), height and width within the canvas.
+        originals: int64 (B, 2), height and width before staging.
+        labels: int64 (B,).
+        positions: int64 (B,), places in the order of samples, or row numbers in evaluation.
+        skipped: bad rows that were passed over to make this batch.
+        notes: what was noticed about images that are used all the same.
+        failure: the bad row that must end the run, if one was met.
+        stream_state: where the worker that made it stands in its stream.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    originals: Tensor
+    labels: Tensor
+    positions: Tensor
+    skipped: tuple[BadRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    failure: BadRow | None = None
+    stream_state: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> StagedBatch:
+        """Return the batch on ``device``; the copy may still be under way when this returns.
+
+        Positions stay on the CPU, where no draw waits for the device.
+        """
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, positions=self.positions)
+
+    def pin_memory(self) -> StagedBatch:
+        """Return the batch in page-locked memory (called by the DataLoader)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def split(self, size: int) -> list[StagedBatch]:
+        """Cut the batch into parts of ``size`` images; ``size`` is even, so that mixing pairs stay together."""
+        return [self._map(lambda tensor, s=start: tensor[s : s + size]) for start in range(0, len(self), size)]
+
+    def _map(self, function: Callable[..., Tensor]) -> StagedBatch:
+        tensors = {f.name: function(getattr(self, f.name)) for f in fields(self)[:5]}
+        return replace(self, **tensors)
+
+    def raise_failure(self) -> None:
+        """Raise DataError if this batch met an image that must end the run."""
+        if self.failure is not None:
+            raise DataError(
+                f"{self.failure.where} cannot be used: {self.failure.reason}",
+                hint="mend or remove it, or pass over such images with --bad-images skip",
+            )
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """Which positions this process takes, and in what micro-batches.
+
+    Attributes:
+        num_samples: samples per epoch.
+        batch_size: samples per step over all processes.
+        micro_batch_size: samples per forward pass, even.
+        total_samples: positions of the whole training; the last step is short if it must.
+        rank, world_size: this process among all.
+    """
+
+    num_samples: int
+    batch_size: int
+    micro_batch_size: int
+    total_samples: int
+    rank: int = 0
+    world_size: int = 1
+
+    def step_size(self, step: int) -> int:
+        """Return the number of samples of a step over all processes."""
+        return min(self.batch_size, self.total_samples - step * self.batch_size)
+
+    def micro_batches(self, step: int) -> list[range]:
+        """Return this process's positions in a step, one range per micro-batch; none if its part is empty."""
+        start, stop = order.step_slots(self.step_size(step), self.world_size)[self.rank]
+        first = step * self.batch_size
+        cuts = range(start, stop, self.micro_batch_size)
+        return [range(first + cut, first + min(cut + self.micro_batch_size, stop)) for cut in cuts]
+
+
+class TrainBatches:
+    """The micro-batches of each step, in order, from any step on."""
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        layout: StepLayout,
+        *,
+        seed: int,
+        stage_size: int,
+        skip_bad: bool,
+        workers: int,
+        pin: bool,
+    ) -> None:
+        self.layout = layout
+        self._staging = _TrainStaging(split, seed, stage_size, skip_bad)
+        self._workers, self._pin = workers, pin
+
+    def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
+        """Yield, for each step in [first, last), the list of this process's micro-batches.
+
+        A process whose part of a (last, short) step is empty gets an empty list.
+        """
+        plan = (list(part) for step in range(first, last) for part in self.layout.micro_batches(step))
+        loader = iter(_loader(self._staging, _Batches(plan), self._workers, pin=self._pin))
+        for step in range(first, last):
+            batches = [next(loader) for _ in self.layout.micro_batches(step)]
+            for batch in batches:
+                batch.raise_failure()
+            yield batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {}: a position says everything."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept what :meth:`state_dict` gave."""
+
+
+class _TrainStaging(Dataset[StagedBatch]):
+    """Worker side: positions -> one staged batch."""
+
+    def __init__(self, split: ImageSplit, seed: int, stage_size: int, skip_bad: bool) -> None:
+        self.split, self.seed, self.stage_size, self.skip_bad = split, seed, stage_size, skip_bad
+
+    def __getitems__(self, positions: list[int]) -> StagedBatch:
+        n = len(self.split)
+        rows = order.sample_at(self.seed, torch.tensor(positions), n).tolist()
+        staged, labels, skipped, notes = [], [], [], []
+        for position, row in zip(positions, rows, strict=True):
+            for attempt in range(n):
+                if attempt:  # the next good image of this epoch's order: a function of the data alone
+                    epoch_start, entry = position - position % n, (position + attempt) % n
+                    row = int(order.sample_at(self.seed, torch.tensor([epoch_start + entry]), n))
+                try:
+                    image, image_notes = decode(self.split.encoded(row))
+                except BadImage as error:
+                    bad = BadRow(row, self.split.where(row), error.wrong)
+                    if not self.skip_bad:
+                        return _failed(bad)
+                    skipped.append(bad)
+                    continue
+                notes += [f"{self.split.where(row)}: {note}" for note in image_notes]
+                staged.append(stage(image, self.stage_size))
+                labels.append(int(self.split.labels[row]))
+                break
+            else:
+                return _failed(replace(skipped[-1], where="every training image", reason="not one can be decoded"))
+        return collate(staged, labels, positions, skipped, notes)
+
+
+# --- streams -----------------------------------------------------------------------------------------------
+
+
+class StreamBatches:
+    """The micro-batches of each step from a source without random access.
+
+    Rows come from this process's shards through a shuffle buffer, so which images a step sees depends on the
+    number of processes and workers; resuming continues the stream's own state, close but not bit for bit.
+    """
+
+    def __init__(
+        self,
+        split: StreamSplit,
+        layout: StepLayout,
+        *,
+        seed: int,
+        stage_size: int,
+        skip_bad: bool,
+        buffer: int,
+        workers: int,
+        pin: bool,
+    ) -> None:
+        self.layout = layout
+        self._staging = _StreamStaging(split, layout, seed, stage_size, skip_bad, buffer, workers)
+        self._workers, self._pin = workers, pin
+        self._states: dict[str, Any] = {}
+
+    def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
+        """Yield the micro-batches of each step in [first, last), as :meth:`TrainBatches.steps` does."""
+        self._staging.first, self._staging.last, self._staging.states = first, last, self._states
+        loader = iter(_loader(self._staging, None, self._workers, pin=self._pin))
+        for step in range(first, last):
+            batches = [next(loader) for _ in self.layout.micro_batches(step)]
+            for batch in batches:
+                batch.raise_failure()
+                self._states = {**self._states, **(batch.stream_state or {})}
+            yield batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands after the steps that were taken, one entry per worker."""
+        return self._states
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` stood; with another number of workers the stream starts over."""
+        self._states = state if len(state) == max(1, self._workers) else {}
+
+
+class _StreamStaging(IterableDataset[StagedBatch]):
+    """Worker side: every ``workers``-th micro-batch of this process, from shards of its own."""
+
+    def __init__(
+        self,
+        split: StreamSplit,
+        layout: StepLayout,
+        seed: int,
+        stage_size: int,
+        skip_bad: bool,
+        buffer: int,
+        workers: int,
+    ) -> None:
+        self.split, self.layout, self.seed, self.stage_size = split, layout, seed, stage_size
+        self.skip_bad, self.buffer, self.workers = skip_bad, buffer, max(1, workers)
+        self.first, self.last = 0, 0
+        self.states: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[StagedBatch]:
+        from datasets.distributed import split_dataset_by_node
+
+        info = get_worker_info()
+        worker = info.id if info else 0
+        shuffled = self.split.rows.shuffle(seed=self.seed, buffer_size=self.buffer)
+        node, nodes = self.layout.rank * self.workers + worker, self.layout.world_size * self.workers
+        stream = split_dataset_by_node(shuffled, rank=node, world_size=nodes)
+        epoch = 0
+        if state := self.states.get(str(worker)):
+            epoch = state["epoch"]
+            stream.load_state_dict(state["rows"])
+        rows = _Endless(stream, epoch)
+        parts = (part for step in range(self.first, self.last) for part in self.layout.micro_batches(step))
+        for part in itertools.islice(parts, worker, None, self.workers):
+            batch = self._batch(rows, part)
+            yield replace(batch, stream_state={str(worker): {"epoch": rows.epoch, "rows": stream.state_dict()}})
+
+    def _batch(self, rows: Iterator[dict[str, Any]], positions: range) -> StagedBatch:
+        staged, labels, skipped, notes = [], [], [], []
+        while len(staged) < len(positions):
+            row = next(rows)
+            try:
+                image, image_notes = decode(self.split.encoded(row))
+            except BadImage as error:
+                bad = BadRow(-1, "an image of the stream", error.wrong)
+                if not self.skip_bad:
+                    return _failed(bad)
+                skipped.append(bad)
+                continue
+            notes += image_notes
+            staged.append(stage(image, self.stage_size))
+            labels.append(self.split.label(row))
+        return collate(staged, labels, positions, skipped, notes)
+
+
+class _Endless:
+    """The rows of a stream, epoch after epoch."""
+
+    def __init__(self, stream: Any, epoch: int) -> None:
+        self.epoch, self._stream = epoch, stream
+        self._rows = self._forever()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._rows)
+
+    def _forever(self) -> Iterator[dict[str, Any]]:
+        while True:
+            self._stream.set_epoch(self.epoch)
+            is_empty = True
+            for row in self._stream:
+                is_empty = False
+                yield row
+            if is_empty:
+                raise DataError(
+                    "the stream has no rows for this process", hint="use fewer processes, or no --streaming"
+                )
+            self.epoch += 1
+
+
+# --- evaluation --------------------------------------------------------------------------------------------
+
+ImageProcess = Callable[[Image.Image], Tensor]
+"""What the model's own image processor does before normalisation: upright RGB -> uint8 (3, H, W)."""
+
+
+class EvaluationBatches:
+    """Every row of a split exactly once over all processes: no padding, no repetition.
+
+    Iterating yields batches whose images already have the model's size.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        process: ImageProcess,
+        *,
+        batch_size: int,
+        skip_bad: bool,
+        workers: int,
+        pin: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        n = len(split)
+        self.rows = range(n * rank // world_size, n * (rank + 1) // world_size)
+        self._staging = _EvaluationStaging(split, process, skip_bad)
+        self._batch_size, self._workers, self._pin = batch_size, workers, pin
+
+    def __iter__(self) -> Iterator[StagedBatch]:
+        starts = range(self.rows.start, self.rows.stop, self._batch_size)
+        plan = (list(range(start, min(start + self._batch_size, self.rows.stop))) for start in starts)
+        for batch in _loader(self._staging, _Batches(plan), self._workers, pin=self._pin):
+            batch.raise_failure()
+            yield batch
+
+
+class _EvaluationStaging(Dataset[StagedBatch]):
+    """Worker side: rows -> one batch of the images that the saved image processor makes."""
+
+    def __init__(self, split: ImageSplit, process: ImageProcess, skip_bad: bool) -> None:
+        self.split, self.process, self.skip_bad = split, process, skip_bad
+
+    def __getitems__(self, rows: list[int]) -> StagedBatch:
+        staged, used, skipped, notes = [], [], [], []
+        for row in rows:
+            try:
+                image, image_notes = decode(self.split.encoded(row))
+            except BadImage as error:
+                bad = BadRow(row, self.split.where(row), error.wrong)
+                if not self.skip_bad:
+                    return _failed(bad)
+                skipped.append(bad)
+                continue
+            notes += [f"{self.split.where(row)}: {note}" for note in image_notes]
+            staged.append(StagedImage(self.process(image), image.height, image.width))
+            used.append(row)
+        return collate(staged, self.split.labels[used].tolist(), used, skipped, notes)
+
+
+class StreamEvaluationBatches(IterableDataset[StagedBatch]):
+    """Every row of a stream exactly once over all processes: row i is read by process i mod their number."""
+
+    def __init__(
+        self,
+        split: StreamSplit,
+        process: ImageProcess,
+        *,
+        batch_size: int,
+        skip_bad: bool,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._split, self._process, self._batch_size, self._skip_bad = split, process, batch_size, skip_bad
+        self._rank, self._world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[StagedBatch]:
+        mine = ((i, row) for i, row in enumerate(self._split.rows) if i % self._world_size == self._rank)
+        while chunk := list(itertools.islice(mine, self._batch_size)):
+            batch = self._batch(chunk)
+            batch.raise_failure()
+            yield batch
+
+    def _batch(self, chunk: list[tuple[int, dict[str, Any]]]) -> StagedBatch:
+        staged, labels, used, skipped = [], [], [], []
+        for number, row in chunk:
+            try:
+                image, _ = decode(self._split.encoded(row))
+            except BadImage as error:
+                bad = BadRow(number, f"row {number} of the stream's {self._split.name}", error.wrong)
+                if not self._skip_bad:
+                    return _failed(bad)
+                skipped.append(bad)
+                continue
+            staged.append(StagedImage(self._process(image), image.height, image.width))
+            used.append(number)
+            labels.append(self._split.label(row))
+        return collate(staged, labels, used, skipped)
+
+
+# --- shared ------------------------------------------------------------------------------------------------
+
+
+def collate(
+    staged: Sequence[StagedImage],
+    labels: Sequence[int],
+    positions: Iterable[int],
+    skipped: Sequence[BadRow] = (),
+    notes: Sequence[str] = (),
+) -> StagedBatch:
+    """Lay staged images on one canvas."""
+    sizes = torch.tensor([image.pixels.shape[-2:] for image in staged], dtype=torch.int64).reshape(-1, 2)
+    height, width = sizes.amax(0).tolist() if len(staged) else (1, 1)
+    if all(image.pixels.shape[-2:] == (height, width) for image in staged) and staged:
+        images = torch.stack([image.pixels for image in staged])
+    else:
+        images = torch.zeros(len(staged), 3, height, width, dtype=torch.uint8)
+        for canvas, image, (h, w) in zip(images, staged, sizes.tolist(), strict=True):
+            canvas[:, :h, :w] = image.pixels
+    originals = torch.tensor([(image.height, image.width) for image in staged], dtype=torch.int64).reshape(-1, 2)
+    return StagedBatch(
+        images,
+        sizes,
+        originals,
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(list(positions), dtype=torch.int64),
+        tuple(skipped),
+        tuple(notes),
+    )
+
+
+def staging_seconds(split: ImageSplit, stage_size: int, sample: int = 16) -> float:
+    """Measure the seconds that staging one image takes here, over a few images spread over the split."""
+    import time
+
+    rows = np.linspace(0, len(split) - 1, num=min(sample, len(split)), dtype=int).tolist()
+    start = time.perf_counter()
+    for row in rows:
+        try:
+            stage(decode(split.encoded(row))[0], stage_size)
+        except BadImage:
+            continue  # the run meets it again and says so
+    return (time.perf_counter() - start) / len(rows)
+
+
+class _Batches:
+    """A batch sampler whose batches are made when they are wanted."""
+
+    def __init__(self, plan: Iterator[list[int]]) -> None:
+        self._plan = plan
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._plan
+
+
+def _loader(
+    staging: Dataset[StagedBatch], batches: _Batches | None, workers: int, *, pin: bool
+) -> Iterable[StagedBatch]:
+    return DataLoader(
+        staging,
+        batch_size=1 if batches else None,
+        batch_sampler=batches,
+        collate_fn=_identity,
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin,
+    )
+
+
+def _identity(batch: StagedBatch) -> StagedBatch:
+    return batch
+
+
+def _failed(bad: BadRow) -> StagedBatch:
+    return replace(collate([], [], []), failure=bad)

@@ -1,0 +1,253 @@
+"""Which column holds the images and which the labels: by type, then by content; the user's word wins."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from vitft.errors import DataError, did_you_mean
+
+LOOKED_AT = 5  # rows whose content tells what a column holds
+IMAGE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+_IMAGE_WORDS = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture", "file_name")
+_LABEL_WORDS = (
+    "label", "labels", "class", "cls", "category", "target", "class_name", "label_name", "class_id",
+    "fine_label",
+)  # fmt: skip
+_LABEL_ROLE = {
+    "label", "labels", "class", "classes", "cls", "category", "categories", "target", "targets", "tags",
+}  # fmt: skip
+
+
+def describe_columns(features: Mapping[str, Any]) -> str:
+    """Return the columns with their types, for an error's list of what is allowed."""
+    return ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items()) or "none"
+
+
+def flat_features(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the features by name, those inside a structure as ``outer.inner`` (``json.label``)."""
+    flat: dict[str, Any] = {}
+    for name, feature in features.items():
+        if isinstance(feature, dict) and not _is_encoded_struct(feature):
+            flat |= {f"{name}.{inner}": kind for inner, kind in flat_features(feature).items()}
+        else:
+            flat[name] = feature
+    return flat
+
+
+def find_image_column(
+    features: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], wanted: str | None, folders: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Return the column of the images and a note if there was a choice.
+
+    Args:
+        features: the columns' types.
+        rows: the first few rows, images undecoded.
+        wanted: the column that the user asks for.
+        folders: where relative paths may start.
+
+    Raises:
+        DataError: if no column holds images, or the wanted one does not.
+    """
+    if wanted is not None:
+        require_column(features, wanted, "data.image_column")
+        if not _holds_images(features[wanted], [row[wanted] for row in rows], folders):
+            raise DataError(
+                f"the column {wanted!r} ({_type_name(features[wanted])}) holds no images",
+                allowed="a column of type Image, of encoded bytes, or of paths to image files",
+                hint=f"choose another: {describe_columns(features)}",
+            )
+        return wanted, []
+    found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    why = "the first of type Image"
+    if not found:
+        found = [
+            name for name, feature in features.items()
+            if _holds_images(feature, [row.get(name) for row in rows], folders)
+        ]  # fmt: skip
+        why = "its content is images"
+    if not found:
+        raise DataError(
+            "the dataset has no image column" + _missing_files(features, rows, folders),
+            allowed=f"a column of type Image, of encoded bytes, or of paths to image files; "
+            f"it has: {describe_columns(features)}",
+            hint="--set data.image_column=NAME, or another dataset",
+        )
+    found.sort(key=lambda name: _rank(name, _IMAGE_WORDS))  # stable: unknown names keep their order
+    notes = []
+    if len(found) > 1:
+        notes = [f"image column: {found[0]}; {_left('data.image_column', found[1:])}"]
+    elif why != "the first of type Image":
+        notes = [f"image column: {found[0]}, as {why}"]
+    return found[0], notes
+
+
+def find_label_column(features: Mapping[str, Any], image_column: str, wanted: str | None) -> tuple[str, list[str]]:
+    """Return the column of the labels (``outer.inner`` inside a structure) and a note if there was a choice.
+
+    A ClassLabel wins, the one with most classes if there are several; then a text or integer column named
+    like a label; then the only text or integer column there is.
+
+    Raises:
+        DataError: if no column can be the label, the choice is open, or there are several labels per image.
+    """
+    flat = flat_features({name: feature for name, feature in features.items() if name != image_column})
+    if wanted is not None:
+        require_column(flat, wanted, "data.label_column")
+        if _is_list(flat[wanted]):
+            raise _several_labels(wanted, flat[wanted], [])
+        if not (isinstance(flat[wanted], datasets.ClassLabel) or _is_plain(flat[wanted], floats=True)):
+            raise DataError(
+                f"the column {wanted!r} ({_type_name(flat[wanted])}) cannot be a label",
+                allowed="a ClassLabel, text or integer column",
+                hint=f"choose another: {describe_columns(flat)}",
+            )
+        return wanted, []
+    labelled = {name: feature for name, feature in flat.items() if isinstance(feature, datasets.ClassLabel)}
+    if labelled:
+        first, *others = sorted(labelled, key=lambda name: -labelled[name].num_classes)
+        if not others:
+            return first, []
+        left = ", ".join(f"{name} ({labelled[name].num_classes})" for name in others)
+        return first, [
+            f"label column: {first}, the one with most classes ({labelled[first].num_classes}); "
+            f"{left} was left: --set data.label_column={others[0]}"
+        ]
+    plain = [name for name, feature in flat.items() if _is_plain(feature) and not name.startswith("__")]
+    named = sorted((name for name in plain if _is_label_word(name)), key=lambda name: _rank(_leaf(name), _LABEL_WORDS))
+    lists = [name for name, feature in flat.items() if _is_list(feature)]
+    several = [name for name in lists if _is_class_list(flat[name]) or _leaf(name).lower() in _LABEL_ROLE]
+    if named:
+        note = f"label column: {named[0]} ({_type_name(flat[named[0]])}), by its name"
+        return named[0], [note + (f"; {_left('data.label_column', named[1:])}" if named[1:] else "")]
+    if several:
+        raise _several_labels(several[0], flat[several[0]], plain)
+    if len(plain) == 1:
+        return plain[0], [f"label column: {plain[0]} ({_type_name(flat[plain[0]])}), the only one of text or integers"]
+    raise DataError(
+        "the dataset has no label column" if not plain else "which column is the label cannot be told",
+        allowed=f"a ClassLabel, text or integer column; it has: {describe_columns(features)}",
+        hint=f"--set data.label_column={plain[0]}" if plain else "--set data.label_column=NAME, or another dataset",
+    )
+
+
+def require_column(features: Mapping[str, Any], name: str, key: str) -> None:
+    """Raise a DataError that lists the columns unless ``name`` is one of them."""
+    if name in features:
+        return
+    guess = did_you_mean(name, features)
+    raise DataError(
+        f"the dataset has no column {name!r}" + (f"; did you mean {guess!r}?" if guess else ""),
+        allowed=describe_columns(features),
+        hint=f"--set {key}={guess or 'NAME'}",
+    )
+
+
+def resolve_path(path: str, folders: Sequence[str]) -> str:
+    """Return an absolute path for one that may be relative to a dataset's folder: the first that exists."""
+    # os.path: this runs for every image, and pathlib takes ten times as long.
+    if os.path.isabs(path) or not folders:  # noqa: PTH117
+        return path
+    candidates = [os.path.join(folder, path) for folder in folders]  # noqa: PTH118
+    return next((path for path in candidates if os.path.exists(path)), candidates[0])  # noqa: PTH110
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file's name ends like an image's."""
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
+
+
+def _holds_images(feature: Any, values: Iterable[Any], folders: Sequence[str]) -> bool:
+    if isinstance(feature, datasets.Image) or _is_encoded_struct(feature):
+        return True
+    kind = getattr(feature, "dtype", None)
+    present = [value for value in values if value is not None]
+    if kind in ("string", "large_string"):
+        return any(is_image_name(value) and Path(resolve_path(value, folders)).is_file() for value in present)
+    return kind in ("binary", "large_binary") and any(_is_image(value) for value in present)
+
+
+def _is_image(content: bytes) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)):
+            return True
+    except Exception:  # Pillow's plugins raise whatever a wrong header makes them raise
+        return False
+
+
+def _missing_files(features: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> str:
+    for name, feature in features.items():
+        if getattr(feature, "dtype", None) in ("string", "large_string"):
+            for value in (row[name] for row in rows if row.get(name)):
+                if value.startswith(("http://", "https://")) and is_image_name(value.split("?")[0]):
+                    return f": {name!r} holds addresses such as {value}, which must be downloaded first"
+                if is_image_name(value):
+                    return f": {name!r} names image files, but {resolve_path(value, folders)} does not exist"
+    return ""
+
+
+def _is_encoded_struct(feature: Any) -> bool:
+    """Return whether this is an Image column that lost its type, as in parquet files written by pandas."""
+    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+
+
+def _is_plain(feature: Any, *, floats: bool = False) -> bool:
+    kind = str(getattr(feature, "dtype", "")) if isinstance(feature, datasets.Value) else ""
+    return kind in ("string", "large_string", "bool") or kind.startswith(("int", "uint") + ("float",) * floats)
+
+
+def _is_list(feature: Any) -> bool:
+    return isinstance(feature, list) or type(feature).__name__ in ("List", "LargeList", "Sequence")
+
+
+def _is_class_list(feature: Any) -> bool:
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    return isinstance(inner, datasets.ClassLabel)
+
+
+def _several_labels(name: str, feature: Any, plain: Sequence[str]) -> DataError:
+    return DataError(
+        f"the column {name!r} ({_type_name(feature)}) holds several labels per image; vitft takes one",
+        allowed="one label per image: a ClassLabel, text or integer column",
+        hint=f"--set data.label_column={plain[0]}" if plain else "make a column with one label for each image",
+    )
+
+
+def _is_label_word(name: str) -> bool:
+    parts = set(_leaf(name).lower().replace("-", "_").split("_"))
+    return _leaf(name).lower() in _LABEL_WORDS or bool(parts & _LABEL_ROLE)
+
+
+def _leaf(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _rank(name: str, words: Sequence[str]) -> int:
+    return words.index(name.lower()) if name.lower() in words else len(words)
+
+
+def _left(key: str, others: Sequence[str]) -> str:
+    return f"{', '.join(others)} was left: --set {key}={others[0]}"
+
+
+def _type_name(feature: Any) -> str:
+    if isinstance(feature, datasets.ClassLabel):
+        return f"ClassLabel of {feature.num_classes}"
+    if isinstance(feature, datasets.Value):
+        return str(feature.dtype)
+    if _is_list(feature):
+        inner = feature[0] if isinstance(feature, list) else feature.feature
+        return f"list of {_type_name(inner)}"
+    if isinstance(feature, dict):
+        return f"structure of {', '.join(feature)}"
+    return type(feature).__name__

@@ -1,0 +1,124 @@
+"""Which sample stands at which position, and every random number of a run.
+
+A position counts the samples taken since the start of training. Nothing here has state: the sample at a
+position and each random draw are pure functions of (seed, stream, position). So resuming is never having
+stopped, and any number of processes, workers or micro-batches takes the same steps.
+
+Integers are hashed with SplitMix64's finaliser (Steele, Lea, Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014) in wrapping int64 arithmetic, which CPUs and GPUs do alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: consecutive counters land far apart
+_FEISTEL_ROUNDS = 6
+
+
+def uniform(seed: int, stream: str, positions: Tensor, k: int = 1) -> Tensor:
+    """Draw ``k`` uniform numbers for each position.
+
+    Args:
+        seed: the run's seed.
+        stream: what the numbers are for, such as ``"crop"``; streams are independent of each other.
+        positions: int64 of any device, shape (B,).
+        k: draws per position.
+
+    Returns:
+        float32 in [0, 1), multiples of 2^-24, shape (B, k), on the device of ``positions``. The same numbers
+        on every device, whatever else is in the batch.
+    """
+    columns = torch.tensor([_weyl(column + 1) for column in range(k)], device=positions.device)
+    bits = _mix(_mix(positions ^ _signed(_key(seed, stream)))[:, None] + columns)
+    return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
+
+
+def derived_seed(seed: int, stream: str, *counters: int) -> int:
+    """Return a 63-bit seed for a generator that is not ours, such as torch's own for dropout."""
+    state = torch.tensor([_signed(_key(seed, stream))])
+    for counter in counters:
+        state = _mix(state + _weyl(counter + 1))
+    return int(_shift_right(state, 1))
+
+
+def sample_at(seed: int, positions: Tensor, n: int, *, stream: str = "order") -> Tensor:
+    """Return the index of the sample at each position.
+
+    Position p is entry ``p mod n`` of the permutation of epoch ``p div n``.
+
+    Args:
+        seed: the run's seed.
+        positions: int64, shape (B,), not negative.
+        n: number of samples in an epoch.
+        stream: name of the permutation.
+
+    Returns:
+        int64 in [0, n), shape (B,).
+    """
+    epochs = torch.div(positions, n, rounding_mode="floor")
+    return _permute(positions - epochs * n, n, _mix(epochs ^ _signed(_key(seed, stream))))
+
+
+def _permute(entries: Tensor, n: int, keys: Tensor) -> Tensor:
+    """Apply a keyed permutation of [0, n) to ``entries``, one key each, in O(1) memory for any n.
+
+    A balanced Feistel network permutes [0, 4^h) for the smallest 4^h >= n; results that fall outside [0, n)
+    are sent through again until they fall inside (cycle walking: Black and Rogaway, "Ciphers with arbitrary
+    finite domains", CT-RSA 2002). As 4^h < 4n, four rounds are expected at most.
+    """
+    half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    mask = (1 << half_bits) - 1
+    result = entries.clone()
+    outside = torch.ones_like(result, dtype=torch.bool)
+    while bool(outside.any()):
+        left, right = result >> half_bits, result & mask
+        for round_number in range(_FEISTEL_ROUNDS):
+            scrambled = _mix(right + keys + _weyl(round_number + 1))
+            left, right = right, left ^ (_shift_right(scrambled, 24) & mask)
+        result = torch.where(outside, (left << half_bits) | right, result)
+        outside = result >= n
+    return result
+
+
+def step_slots(batch_size: int, num_parts: int) -> list[tuple[int, int]]:
+    """Cut the slots [0, batch_size) of a step into contiguous parts that never split a mixing pair.
+
+    Slots 2j and 2j+1 are mixed with each other, so every cut is at an even slot. Parts differ by at most one
+    pair; with fewer pairs than parts some are empty.
+
+    Returns:
+        ``num_parts`` half-open ranges (start, stop) in order.
+    """
+    num_pairs = (batch_size + 1) // 2
+    cuts = [min(2 * (num_pairs * part // num_parts), batch_size) for part in range(num_parts)] + [batch_size]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def _key(seed: int, stream: str) -> int:
+    digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser: a bijection of 64-bit words in which every input bit reaches every output bit."""
+    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    # int64's >> copies the sign bit; the mask makes the shift logical.
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _weyl(count: int) -> int:
+    return _signed(count * _GAMMA % (1 << 64))
+
+
+def _signed(word: int) -> int:
+    """Return the int64 with the bits of the unsigned 64-bit ``word``."""
+    return word - (1 << 64) if word >= 1 << 63 else word

@@ -1,0 +1,176 @@
+"""Which split serves for what, and which rows of it: pure functions of names, labels and the seed.
+
+Only integer arithmetic and vitft's own permutation decide, so every process, machine and version of a library
+takes the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vitft.data.order import sample_at
+from vitft.errors import DataError, did_you_mean
+
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("validation", "val", "valid", "dev")
+TEST_NAMES = ("test", "testing", "eval", "evaluation")
+MAX_CARVED = 10_000
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The source's own name of the split in each role, and the choices made."""
+
+    train: str | None
+    validation: str | None
+    test: str | None
+    notes: tuple[str, ...]
+
+
+def assign_roles(names: Sequence[str], wanted: Mapping[str, str | None], *, need_train: bool = True) -> Roles:
+    """Decide which split trains, validates and tests.
+
+    Args:
+        names: the splits that the source has.
+        wanted: for "train", "validation" and "test" the name that the recipe asks for, or None.
+        need_train: whether a source without a training split is an error.
+
+    Raises:
+        DataError: if a wanted split is not there, one is wanted in two roles, or none can train.
+    """
+    notes: list[str] = []
+    chosen: dict[str, str | None] = {}
+    for role, name in wanted.items():
+        if name is not None:
+            chosen[role] = named_split(names, name, f"--set data.{role}_split=NAME")
+    taken = [name for name in chosen.values() if name is not None]
+    for name in taken:
+        if taken.count(name) > 1:
+            roles = " and ".join(role for role, other in chosen.items() if other == name)
+            raise DataError(
+                f"the split {name!r} is asked for as {roles}; an image must not be in both",
+                allowed=f"different splits among {', '.join(names)}",
+                hint="leave data.validation_split away, and part of train is carved for it",
+            )
+    for role, synonyms in (("train", TRAIN_NAMES), ("validation", VALIDATION_NAMES), ("test", TEST_NAMES)):
+        if role in chosen:
+            continue
+        found = [name for synonym in synonyms for name in names if name.lower() == synonym]
+        free = [name for name in found if name not in taken]
+        chosen[role] = free[0] if free else None
+        if len(free) > 1:
+            notes.append(f"{role} split: {free[0]}; {', '.join(free[1:])} was left: --set data.{role}_split={free[1]}")
+        elif free and free[0] != role:
+            notes.append(f"{role} split: the source's {free[0]!r}")
+        taken += free[:1]
+    if chosen["train"] is None and len(names) == 1 and not taken:
+        chosen["train"] = names[0]
+        notes.append(f"train split: {names[0]!r}, the only one")
+        taken.append(names[0])
+    if chosen["train"] is None and need_train:
+        raise DataError(
+            "the dataset has no training split",
+            allowed=f"one of its splits: {', '.join(names)}",
+            hint=f"--set data.train_split={names[0]}" if names else None,
+        )
+    left = [name for name in names if name not in taken]
+    if left and need_train:
+        notes.append(f"splits left unused: {', '.join(left)}")
+    return Roles(chosen["train"], chosen["validation"], chosen["test"], tuple(notes))
+
+
+def named_split(names: Iterable[str], name: str, flag: str) -> str:
+    """Return the source's name of the split that a user asked for, also by a synonym such as ``val``.
+
+    Raises:
+        DataError: listing the splits that there are.
+    """
+    names = list(names)
+    if name in names:
+        return name
+    for synonyms in (TRAIN_NAMES, VALIDATION_NAMES, TEST_NAMES):
+        same = [other for other in names if other.lower() in synonyms] if name.lower() in synonyms else []
+        if len(same) == 1:
+            return same[0]
+    guess = did_you_mean(name, names)
+    raise DataError(
+        f"the dataset has no split {name!r}" + (f"; did you mean {guess!r}?" if guess else ""),
+        allowed=", ".join(names) or "it has no splits at all",
+        hint=flag.replace("NAME", guess or (names[0] if names else "NAME")),
+    )
+
+
+def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Part the rows of a training split into training and validation.
+
+    Validation gets ``fraction`` of the rows, at most 10,000, each class in its proportion (largest
+    remainders), at least one row and never all rows of every class that has two; a class with one row stays
+    in training.
+
+    Args:
+        labels: int64 class ids, shape (n,).
+        fraction: part that becomes validation.
+        seed: the run's seed.
+
+    Returns:
+        Row numbers of training and of validation, ascending.
+    """
+    n = len(labels)
+    total = min(max(round(n * fraction), 1), MAX_CARVED)
+    quota = _proportional(np.bincount(labels), total)
+    is_validation = np.zeros(n, dtype=bool)
+    is_validation[first_of_each_class(labels, quota, seed=seed, stream="carve")] = True
+    return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+
+
+def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
+    """Choose at most ``num_samples`` rows, an equal number of each class where the data allow it.
+
+    A class with fewer rows than its share gives all of them, and the others share what is left over.
+
+    Returns:
+        Row numbers, ascending.
+    """
+    counts = np.bincount(labels)
+    quota = np.zeros_like(counts)
+    left = min(num_samples, len(labels))
+    while left:
+        open_classes = np.flatnonzero(quota < counts)
+        share, odd = divmod(left, len(open_classes))
+        gain = np.full(len(open_classes), share)
+        gain[:odd] += 1
+        gain = np.minimum(gain, counts[open_classes] - quota[open_classes])
+        quota[open_classes] += gain
+        left -= int(gain.sum())
+    return np.sort(first_of_each_class(labels, quota, seed=seed, stream="limit"))
+
+
+def first_of_each_class(labels: np.ndarray, quota: np.ndarray, *, seed: int, stream: str) -> np.ndarray:
+    """Return the first ``quota[k]`` rows of every class k in a keyed permutation of all rows."""
+    n = len(labels)
+    shuffled = sample_at(seed, torch.arange(n), n, stream=stream).numpy()
+    grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]  # by class, each class in permuted order
+    counts = np.bincount(labels, minlength=len(quota))
+    rank = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows: np.ndarray = grouped[rank < np.repeat(quota, counts)]
+    return rows
+
+
+def _proportional(counts: np.ndarray, total: int) -> np.ndarray:
+    """Share ``total`` among classes by size: from 1 to count - 1 for each class of two or more, else none."""
+    n = int(counts.sum())
+    lowest, highest = np.minimum(np.maximum(counts - 1, 0), 1), np.maximum(counts - 1, 0)
+    quota: np.ndarray = np.clip(counts * total // n, lowest, highest)
+    # Move one at a time those that are furthest below (or above) their exact share, counted in n-ths.
+    while (short := total - int(quota.sum())) != 0:
+        movable = np.flatnonzero(quota < highest if short > 0 else quota > lowest)
+        if len(movable) == 0:
+            break
+        missing = (counts * total - quota * n)[movable] * np.sign(short)
+        step = movable[np.argsort(-missing, kind="stable")[: abs(short)]]
+        quota[step] += np.sign(short)
+    return quota

@@ -1,0 +1,83 @@
+"""The exceptions that a user may see: what was wrong, what is allowed, what to type next.
+
+    VitftError            1  the run could not be done
+    ├── UsageError        2  the command line or the recipe was wrong
+    │   └── RecipeError
+    ├── DataError            a dataset, a split, a column or an image
+    ├── ModelError           a checkpoint or its configuration
+    ├── TrainError           the run itself: a non-finite loss, a full disk, a damaged checkpoint
+    └── StoppedEarly     75  not a failure: stopped on request, with a complete checkpoint
+
+Library modules raise these and never print or exit; only ``vitft.cli`` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VitftError(Exception):
+    """An error that a user can act on.
+
+    Args:
+        wrong: what was wrong, with the offending value.
+        allowed: what would have been accepted, if that can be listed.
+        hint: what to type or do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, wrong: str, *, allowed: str | None = None, hint: str | None = None) -> None:
+        self.wrong, self.allowed, self.hint = wrong, allowed, hint
+        super().__init__(wrong, allowed, hint)
+
+    def __str__(self) -> str:
+        lines = [self.wrong]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders (loader workers); keyword arguments must survive pickling.
+        return (_rebuild, (type(self), self.wrong, self.allowed, self.hint))
+
+
+class UsageError(VitftError):
+    """The command line was wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe, or a value laid over it, was wrong."""
+
+
+class DataError(VitftError):
+    """A dataset, one of its splits or columns, or an image cannot be used."""
+
+
+class ModelError(VitftError):
+    """A checkpoint cannot be used."""
+
+
+class TrainError(VitftError):
+    """The run cannot go on."""
+
+
+class StoppedEarly(VitftError):  # noqa: N818 - an outcome, not an error
+    """The run ended at a step boundary on request; a complete checkpoint allows to resume it."""
+
+    exit_code = 75
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return the entry of ``known`` that ``word`` most resembles, or None."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def _rebuild(kind: type[VitftError], wrong: str, allowed: str | None, hint: str | None) -> VitftError:
+    return kind(wrong, allowed=allowed, hint=hint)

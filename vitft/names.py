@@ -1,0 +1,226 @@
+"""What a name stands for: a Hub id, an old canonical name, a revision, a local path, or something built in.
+
+Also what a failed visit to the Hub means, for datasets and models alike, and what to type next.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vitft.errors import DataError, ModelError, VitftError, did_you_mean
+
+BUILTIN_DATASETS = ("builtin:digits",)
+
+# Names from before datasets had owners, for when the Hub, which redirects them, cannot be asked.
+_OWNED = {
+    "beans": "AI-Lab-Makerere/beans",
+    "cats_vs_dogs": "microsoft/cats_vs_dogs",
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "food101": "ethz/food101",
+    "imagenet-1k": "ILSVRC/imagenet-1k",
+    "mnist": "ylecun/mnist",
+    "oxford-iiit-pet": "timm/oxford-iiit-pet",
+    "svhn": "ufldl-stanford/svhn",
+}
+_HUB_ID = re.compile(r"(?=.{1,96}$)(?:[A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*")
+_FILE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class DatasetName:
+    """What ``--dataset`` was given: its kind, and the text to open it by (absolute for folders and files)."""
+
+    kind: Literal["builtin", "folder", "file", "hub"]
+    text: str
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset on the Hub: its full id, the commit if the Hub could be asked, and why the id is another."""
+
+    id: str
+    revision: str | None
+    note: str | None
+    unreachable: Exception | None = None
+
+
+def classify_dataset(text: str) -> DatasetName:
+    """Tell whether a dataset's name means something built in, a local folder or file, or a Hub id.
+
+    What exists on this machine wins over the Hub, as it does for `datasets`.
+
+    Raises:
+        DataError: if it is an unknown built-in, a missing path, or nothing that could be a Hub id.
+    """
+    if text.startswith("builtin:"):
+        if text not in BUILTIN_DATASETS:
+            raise DataError(f"{text!r} is not built in", allowed=", ".join(BUILTIN_DATASETS))
+        return DatasetName("builtin", text)
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        return DatasetName("folder", str(path.resolve()))
+    if text and path.is_file():
+        return DatasetName("file", str(path.resolve()))
+    if looks_like_path(text) or text.endswith(_FILE_SUFFIXES):
+        raise DataError(f"there is no folder or file {text!r}", hint=_nearby(path))
+    if not _HUB_ID.fullmatch(text):
+        raise DataError(
+            f"{text!r} is neither a folder, a file nor a possible Hub id",
+            allowed="a path, a Hub id such as uoft-cs/cifar100, or builtin:digits",
+        )
+    return DatasetName("hub", text)
+
+
+def looks_like_path(text: str) -> bool:
+    """Return whether a name can only be meant as a local path: it cannot be a Hub id."""
+    return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or text.endswith("/")
+
+
+def slug(text: str) -> str:
+    """Return the last part of an id or path as a short lower-case name that is safe in file names."""
+    last = re.split(r"[/\\:]", text.rstrip("/\\"))[-1]
+    for suffix in _FILE_SUFFIXES:
+        last = last.removesuffix(suffix)
+    return re.sub(r"[^a-z0-9._]+", "-", last.lower()).strip("-._")[:60] or "unnamed"
+
+
+def find_dataset_on_hub(name: str, revision: str | None = None) -> HubDataset:
+    """Ask the Hub for a dataset's full id and commit; without the Hub, translate old names by a short table.
+
+    Raises:
+        VitftError: if the Hub answers that there is no such dataset or revision, or that we may not see it.
+    """
+    from huggingface_hub import HfApi, is_offline_mode
+
+    if is_offline_mode():
+        return _without_hub(name, None)
+    for attempt in range(_TRIES):
+        try:
+            info = HfApi().dataset_info(name, revision=revision, timeout=30)
+            note = f"dataset: {name} is {info.id} on the Hub" if info.id != name else None
+            return HubDataset(info.id, info.sha, note)
+        except Exception as error:  # the Hub client's errors share no ancestor but Exception
+            kinds = _kinds(error)
+            if attempt + 1 < _TRIES and _is_passing(error, kinds):
+                time.sleep(2.0**attempt)
+            elif kinds & _UNREACHABLE or _is_passing(error, kinds):
+                return _without_hub(name, error)
+            else:
+                raise explain_hub_error(error, name, kind="dataset", revision=revision) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def explain_hub_error(
+    error: BaseException, name: str, *, kind: Literal["dataset", "model"], revision: str | None = None
+) -> VitftError:
+    """Return what a failure of the Hub, `datasets` or `transformers` means for a user.
+
+    Args:
+        error: what was raised; its causes are read too.
+        name: the id that was asked for.
+        kind: whether it names a dataset or a model.
+        revision: the revision that was asked for.
+
+    Returns:
+        A DataError or ModelError to raise ``from error``.
+    """
+    kinds = _kinds(error)
+    text = " ".join(str(link) for link in _chain(error))
+    page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    local = f"--{kind} ./FOLDER, or --{kind} builtin:{'digits' if kind == 'dataset' else 'vit-micro'}"
+    allowed: str | None = None
+    if "GatedRepoError" in kinds or "is a gated" in text:
+        wrong = f"the {kind} {name!r} is gated: its owner gives access on request"
+        hint = f"ask for access on {page}, then log in with: hf auth login"
+    elif "RevisionNotFoundError" in kinds or "Invalid rev id" in text:
+        wrong = f"the {kind} {name!r} has no revision {revision!r}"
+        allowed, hint = "a branch, a tag or a full commit hash", f"--set {_section(kind)}.revision=main"
+    elif "RepositoryNotFoundError" in kinds or "doesn't exist on the Hub" in text:
+        wrong = f"there is no {kind} {name!r} on the Hub, or it is private and you are not logged in"
+        guess = did_you_mean(name, _OWNED) if kind == "dataset" else None
+        hint = f"--dataset {_OWNED[guess]}, or: hf auth login" if guess else f"hf auth login, or {local}"
+    elif is_offline():
+        wrong = f"the {kind} {name!r} is not in this machine's cache, and HF_HUB_OFFLINE forbids the Hub"
+        hint = f"unset HF_HUB_OFFLINE, or {local}"
+    elif "scripts are no longer supported" in text:
+        wrong = f"the dataset {name!r} is a loading script, which `datasets` does not run any more"
+        hint = "take the Hub's own conversion of it: --set data.revision=refs/convert/parquet"
+    elif kinds & _UNREACHABLE:
+        wrong = f"cannot reach {endpoint()} for the {kind} {name!r}, and it is not in this machine's cache"
+        hint = f"look at the network (and HF_ENDPOINT), or {local}"
+    elif kinds & {"EntryNotFoundError", "DataFilesNotFoundError", "EmptyDatasetError"}:
+        wrong, hint = (
+            f"the {kind} {name!r} lacks a file that is needed: {_first_line(error)}",
+            f"look at {page}",
+        )
+    else:
+        wrong, hint = f"cannot open the {kind} {name!r}: {_first_line(error)}", f"look at {page}, or {local}"
+    return (DataError if kind == "dataset" else ModelError)(wrong, allowed=allowed, hint=hint)
+
+
+def is_offline() -> bool:
+    """Return whether the Hub is switched off by the environment."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def endpoint() -> str:
+    """Return the address of the Hub in use."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+_UNREACHABLE = {
+    "ConnectError", "ConnectionError", "LocalEntryNotFoundError", "NetworkError", "OfflineModeIsEnabled",
+    "ProxyError", "TimeoutException", "TransportError",
+}  # fmt: skip
+
+
+def _section(kind: str) -> str:
+    return "data" if kind == "dataset" else "model"
+
+
+def _without_hub(name: str, error: Exception | None) -> HubDataset:
+    full = _OWNED.get(name, name)
+    note = f"dataset: {name} was taken for {full}; the Hub could not be asked" if full != name else None
+    return HubDataset(full, None, note, error)
+
+
+def _is_passing(error: BaseException, kinds: set[str]) -> bool:
+    """Return whether a failure may be gone in a second; a name that does not resolve will not."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status == 429 or status >= 500 or bool(kinds & {"TimeoutException", "RemoteProtocolError", "ReadError"})
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def _kinds(error: BaseException) -> set[str]:
+    # By name: the client's classes moved between modules and transports (requests, httpx).
+    return {ancestor.__name__ for link in _chain(error) for ancestor in type(link).__mro__}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _nearby(path: Path) -> str | None:
+    """Return the entry beside a missing path that resembles it most."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f"{parent} does not exist either"
+    guess = did_you_mean(path.name, (entry.name for entry in parent.iterdir()))
+    return f"did you mean {parent / guess}?" if guess else None

@@ -1,0 +1,524 @@
+"""The recipe: everything that a run needs, typed, frozen and documented field by field.
+
+A field's default stands here and nowhere else. Values are laid over each other once, defaults < recipe file <
+flags < ``--set``, validated together and never changed after; numbers derived from them live in the plan.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from vitft.errors import RecipeError, did_you_mean
+
+# --- durations ---------------------------------------------------------------------------------------------
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_UNITS = {
+    "epoch": "epochs", "epochs": "epochs",
+    "step": "steps", "steps": "steps",
+    "%": "%",
+    "s": "second", "sec": "second", "second": "second", "seconds": "second",
+    "min": "minute", "minute": "minute", "minutes": "minute",
+    "h": "hour", "hour": "hour", "hours": "hour",
+    "d": "day", "day": "day", "days": "day",
+}  # fmt: skip
+_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+|%)\s*")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training with its unit, such as ``10 epochs``, ``2500 steps``, ``5%`` or ``8 h``."""
+
+    value: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: object) -> Duration:
+        """Read a duration; raise ValueError, as pydantic wants it, if it is none."""
+        if isinstance(text, Duration):
+            return text
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        if match is None or match[2] not in _UNITS:
+            raise ValueError(f"{text!r} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
+        return cls(float(match[1]), _UNITS[match[2]])
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the unit is one of time."""
+        return self.unit in _SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """The length in seconds, of a duration in time."""
+        return self.value * _SECONDS[self.unit]
+
+    def in_steps(self, *, batch_size: int, num_samples: int | None, total_steps: int | None = None) -> int:
+        """Return the optimizer steps of a duration in steps, epochs or per cent, rounded up.
+
+        Args:
+            batch_size: samples per step.
+            num_samples: samples per epoch; None for a stream of unknown length.
+            total_steps: the whole of which per cents are taken.
+        """
+        if self.unit == "steps":
+            return _ceil(self.value)
+        if self.unit == "epochs":
+            if num_samples is None:
+                raise RecipeError(
+                    f"the length of this stream is unknown, so {str(self)!r} cannot be counted",
+                    hint="give it in steps: --set train.duration='2500 steps'",
+                )
+            return _ceil(self.value * num_samples / batch_size)
+        assert self.unit == "%" and total_steps is not None, self
+        return _ceil(self.value / 100 * total_steps)
+
+    def __str__(self) -> str:
+        number = f"{self.value:g}"
+        if self.unit == "%":
+            return f"{number}%"
+        unit = self.unit.removesuffix("s") if self.value == 1 else self.unit.removesuffix("s") + "s"
+        return f"{number} {unit}"
+
+
+def _ceil(value: float) -> int:
+    # 0.1 * 30 is 3.0000000000000004 in floats; the sliver must not become a step.
+    return -int(-value // 1) if abs(value - round(value)) > 1e-9 * max(1.0, abs(value)) else round(value)
+
+
+def _in(*units: str) -> BeforeValidator:
+    """Return the check that a duration is in one of ``units`` ("epochs", "steps", "%" or "time")."""
+
+    def check(text: object) -> Duration:
+        duration = Duration.parse(text)
+        if ("time" if duration.is_time else duration.unit) not in units:
+            raise ValueError(f"{str(duration)!r} has the wrong unit; use one of: {', '.join(units)}")
+        return duration
+
+    return BeforeValidator(check)
+
+
+def _schema(*examples: str) -> WithJsonSchema:
+    pattern = r"^\s*([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+|%)\s*$"
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
+
+
+_AS_TEXT = PlainSerializer(str, return_type=str)
+TrainingLength = Annotated[Duration, _in("epochs", "steps"), _AS_TEXT, _schema("10 epochs", "2500 steps")]
+PartOfTraining = Annotated[Duration, _in("epochs", "steps", "%"), _AS_TEXT, _schema("1 epoch", "500 steps", "10%")]
+TimeSpan = Annotated[Duration, _in("time"), _AS_TEXT, _schema("8 h", "90 min")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+# --- sections ----------------------------------------------------------------------------------------------
+
+
+class Section(BaseModel):
+    """What all parts of a recipe share: unknown keys are errors, nothing changes after validation."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+
+class DataRecipe(Section):
+    """Which images and labels, and how an image becomes a rectangle."""
+
+    dataset: str | None = None
+    """Hub id (`uoft-cs/cifar100`), old name (`cifar100`), folder, file or `builtin:digits`."""
+    config: str | None = None
+    """Configuration of a Hub dataset that has several."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    image_column: str | None = None
+    """Column with the images; found by type when not given."""
+    label_column: str | None = None
+    """Column with the labels; found by type when not given."""
+    train_split: str | None = None
+    """Name of the training split; `train` when not given."""
+    validation_split: str | None = None
+    """Name of the validation split; `validation`, `val`, `valid` or `dev`, else carved from training."""
+    test_split: str | None = None
+    """Name of the test split; `test` when not given. It is scored once, at the end."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training split that becomes validation when there is none (stratified, at most 10,000)."""
+    max_train_samples: Count | None = None
+    """Train on so many images at most, an equal number of each class where the data allows it."""
+    bad_images: Literal["stop", "skip"] = "stop"
+    """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How an image fills the model's rectangle: distorted, centre-cropped, or letterboxed."""
+    streaming: bool = False
+    """Read the dataset as a stream instead of downloading it (Hub and webdataset sources)."""
+    shuffle_buffer: Count = 2048
+    """Rows among which a stream is shuffled."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """Processes per training process that decode and resize images; 0 stages them in the training process."""
+
+
+class ModelRecipe(Section):
+    """Which checkpoint, and which part of it learns."""
+
+    checkpoint: str = "google/vit-base-patch16-224-in21k"
+    """Hub id, folder, or `builtin:vit-micro`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub checkpoint."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """Start from the checkpoint's weights, or only from its architecture."""
+    image_size: Count | None = None
+    """Side of the model's input in pixels; the checkpoint's own when not given."""
+    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
+    """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
+    allow_new: tuple[str, ...] = ()
+    """Parameters besides the head that may be newly initialised; a name ending in `*` is a prefix."""
+
+
+class AugmentRecipe(Section):
+    """The random views of a training image."""
+
+    crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
+    """Smallest and largest area of the random crop, as a part of the image; [1, 1] leaves the area whole."""
+    crop_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
+    """Smallest and largest width / height of the crop (GoogLeNet, arXiv:1409.4842)."""
+    flip: Fraction = 0.5
+    """Probability of a left-right flip."""
+    erase: Fraction = 0.0
+    """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
+    erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
+    """Smallest and largest area of the erased rectangle."""
+    mixup_alpha: NotNegative = 0.0
+    """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
+    cutmix_alpha: NotNegative = 0.0
+    """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
+    mix_probability: Fraction = 1.0
+    """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of each target spread evenly over all classes (arXiv:1512.00567)."""
+
+
+class OptimRecipe(Section):
+    """How gradients become weights."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (arXiv:1711.05101), or SGD with momentum."""
+    lr: Positive = 5e-4
+    """Peak learning rate of the head; blocks have less by `layer_decay`."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
+    weight_decay: NotNegative = 0.05
+    """Decoupled weight decay of matrices; biases, norms, tokens and position tables have none."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of AdamW's averages."""
+    eps: Positive = 1e-8
+    """AdamW's epsilon."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after the warmup; cosine and linear end at 0."""
+    warmup: PartOfTraining = Duration(10, "%")
+    """Length of the linear warmup."""
+    max_grad_norm: Positive | None = 1.0
+    """Gradients are scaled down to this norm; null does not clip."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    """Averaged weights forget with min(this, (1 + t) / (10 + t)) at step t; 0 keeps no average."""
+
+
+class TrainRecipe(Section):
+    """How long, how large the steps, and what is kept."""
+
+    duration: TrainingLength = Duration(10, "epochs")
+    """Length of the training."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
+    """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
+    micro_batch_size: Literal["auto"] | Count = "auto"
+    """Images per forward pass on one device; auto: the most that fit, found by trial on an accelerator."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, far less memory."""
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
+    evaluate_every: PartOfTraining = Duration(1, "epochs")
+    """How often the validation split is scored."""
+    checkpoint_every: PartOfTraining = Duration(1, "epochs")
+    """How often a resumable checkpoint is written."""
+    keep_checkpoints: Count = 2
+    """How many of the newest checkpoints stay on disk."""
+    weights: Literal["best", "last"] = "best"
+    """Which weights become the model: those with the best validation score, or the last."""
+    patience: PartOfTraining | None = None
+    """Stop when the validation score has not risen for so long; null trains to the end."""
+    time_limit: TimeSpan | None = None
+    """Stop with a checkpoint after so much time, as on SIGTERM."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of every random choice."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]+)?)$")] = "auto"
+    """Where to train: auto, cpu, cuda, cuda:N, mps or xpu."""
+    deterministic: bool = False
+    """Use only deterministic kernels: slower on a GPU, and resuming there becomes exact."""
+
+
+class RunRecipe(Section):
+    """Where results go and what is measured."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.\-]*$")] | None = None
+    """Name of the run's folder (letters, digits, `-_.`); made from model and dataset when not given."""
+    output_dir: str = "runs"
+    """Folder of the runs."""
+    metrics: tuple[str, ...] = ()
+    """Further `evaluate` metrics, from the Hub or a folder, computed at the end."""
+    track: tuple[
+        Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"], ...
+    ] = ()
+    """Experiment trackers that receive the metrics, by accelerate's names."""
+
+
+class Recipe(Section):
+    """Everything that a run needs."""
+
+    data: DataRecipe = DataRecipe()
+    model: ModelRecipe = ModelRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    train: TrainRecipe = TrainRecipe()
+    run: RunRecipe = RunRecipe()
+
+    @classmethod
+    def load(cls, base: str | Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
+        """Read a recipe and lay changes over it.
+
+        Args:
+            base: path or name of a recipe file; None starts from the defaults.
+            changes: values by dotted key, such as ``{"optim.lr": 3e-4}``; they win over the file.
+
+        Raises:
+            RecipeError: naming every unknown key and every bad value at once.
+        """
+        from vitft.builtin import recipe_path  # above this floor: where recipes lie is known there
+
+        source = "the recipe"
+        values: dict[str, Any] = {}
+        if base is not None:
+            path = recipe_path(str(base))
+            source = str(path)
+            values = read_yaml(path)
+        return validate(overlay(values, changes or {}), source)
+
+    def dump(self) -> str:
+        """Return the recipe as YAML that :meth:`load` accepts again, every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+    def flat(self) -> dict[str, object]:
+        """Return the plain values by dotted key."""
+        values = self.model_dump(mode="json")
+        return {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Return one line for each key whose value is another in ``other``."""
+        mine, theirs = self.flat(), other.flat()
+        return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+
+def keys() -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, pydantic field) for every key of a recipe, in order."""
+    for section, holder in Recipe.model_fields.items():
+        assert holder.annotation is not None, section
+        for key, field in holder.annotation.model_fields.items():
+            yield f"{section}.{key}", field
+
+
+# --- reading, overlaying, validating -----------------------------------------------------------------------
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe file into nested dictionaries, without judging keys or values."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+    values = parse_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"{path} holds a {type(values).__name__}, not a recipe",
+            allowed=f"a mapping with the sections {', '.join(Recipe.model_fields)}",
+            hint="vitft recipes show default",
+        )
+    return values
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Read YAML by the rules of YAML 1.2: 1e-4 is a number, ``no`` is a word, a repeated key is an error."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """Split ``section.key=value`` as given to ``--set``; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text!r} has no '='", allowed="section.key=value", hint="--set optim.lr=3e-4")
+    return key.strip(), parse_yaml(value, f"the value of --set {key.strip()}")
+
+
+def overlay(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Return a copy of nested ``values`` with each dotted key of ``changes`` laid over it."""
+    result: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = result
+        for section in sections:
+            below = place.get(section)
+            place[section] = below = dict(below) if isinstance(below, dict) else {}
+            place = below
+        place[key] = value
+    return result
+
+
+def validate(values: Mapping[str, Any], source: str) -> Recipe:
+    """Make a recipe of nested values; raise one RecipeError that lists everything wrong with them."""
+    try:
+        recipe = Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        lines = list(_complaints(error.errors()))
+        raise RecipeError(
+            f"{source} has {len(lines)} error{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
+            hint="vitft recipes show default (all keys with their defaults)",
+        ) from None
+    complaints = list(_contradictions(recipe))
+    if complaints:
+        raise RecipeError(f"{source} contradicts itself:\n  " + "\n  ".join(complaints))
+    return recipe
+
+
+def _complaints(errors: Iterable[Any]) -> Iterator[str]:
+    """Yield one line for each key that pydantic complains of."""
+    by_key: dict[str, list[Any]] = {}
+    for error in errors:
+        # Below a key the location names union branches and list places; the reader wants the key.
+        by_key.setdefault(".".join(str(part) for part in error["loc"][:2]), []).append(error)
+    known = dict(keys())
+    for dotted, group in by_key.items():
+        first = group[0]
+        if first["type"] == "extra_forbidden":
+            yield f"{dotted}: unknown key; {_advice(dotted, known)}"
+        elif dotted not in known:
+            yield f"{dotted}: {first['input']!r} is no section; write its keys below it, indented"
+        elif first["type"] == "value_error":
+            yield f"{dotted}: {first['ctx']['error']}"
+        elif first["type"] == "string_pattern_mismatch":
+            yield f"{dotted}: {first['input']!r} is not allowed; it is: {known[dotted].description}"
+        else:
+            words = [_expectation(error, known[dotted]) for error in group]
+            if type(None) in typing.get_args(known[dotted].annotation):
+                words.append("null")
+            yield f"{dotted}: {first['input']!r} is not allowed; use {' or '.join(dict.fromkeys(words))}"
+
+
+def _advice(dotted: str, known: Mapping[str, Any]) -> str:
+    section, _, key = dotted.rpartition(".")
+    siblings = _siblings(section) if section else list(Recipe.model_fields)
+    guess = did_you_mean(key, siblings)
+    elsewhere = [each for each in known if each.split(".")[1] == key]
+    if elsewhere:  # the right name in the wrong section
+        return f"did you mean {elsewhere[0]}?"
+    return f"did you mean {guess!r}?" if guess else f"known: {', '.join(siblings)}"
+
+
+_EXPECTED = {
+    "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false",
+    "string": "a text", "tuple": "a list",
+}  # fmt: skip
+_BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<")}
+_BOUNDS["less_than_equal"] = ("le", "<=")
+
+
+def _expectation(error: Any, field: Any) -> str:
+    """Say what the branch of a key's type that pydantic tried would take."""
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        return str(limits["expected"]).replace("'", "")
+    if kind in _BOUNDS:
+        name, sign = _BOUNDS[kind]
+        return f"a number {sign} {limits[name]:g}"
+    if "actual_length" in limits or kind == "missing":
+        return f"a list of {len(typing.get_args(field.annotation))}"
+    return _EXPECTED.get(kind.split("_")[0], str(error["msg"]))
+
+
+def _siblings(section: str) -> list[str]:
+    holder = Recipe.model_fields.get(section)
+    return list(holder.annotation.model_fields) if holder and holder.annotation else []
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """Yield what no single field shows: values that are fine alone and wrong together."""
+    for key in ("crop_scale", "crop_ratio", "erase_area"):
+        low, high = getattr(recipe.augment, key)
+        if low > high:
+            yield f"augment.{key}: the smaller bound {low:g} stands behind the larger {high:g}"
+    if recipe.augment.crop_scale[0] == 0:
+        yield "augment.crop_scale: an area of 0 leaves nothing of the image"
+    if recipe.model.init == "random" and recipe.model.train != "all":
+        yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
+    batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
+    if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
+        yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema on PyYAML, which follows 1.1."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                wrong = f"the key {key!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, wrong, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_OF_YAML_1_1 = (":bool", ":float", ":timestamp", ":int")
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_OF_YAML_1_1)]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|nan))$"),
+    list("-+0123456789."),
+)

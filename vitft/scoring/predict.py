@@ -1,0 +1,149 @@
+"""Running a model over images: a split with labels, or files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from vitft.data.batches import BadRow, EvaluationBatches, StagedBatch, StreamEvaluationBatches, collate
+from vitft.data.source import ImageSplit, StreamSplit
+from vitft.data.staging import BadImage, StagedImage, decode
+from vitft.model.processor import ImageProcess
+from vitft.scoring.scores import Tally
+from vitft.views.color import normalize
+
+
+@dataclass
+class Scored:
+    """What one pass over a split gave, over all processes.
+
+    Attributes:
+        tally: counts and sums.
+        predictions, labels: class ids by row, for metrics that want them; empty unless collected.
+        bad_rows: images that were passed over.
+        notes: what was noticed about images that were used.
+    """
+
+    tally: Tally
+    predictions: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    bad_rows: list[BadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluation_batches(
+    split: ImageSplit | StreamSplit,
+    process: ImageProcess,
+    *,
+    batch_size: int,
+    skip_bad: bool,
+    workers: int,
+    accelerator: Any,
+) -> Iterable[StagedBatch]:
+    """Return this process's part of a split; all parts together hold every row once."""
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    if isinstance(split, StreamSplit):
+        return StreamEvaluationBatches(
+            split, process, batch_size=batch_size, skip_bad=skip_bad, rank=rank, world_size=world_size
+        )
+    pin = accelerator.device.type == "cuda"
+    return EvaluationBatches(
+        split,
+        process,
+        batch_size=batch_size,
+        skip_bad=skip_bad,
+        workers=workers,
+        pin=pin,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+@torch.no_grad()
+def score_split(
+    model: Any,
+    batches: Iterable[StagedBatch],
+    *,
+    num_classes: int,
+    normalisation: tuple[Sequence[float], Sequence[float]],
+    accelerator: Any,
+    collect: bool = False,
+) -> Scored:
+    """Run ``model`` over a split and reduce counts and sums over the processes.
+
+    Args:
+        model: the bare model: no collective runs inside, so the processes' parts may differ in length.
+        batches: this process's part, staged by the model's own image processor.
+        num_classes: K.
+        normalisation: mean and standard deviation per channel, in units of [0, 1].
+        accelerator: says device, precision and processes.
+        collect: keep every prediction too.
+    """
+    was_training = model.training
+    model.eval()
+    scored = Scored(Tally(num_classes, device=accelerator.device))
+    for batch in batches:
+        scored.bad_rows += batch.skipped
+        scored.notes += batch.notes
+        if len(batch):
+            on_device = batch.to(accelerator.device)
+            with accelerator.autocast():
+                logits = model(normalize(on_device.images, *normalisation)).logits.float()
+            scored.tally.add(logits, on_device.labels)
+            if collect:
+                scored.predictions += logits.argmax(-1).tolist()
+                scored.labels += batch.labels.tolist()
+    model.train(was_training)
+    scored.tally = scored.tally.reduce(accelerator)
+    if accelerator.num_processes > 1:
+        scored.bad_rows = gather_object(scored.bad_rows)
+        scored.predictions, scored.labels = gather_object(scored.predictions), gather_object(scored.labels)
+    return scored
+
+
+@torch.no_grad()
+def predict_files(
+    model: Any,
+    process: ImageProcess,
+    paths: Sequence[Path],
+    *,
+    normalisation: tuple[Sequence[float], Sequence[float]],
+    accelerator: Any,
+    batch_size: int,
+    top_k: int,
+) -> Iterator[dict[str, object]]:
+    """Yield for each file, in order, its most probable labels or the reason why it has none."""
+    names = {int(number): name for number, name in model.config.id2label.items()}
+    for start in range(0, len(paths), batch_size):
+        part = paths[start : start + batch_size]
+        staged: dict[Path, Tensor | str] = {path: _stage(path, process) for path in part}
+        good = [path for path in part if isinstance(staged[path], Tensor)]
+        probs: dict[Path, Tensor] = {}
+        if good:
+            batch = collate([StagedImage(staged[path], 0, 0) for path in good], [0] * len(good), range(len(good)))
+            with accelerator.autocast():
+                logits = model(normalize(batch.to(accelerator.device).images, *normalisation)).logits
+            probs = dict(zip(good, logits.float().softmax(-1).cpu(), strict=True))
+        for path in part:
+            if path not in probs:
+                yield {"image": str(path), "error": staged[path]}
+                continue
+            scores, classes = probs[path].topk(min(top_k, len(names)))
+            ranked = zip(scores.tolist(), classes.tolist(), strict=True)
+            yield {
+                "image": str(path),
+                "predictions": [{"label": names[k], "score": score} for score, k in ranked],
+            }
+
+
+def _stage(path: Path, process: ImageProcess) -> Tensor | str:
+    try:
+        return process(decode(str(path))[0])
+    except BadImage as error:
+        return error.wrong

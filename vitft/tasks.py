@@ -1,0 +1,417 @@
+"""What the commands do, as functions: the Python interface.
+
+    from vitft import Recipe, finetune, evaluate, predict
+
+    result = finetune(Recipe.load("quickstart"))
+    print(result.results["test"]["top1"], result.run_dir)
+
+Functions return results and raise ``VitftError``; notes and progress go to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitft.errors import RecipeError, UsageError, VitftError
+from vitft.recipe import DataRecipe, Recipe
+from vitft.run import Run, environment
+
+# --- finetune ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FinetuneResult:
+    """What a run made.
+
+    Attributes:
+        run_dir: its folder; None for a dry run.
+        results: what stands in ``results.json``.
+        plan_text: the plan as it was printed.
+    """
+
+    run_dir: Path | None
+    results: dict[str, Any] = field(default_factory=dict)
+    plan_text: str = ""
+
+    def __str__(self) -> str:
+        if self.run_dir is None:
+            return self.plan_text
+        rows = [(name, self.results[name]) for name in ("validation", "test") if name in self.results]
+        return "\n".join([_table(rows), f"model: {self.run_dir / 'model'}"])
+
+
+def finetune(
+    recipe: Recipe | None = None,
+    *,
+    resume: str | Path | None = None,
+    changes: Mapping[str, object] | None = None,
+    dry_run: bool = False,
+) -> FinetuneResult:
+    """Fine-tune a checkpoint on a dataset, score it and save it.
+
+    Args:
+        recipe: what to do; not given when resuming.
+        resume: run directory to go on with.
+        changes: values by dotted key, laid over the resumed run's recipe as far as those may change.
+        dry_run: derive and return the plan, train nothing and write nothing.
+
+    Raises:
+        VitftError: if it cannot be done.
+        StoppedEarly: after SIGTERM, SIGUSR1 or the time limit, with a complete checkpoint.
+    """
+    from vitft.data.source import open_source
+    from vitft.model.load import load_for_training
+    from vitft.scoring.scores import check_metrics
+    from vitft.train.plan import make_accelerator, make_plan
+
+    run = None
+    if resume is not None:
+        run, recipe = _resumed(resume, changes or {})
+    if recipe is None:
+        raise UsageError("neither a recipe nor a run to resume was given", hint="finetune(Recipe.load('quickstart'))")
+    if recipe.data.dataset is None:
+        raise RecipeError("the recipe names no dataset", hint="--dataset cifar100, or data.dataset in the recipe")
+    check_metrics(recipe.run.metrics)
+    _quiet_libraries()
+
+    accelerator, reasons = make_accelerator(recipe, str(run.folder) if run else None)
+    with accelerator.main_process_first():  # the first downloads, the others find it in the cache
+        source = open_source(recipe.data, seed=recipe.train.seed)
+        pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit)
+    settled = _settled_micro_batch(run, accelerator.num_processes)
+    plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
+    if dry_run:
+        return FinetuneResult(None, plan_text=str(plan))
+
+    is_new = run is None
+    run = _run_of_all_processes(run, recipe, accelerator)
+    _tell(run, recipe, source, pretrained, plan, is_new)
+    if recipe.run.track:
+        accelerator.project_configuration.set_directories(str(run.folder))
+        accelerator.init_trackers(run.folder.name, config={k: str(v) for k, v in recipe.flat().items()})
+    return _train_and_score(run, recipe, source, pretrained, plan, accelerator, resume=not is_new)
+
+
+def _train_and_score(
+    run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, accelerator: Any, *, resume: bool
+) -> FinetuneResult:
+    from vitft.model.processor import save_model
+    from vitft.scoring.scores import final_scores, further_scores
+    from vitft.train.fit import fit
+
+    _reset_peak_memory(accelerator)
+    try:
+        fitted = fit(run, recipe, plan, source, pretrained, accelerator, resume=resume)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"go on from the last checkpoint with: vitft finetune --resume {run.folder}")
+        raise
+    finally:
+        run.status.stop()
+    peak = _peak_memory(accelerator)
+    run.say(f"weights: {fitted.weights}; scoring them")
+    scored = {
+        name: fitted.score(split, collect=bool(recipe.run.metrics))
+        for name, split in (("validation", source.validation), ("test", source.test))
+        if split is not None
+    }
+    results: dict[str, Any] = {}
+    failure: list[VitftError] = []
+    if accelerator.is_main_process:
+        try:
+            save_model(pretrained.model, pretrained.processor, run.model_folder)
+            for name, each in scored.items():
+                results[name] = final_scores(each.tally)
+            results["train"] = {
+                "steps": fitted.state.step,
+                "samples": min(fitted.state.step * plan.batch_size, plan.total_samples),
+                "seconds": round(fitted.state.elapsed_seconds, 3),
+                "images_per_second": round(fitted.images_per_second, 2),
+                "peak_memory_bytes": peak,
+            }
+            results["classes"] = list(source.classes)
+            results["weights"] = fitted.weights
+            results["bad_images"] = fitted.state.bad_rows
+            run.log("results", **{name: _headline(results[name]) for name in scored})
+            for name, each in scored.items():
+                try:  # a metric of others must not cost what a night has made
+                    results[name] |= further_scores(
+                        recipe.run.metrics, each.predictions, each.labels, len(source.classes)
+                    )
+                except VitftError as error:
+                    failure = [error]
+            run.write_json("results.json", results)
+        except VitftError as error:
+            failure = [error]
+    accelerator.end_training()  # also the barrier: nobody ends before everything is written
+    if failure:
+        raise failure[0]
+    return FinetuneResult(run.folder, results, str(plan))
+
+
+def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Recipe]:
+    """Open a run to go on with; its recipe may change only in what does not change the computation."""
+    from vitft.train.checkpoint import RESUMABLE_CHANGES
+
+    run = Run.open(folder)
+    if run.is_finished:
+        raise UsageError(
+            f"the run {run.folder} is finished: its results.json is written",
+            hint=f"vitft evaluate {run.model_folder} --dataset D, or a new run to train longer",
+        )
+    recipe = Recipe.load(run.folder / "recipe.yaml")
+    changed = Recipe.load(run.folder / "recipe.yaml", changes)
+    lines = [line for line in recipe.differences(changed) if line.split(":")[0] not in RESUMABLE_CHANGES]
+    if lines:
+        raise UsageError(
+            f"a resumed run keeps its recipe, but this was to change: {'; '.join(lines)}",
+            allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
+            hint=f"vitft finetune --resume {run.folder}, or a new run",
+        )
+    return run, changed
+
+
+def _settled_micro_batch(run: Run | None, num_processes: int) -> int | None:
+    """Return the micro-batch that the checkpoint was made with, if as many processes go on with it."""
+    from vitft.train import checkpoint
+
+    path = checkpoint.newest(run.checkpoints) if run else None
+    if path is None:
+        return None
+    layout = checkpoint.load_state(path).layout
+    return int(layout["micro_batch_size"]) if layout["processes"] == num_processes else None
+
+
+def _run_of_all_processes(run: Run | None, recipe: Recipe, accelerator: Any) -> Run:
+    """Return the run; a new one is made by the main process and known to all."""
+    from accelerate.utils import broadcast_object_list
+
+    from vitft.names import slug
+
+    made: list[Any] = [run.folder if run else None]
+    if run is None and accelerator.is_main_process:
+        assert recipe.data.dataset is not None
+        try:
+            made = [Run.create(recipe, f"{slug(recipe.model.checkpoint)}-{slug(recipe.data.dataset)}").folder]
+        except VitftError as error:
+            made = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(made)
+    if isinstance(made[0], VitftError):
+        raise made[0]
+    return Run(made[0], is_main=accelerator.is_main_process)
+
+
+def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, is_new: bool) -> None:
+    """Say and record everything that was chosen before the first step."""
+    sizes = {
+        name: len(s) if hasattr(s, "__len__") else s.num_rows
+        for name in ("train", "validation", "test")
+        if (s := getattr(source, name))
+    }
+    run.say(f"run      {run.folder}")
+    run.say(f"dataset  {source.id}: {len(source.classes)} classes, " + ", ".join(f"{n} {s}" for n, s in sizes.items()))
+    run.say(f"model    {pretrained.id} at {pretrained.image_size[0]}x{pretrained.image_size[1]}")
+    if not is_new:
+        run.say(str(plan))
+        return
+    for note in (*source.notes, *pretrained.notes):
+        run.note(note)
+    run.say(str(plan))
+    dataset = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint, "rows": sizes}
+    model = {"id": pretrained.id, "revision": pretrained.revision}
+    run.write_json("environment.json", environment(dataset=dataset, model=model, device=plan.device, command=sys.argv))
+
+
+# --- evaluate and predict ----------------------------------------------------------------------------------
+
+
+@dataclass
+class EvaluationResult:
+    """The scores of a model on a split.
+
+    Attributes:
+        scores: by name; ``count`` is the exact number of images.
+        split: the split that was scored.
+    """
+
+    scores: dict[str, Any]
+    split: str
+
+    def __str__(self) -> str:
+        return _table([(self.split, self.scores)])
+
+
+def evaluate(
+    model: str | Path,
+    dataset: str | DataRecipe,
+    *,
+    split: str | None = None,
+    metrics: Sequence[str] = (),
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    bad_images: str | None = None,
+) -> EvaluationResult:
+    """Score a fine-tuned model on a split, every image exactly once.
+
+    Args:
+        model: folder, run directory or Hub id.
+        dataset: what ``--dataset`` takes, or a recipe's data section.
+        split: ``test`` if not given, else validation.
+        metrics: further `evaluate` metrics by name or folder.
+        batch_size: images per forward pass.
+        precision, device: as in the recipe.
+        bad_images: ``stop`` or ``skip``.
+    """
+    from vitft.data.source import open_for_evaluation
+    from vitft.model.processor import ImageProcess, normalisation
+    from vitft.scoring.predict import evaluation_batches, score_split
+    from vitft.scoring.scores import check_metrics, final_scores
+
+    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
+    check_metrics(metrics)
+    accelerator, network, processor, size = _ready(model, precision, device)
+    classes = [network.config.id2label[number] for number in range(network.config.num_labels)]
+    with accelerator.main_process_first():
+        rows = open_for_evaluation(data, classes, split=split)
+    batches = evaluation_batches(
+        rows,
+        ImageProcess(processor, size),
+        batch_size=batch_size or 32,
+        skip_bad=(bad_images or data.bad_images) == "skip",
+        workers=data.workers if isinstance(data.workers, int) else (1 if len(rows) > 2000 else 0),
+        accelerator=accelerator,
+    )
+    scored = score_split(
+        network,
+        batches,
+        num_classes=len(classes),
+        normalisation=normalisation(processor),
+        accelerator=accelerator,
+        collect=bool(metrics),
+    )
+    scores: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
+        scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
+    accelerator.wait_for_everyone()
+    return EvaluationResult(scores, rows.name)
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> list[dict[str, Any]]:
+    """Return for each image file its most probable labels, or the reason why it has none.
+
+    Args:
+        model: folder, run directory or Hub id.
+        images: paths of image files.
+        top_k: labels per image.
+        batch_size: images per forward pass.
+        device, precision: as in the recipe.
+
+    Returns:
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
+    """
+    from vitft.model.processor import ImageProcess, normalisation
+    from vitft.scoring.predict import predict_files
+
+    accelerator, network, processor, size = _ready(model, precision, device)
+    return list(
+        predict_files(
+            network,
+            ImageProcess(processor, size),
+            [Path(image) for image in images],
+            normalisation=normalisation(processor),
+            accelerator=accelerator,
+            batch_size=batch_size or 32,
+            top_k=top_k,
+        )
+    )
+
+
+def _ready(model: str | Path, precision: str, device: str) -> tuple[Any, Any, Any, tuple[int, int]]:
+    """Return (accelerator, model on its device, processor, image size) of a finished checkpoint."""
+    from vitft.model.load import image_size_of, load_finished, locate
+    from vitft.train.plan import make_accelerator
+
+    _quiet_libraries()
+    recipe = Recipe.load(None, {"train.precision": precision, "train.device": device})
+    accelerator, _ = make_accelerator(recipe)
+    with accelerator.main_process_first():
+        folder, _ = locate(str(model))
+    network, processor = load_finished(folder, str(model))
+    return accelerator, network.to(accelerator.device), processor, image_size_of(network.config, processor)
+
+
+# --- shared ------------------------------------------------------------------------------------------------
+
+_HEADLINES = ("top1", "top5", "mean_per_class_accuracy", "macro_f1", "nll", "count")
+
+
+def _headline(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: scores[name] for name in _HEADLINES if name in scores}
+
+
+def _table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return the scores of splits as an aligned table, in per cent where that is the custom."""
+    further = [
+        name
+        for name, value in (rows[0][1] if rows else {}).items()
+        if name not in _HEADLINES and isinstance(value, int | float)
+    ]
+    names = [*(name for name in _HEADLINES if any(name in scores for _, scores in rows)), *further]
+    cells = [["", *names]] + [[split, *(_cell(name, scores.get(name)) for name in names)] for split, scores in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name == "count":
+        return f"{value:,}"
+    return f"{100 * value:.2f}%" if name in _HEADLINES and name != "nll" else f"{value:.4f}"
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries' own bars and advice off the terminal; what matters of it, vitft says itself."""
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+
+
+def _reset_peak_memory(accelerator: Any) -> None:
+    import torch
+
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
+
+
+def _peak_memory(accelerator: Any) -> int:
+    """Return the most memory that this process had: of the GPU, or resident on the CPU."""
+    import torch
+
+    if accelerator.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(accelerator.device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -1,0 +1,222 @@
+"""Resumable state on disk: written whole or not at all, verified before it is believed.
+
+    checkpoints/step-00000500/
+      model.safetensors       parameters and buffers
+      averaged.safetensors    averaged weights, if any
+      best.safetensors        the weights with the best validation score, if kept
+      optimizer.safetensors   its tensors, as <state>/<parameter>
+      state.json              everything that is a number or a word
+      manifest.json           size and SHA-256 of the others, written last
+
+The folder is filled under another name, every file is flushed to the disk, and then it is renamed into place. A
+process killed at any moment leaves the previous checkpoints and at most a ``.partial`` folder behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vitft.errors import TrainError
+
+RESUMABLE_CHANGES = frozenset(
+    {
+        "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "train.device", "train.keep_checkpoints",
+        "train.micro_batch_size", "train.time_limit",
+    }
+)  # fmt: skip
+"""Keys that may change when a run is resumed: they do not change what is computed."""
+
+
+@dataclass
+class Best:
+    """The best validation score so far: top-1, then nll, then the earliest."""
+
+    top1: float
+    nll: float
+    step: int
+
+
+@dataclass
+class TrainState:
+    """Everything about the progress of a run that is no tensor.
+
+    Attributes:
+        step: optimizer steps done.
+        best: the best validation score, None before the first.
+        elapsed_seconds: training time of all sessions so far.
+        micro_batch_size: as settled by ``auto`` and by running out of memory.
+        metrics_length: bytes of ``metrics.jsonl`` that belong to this state.
+        scaler: fp16's gradient scaler.
+        stream: where a streaming source stands, one entry per process.
+        bad_rows: reasons by name of the row, of images that were passed over.
+        layout: what exactness depends on: processes, threads, versions.
+        fingerprint, recipe: what the run is a function of.
+    """
+
+    step: int = 0
+    best: Best | None = None
+    elapsed_seconds: float = 0.0
+    micro_batch_size: int = 0
+    metrics_length: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    stream: list[dict[str, Any]] = field(default_factory=list)
+    bad_rows: dict[str, str] = field(default_factory=dict)
+    layout: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainState:
+        """Rebuild a state from what :func:`save` wrote."""
+        best = values.pop("best")
+        return cls(best=Best(**best) if best else None, **values)
+
+
+def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Tensor]], keep: int) -> Path:
+    """Write a checkpoint and remove all but the newest ``keep``. Called by the main process only.
+
+    Args:
+        folder: the run's ``checkpoints`` folder.
+        state: what is no tensor.
+        tensors: tensors by name, by file: model, optimizer, averaged, best.
+        keep: how many checkpoints stay.
+
+    Raises:
+        TrainError: if the disk does not take it; earlier checkpoints are untouched.
+    """
+    final = folder / f"step-{state.step:08d}"
+    partial = folder / f".{final.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name, group in tensors.items():
+            if group:
+                save_file(
+                    {key: t.detach().cpu().contiguous() for key, t in group.items()},
+                    partial / f"{name}.safetensors",
+                )
+        _write_json(partial / "state.json", asdict(state))
+        manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
+        _write_json(partial / "manifest.json", manifest)
+        for path in [*partial.iterdir(), partial]:
+            _flush(path)
+        if final.exists():  # a resumed run that reaches a step again, with the same content
+            _remove(final)
+        partial.rename(final)
+        _flush(folder)
+    except Exception as error:  # safetensors reports a full disk as its own error
+        shutil.rmtree(partial, ignore_errors=True)
+        earlier = newest(folder)
+        where = f"{earlier} is complete" if earlier else "there is no earlier one"
+        raise TrainError(
+            f"cannot write the checkpoint {final}: {error} ({where})",
+            hint=f"make room, then: vitft finetune --resume {folder.parent}",
+        ) from error
+    for old in _complete(folder)[:-keep]:
+        _remove(old)
+    return final
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint, None if there is none."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
+
+
+def load_state(path: Path) -> TrainState:
+    """Read the part of a checkpoint that is no tensor, unverified."""
+    return TrainState.from_json(json.loads((path / "state.json").read_text(encoding="utf-8")))
+
+
+def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
+    """Read a checkpoint after verifying every byte of it.
+
+    Returns:
+        The state, and tensors by name, by file, on the CPU.
+
+    Raises:
+        TrainError: if a file is missing or damaged, naming it.
+    """
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    for name, expected in manifest.items():
+        if not (path / name).is_file() or _fingerprint(path / name) != expected:
+            raise TrainError(
+                f"the checkpoint {path} is damaged: {name} is not what was written",
+                hint=f"remove {path} and resume from the one before it",
+            )
+    files = (name for name in manifest if name.endswith(".safetensors"))
+    return load_state(path), {name.removesuffix(".safetensors"): load_file(path / name) for name in files}
+
+
+# --- optimizer tensors -------------------------------------------------------------------------------------
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's state as ``<state>/<parameter>``, so that no pickle is needed."""
+    tensors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"{key}/{name}"] = torch.as_tensor(value)
+    return tensors
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimizer back what :func:`optimizer_tensors` took."""
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        by_name.setdefault(name, {})[kind] = tensor
+    state: dict[int, dict[str, Tensor]] = {}
+    plain = optimizer.state_dict()
+    for group, saved in zip(optimizer.param_groups, plain["param_groups"], strict=True):
+        for name, index in zip(group["names"], saved["params"], strict=True):
+            if name in by_name:
+                state[index] = by_name[name]
+    optimizer.load_state_dict({"state": state, "param_groups": plain["param_groups"]})
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: a folder that is being deleted must not look like a checkpoint.
+    doomed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file or folder is on the disk and not only in memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

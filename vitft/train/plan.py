@@ -1,0 +1,401 @@
+"""The plan: every number that a run derives from its recipe, its data and this machine, each with its reason.
+
+Nothing here changes the recipe. The plan is printed before training starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
+from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.errors import RecipeError, TrainError, UsageError
+from vitft.launch import Said, accelerate_settings, reconcile
+from vitft.model.load import Pretrained
+from vitft.recipe import Duration, Recipe
+
+_DEFAULT_BATCH = 128
+_CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of a run.
+
+    Attributes:
+        num_samples: training samples per epoch; None for a stream of unknown length.
+        total_samples: samples of the whole training.
+        batch_size, micro_batch_size: images per step over all processes, and per forward pass of one.
+        total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
+        patience: in steps, None to train to the end.
+        stage_size: largest side of a staged image.
+        workers: staging processes per training process.
+        device, precision, world_size: where and how.
+        num_parameters, gflop: of the model; gflop of one forward pass of one image (a multiply-add is two).
+        reasons: a sentence for each number that was not simply given.
+        notes: what the numbers mean for the person.
+    """
+
+    num_samples: int | None
+    total_samples: int
+    batch_size: int
+    micro_batch_size: int
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: int
+    checkpoint_every: int
+    patience: int | None
+    stage_size: int
+    workers: int
+    device: str
+    precision: str
+    world_size: int
+    num_parameters: int
+    gflop: float
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def layout(self, rank: int, micro_batch_size: int | None = None) -> StepLayout:
+        """Return which positions process ``rank`` takes."""
+        return StepLayout(
+            self.num_samples or self.total_samples,
+            self.batch_size,
+            micro_batch_size or self.micro_batch_size,
+            self.total_samples,
+            rank,
+            self.world_size,
+        )
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per step on each process."""
+        part = -(-self.batch_size // self.world_size)
+        return -(-part // self.micro_batch_size)
+
+    def __str__(self) -> str:
+        rows = [
+            ("device", self.device, f"{self.world_size} process{'es' if self.world_size > 1 else ''}"),
+            ("precision", self.precision, ""),
+            ("batch_size", self.batch_size, "images per step over all processes"),
+            (
+                "micro_batch_size",
+                self.micro_batch_size,
+                f"x {self.accumulation} accumulated x {self.world_size} processes",
+            ),
+            ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
+            ("warmup_steps", self.warmup_steps, ""),
+            ("evaluate_every", self.evaluate_every, "steps"),
+            ("checkpoint_every", self.checkpoint_every, "steps"),
+            ("stage_size", self.stage_size, "pixels a side at most"),
+            ("workers", self.workers, ""),
+            ("parameters", f"{self.num_parameters / 1e6:.2f} M", ""),
+            (
+                "cost",
+                f"{3 * self.gflop:.1f} GFLOP",
+                f"per training image, {3 * self.gflop * self.total_samples / 1e6:.3g} PFLOP in all",
+            ),
+        ]
+        lines = [f"  {name:<17}{value!s:>10}  {self.reasons.get(name, note)}".rstrip() for name, value, note in rows]
+        return "\n".join(["plan", *lines, *(f"  {note}" for note in self.notes)])
+
+
+def make_accelerator(recipe: Recipe, tracking_folder: str | None = None) -> tuple[Any, dict[str, str]]:
+    """Return accelerate's Accelerator for the recipe, and the reasons of its device and precision.
+
+    Raises:
+        UsageError: if the device is not there, cannot do the precision, or the processes are not synchronised.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, set_seed
+
+    said = reconcile(replace(accelerate_settings(), accumulation=None), recipe.flat(), batch_size=2, num_processes=1)
+    device, device_reason = _device(recipe.train.device, said)
+    precision, precision_reason = _precision(recipe.train.precision, device, said)
+    if device not in ("auto", "cpu"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    if recipe.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision={"fp32": "no"}.get(precision, precision),
+        # Micro-batches are ours; accelerate would divide the loss by what its environment says.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        log_with=list(recipe.run.track) or None,
+        project_dir=tracking_folder,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise UsageError(
+            f"the launcher started {expected} processes, but accelerate counts {accelerator.num_processes}: "
+            "each would train alone",
+            hint=f"vitft finetune --num-processes {expected} ...",
+        )
+    set_seed(recipe.train.seed)
+    return accelerator, {"device": device_reason, "precision": precision_reason}
+
+
+def make_plan(
+    recipe: Recipe,
+    source: ImageSource,
+    pretrained: Pretrained,
+    accelerator: Any,
+    reasons: dict[str, str],
+    settled_micro_batch: int | None = None,
+) -> Plan:
+    """Derive the plan.
+
+    Args:
+        recipe, source, pretrained, accelerator: what the run is made of.
+        reasons: of device and precision, as :func:`make_accelerator` gave them.
+        settled_micro_batch: what the checkpoint of a resumed run was made with.
+
+    Raises:
+        RecipeError: if the batch is smaller than twice the number of processes, or a length cannot be counted.
+    """
+    assert source.train is not None
+    reasons, notes = dict(reasons), []  # type: dict[str, str], list[str]
+    num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
+    world_size = accelerator.num_processes
+    batch_size = _batch_size(recipe, num_samples, world_size, reasons)
+    duration = recipe.train.duration
+    total_samples = _total_samples(duration, num_samples, batch_size)
+    total_steps = -(-total_samples // batch_size)
+
+    def steps(length: Duration) -> int:
+        return max(1, length.in_steps(batch_size=batch_size, num_samples=num_samples, total_steps=total_steps))
+
+    stage_size = round(max(pretrained.image_size) * STAGE_MARGIN)
+    micro = settled_micro_batch or _micro_batch_size(recipe, pretrained, accelerator, batch_size, reasons)
+    workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
+    gflop = forward_gflop(pretrained.model, pretrained.image_size)
+    warmup = recipe.optim.warmup
+    return Plan(
+        num_samples=num_samples,
+        total_samples=total_samples,
+        batch_size=batch_size,
+        micro_batch_size=micro,
+        total_steps=total_steps,
+        warmup_steps=min(steps(warmup) if warmup.value else 0, total_steps),
+        evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
+        checkpoint_every=min(steps(recipe.train.checkpoint_every), total_steps),
+        patience=steps(recipe.train.patience) if recipe.train.patience else None,
+        stage_size=stage_size,
+        workers=workers,
+        device=str(accelerator.device),
+        precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
+        world_size=world_size,
+        num_parameters=sum(p.numel() for p in pretrained.model.parameters()),
+        gflop=gflop,
+        reasons=reasons,
+        notes=tuple([*notes, *_layout_warnings(pretrained.model), *_stream_warning(source)]),
+    )
+
+
+# --- device and precision ----------------------------------------------------------------------------------
+
+
+def _device(wanted: str, said: Mapping[str, Said]) -> tuple[str, str]:
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = {
+        "cpu": True,
+        "cuda": cuda > 0,
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+    }
+    present = [name for name, here in available.items() if here]
+    kind, _, index = wanted.partition(":")
+    if kind != "auto" and (not available[kind] or (index and int(index) >= cuda)):
+        there = f"{cuda} CUDA device{'s' if cuda != 1 else ''}" if kind == "cuda" else f"no {kind} device"
+        raise UsageError(
+            f"train.device: {wanted} is not there: this machine has {there}, and torch {torch.__version__}",
+            allowed=", ".join(["auto", *present, *(f"cuda:{i}" for i in range(cuda))]),
+            hint="--device auto",
+        )
+    if kind != "auto":
+        return wanted, "as given"
+    if "train.device" in said:
+        return str(said["train.device"].value), f"as {said['train.device'].source} says"
+    if present == ["cpu"]:
+        return "cpu", "no accelerator was found"
+    return "auto", f"the best of {', '.join(present)}"
+
+
+def _precision(wanted: str, device: str, said: Mapping[str, Said]) -> tuple[str, str]:
+    reason = "as given"
+    if "train.precision" in said:
+        wanted, reason = str(said["train.precision"].value), f"as {said['train.precision'].source} says"
+    on_cuda = device != "cpu" and torch.cuda.is_available()
+    if wanted == "auto":
+        if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "this GPU multiplies bf16 fast; weights stay float32"
+        if on_cuda:
+            return "fp16", "this GPU has no bf16; weights stay float32, the loss is scaled"
+        return "fp32", "no accelerator with fast half precision"
+    if wanted == "fp16" and not on_cuda:
+        raise UsageError(
+            "train.precision: fp16 needs a CUDA device",
+            allowed="bf16, fp32, auto here",
+            hint="--precision auto",
+        )
+    return wanted, reason
+
+
+# --- batch -------------------------------------------------------------------------------------------------
+
+
+def _batch_size(recipe: Recipe, num_samples: int | None, world_size: int, reasons: dict[str, str]) -> int:
+    given = recipe.train.batch_size
+    least = 2 * world_size
+    if given != "auto":
+        if given < least:
+            raise RecipeError(
+                f"train.batch_size: {given} is smaller than twice the {world_size} processes",
+                allowed=f"{least} or more: each process takes at least one pair of images per step",
+                hint=f"--batch-size {least}, or fewer processes",
+            )
+        return int(given)
+    if num_samples is None or num_samples // 20 >= _DEFAULT_BATCH:
+        reasons["batch_size"] = f"auto: {_DEFAULT_BATCH} images per step over all processes"
+        return max(_DEFAULT_BATCH, least)
+    size = max(8, least, num_samples // 20 // 2 * 2)
+    reasons["batch_size"] = f"auto: a twentieth of the {num_samples} training images"
+    return size
+
+
+def _total_samples(duration: Duration, num_samples: int | None, batch_size: int) -> int:
+    if duration.unit == "steps":
+        return int(duration.value) * batch_size
+    if num_samples is None:
+        return duration.in_steps(batch_size=batch_size, num_samples=None)  # raises, with the way out
+    return max(1, round(duration.value * num_samples))
+
+
+def _micro_batch_size(
+    recipe: Recipe, pretrained: Pretrained, accelerator: Any, batch_size: int, reasons: dict[str, str]
+) -> int:
+    part = -(-batch_size // accelerator.num_processes)
+    part += part % 2  # pairs stay together
+    said = reconcile(
+        accelerate_settings(), recipe.flat(), batch_size=batch_size, num_processes=accelerator.num_processes
+    ).get("train.micro_batch_size")
+    if said:
+        reasons["micro_batch_size"] = f"as {said.source} says"
+        return int(said.value)
+    given = recipe.train.micro_batch_size
+    if given != "auto":
+        return min(_even(int(given)), part)
+    if accelerator.device.type == "cpu":
+        height, width = pretrained.image_size
+        micro = min(part, max(8, _even(_CPU_PIXELS // (height * width))), 128)
+        reasons["micro_batch_size"] = "auto: keeps the CPU's cores busy"
+        return micro
+    micro = _largest_that_fits(recipe, pretrained, accelerator, part)
+    reasons["micro_batch_size"] = (
+        "auto: the most that fit, found by trial" if micro < part else "auto: a whole part fits"
+    )
+    return micro
+
+
+def _even(number: int) -> int:
+    return max(2, number // 2 * 2)
+
+
+def _largest_that_fits(recipe: Recipe, pretrained: Pretrained, accelerator: Any, start: int) -> int:
+    """Try forward and backward passes, halving from ``start`` until one fits; the least of all processes counts."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    model = pretrained.model.to(accelerator.device).train()
+    if recipe.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    size = start
+    while True:
+        try:
+            images = torch.zeros(size, 3, *pretrained.image_size, device=accelerator.device)
+            with accelerator.autocast():
+                model(images).logits.float().sum().backward()
+            # What AdamW, averages and best weights will want later: four more copies of the weights.
+            torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
+            break
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error) or size <= 2:
+                raise TrainError(
+                    f"not even {size} images fit on {accelerator.device}: {error}",
+                    hint="--set train.gradient_checkpointing=true",
+                ) from error
+            size = _even(size // 2)
+        finally:
+            model.zero_grad(set_to_none=True)
+            images = None
+            clear_device_cache(garbage_collection=True)
+    least = accelerator.gather(torch.tensor([size], device=accelerator.device)).min()
+    return int(least)
+
+
+def _workers(
+    recipe: Recipe,
+    train: ImageSplit | StreamSplit,
+    stage_size: int,
+    accelerator: Any,
+    reasons: dict[str, str],
+) -> int:
+    given = recipe.data.workers
+    if given != "auto":
+        return int(given)
+    cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    per_process = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
+    if isinstance(train, StreamSplit):
+        reasons["workers"] = "auto: each reads shards of its own"
+        return min(4, per_process)
+    seconds = staging_seconds(train, stage_size)
+    each = f"staging takes {1e3 * seconds:.1f} ms an image here"
+    if seconds * len(train) < 5:
+        reasons["workers"] = f"auto: {each}, too little to start processes for"
+        return 0
+    if accelerator.device.type == "cpu":
+        reasons["workers"] = f"auto: {each}; the cores are busy training"
+        return 1
+    reasons["workers"] = f"auto: {each}; {per_process} core{'s' if per_process > 1 else ''} per process"
+    return min(16, max(1, per_process - 1))
+
+
+# --- cost and warnings -------------------------------------------------------------------------------------
+
+
+def forward_gflop(model: Any, image_size: tuple[int, int]) -> float:
+    """Return 1e9 floating-point operations of one image's forward pass, a multiply-add counted as two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        shape_only = type(model)(model.config).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            shape_only(torch.zeros(1, 3, *image_size))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def _layout_warnings(model: torch.nn.Module) -> list[str]:
+    """Say where a model keeps a run from being the same on any number of processes."""
+    kinds = {type(module).__name__ for module in model.modules()}
+    warnings = []
+    if any("BatchNorm" in kind for kind in kinds):
+        warnings.append(
+            "this model has BatchNorm: its statistics depend on the micro-batch, so layouts differ slightly"
+        )
+    active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
+    if active:
+        warnings.append(
+            "this model has dropout of its own: resuming is exact, another number of processes differs slightly"
+        )
+    return warnings
+
+
+def _stream_warning(source: ImageSource) -> list[str]:
+    if isinstance(source.train, StreamSplit):
+        return ["a stream has no random access: resuming continues it, but not bit for bit"]
+    return []

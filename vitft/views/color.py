@@ -1,0 +1,61 @@
+"""What happens to the values of pixels: normalisation and erasing.
+
+Operations on colour and tone belong here: each a function (images, draws) -> images on a whole batch, without
+state, with Pillow's as the reference.
+
+Legend: B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_ERASE_RATIO = 0.3  # smallest height / width of an erased rectangle; the largest is its inverse (arXiv:1708.04896)
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return (images / 255 - mean) / std in float32.
+
+    Args:
+        images: any dtype, in [0, 255], shape (B, C, H, W).
+        mean: per channel, of values in [0, 1].
+        std: per channel, of values in [0, 1].
+    """
+    statistics = torch.tensor([list(mean), list(std)])
+    means, stds = statistics.to(images.device, non_blocking=True)[:, :, None, None]  # blocking would stall a GPU
+    centred: Tensor = images.to(torch.float32) - 255 * means
+    return centred.div_(255 * stds)
+
+
+def erase(pixel_values: Tensor, draws: Tensor, *, probability: float, area: tuple[float, float]) -> Tensor:
+    """Set a random rectangle to 0, the mean colour of normalised images (Zhong et al., arXiv:1708.04896).
+
+    Args:
+        pixel_values: shape (B, C, H, W).
+        draws: uniform in [0, 1), shape (B, 5): whether, area, shape, top, left.
+        probability: of an image having a rectangle erased.
+        area: smallest and largest part of the image that is erased.
+
+    Returns:
+        As ``pixel_values``. The shape is log-uniform as far as a rectangle of the drawn area fits in it.
+    """
+    height, width = pixel_values.shape[-2:]
+    areas = area[0] + (area[1] - area[0]) * draws[:, 1]
+    relative = torch.exp(math.log(_ERASE_RATIO) * (1 - 2 * draws[:, 2])) * (width / height)
+    relative = torch.minimum(torch.maximum(relative, areas), 1 / areas)
+    rows = _interval((areas * relative).sqrt(), draws[:, 3], height)
+    columns = _interval((areas / relative).sqrt(), draws[:, 4], width)
+    erased = rows[:, :, None] & columns[:, None, :] & (draws[:, 0] < probability)[:, None, None]
+    return pixel_values.masked_fill(erased[:, None], 0.0)
+
+
+def _interval(extents: Tensor, places: Tensor, length: int) -> Tensor:
+    """Return which of ``length`` pixels lie in an interval of a relative extent, bool (B, length)."""
+    extents = torch.round(extents * length).clamp(max=length)
+    starts = torch.floor(places * (length - extents + 1))
+    pixels = torch.arange(length, device=extents.device)
+    return (pixels >= starts[:, None]) & (pixels < (starts + extents)[:, None])

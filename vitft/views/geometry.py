@@ -1,0 +1,157 @@
+"""Boxes, resampling, flip: where a view lies in its image, and its pixels.
+
+A batch is a canvas (B, C, S_h, S_w) of staged images; image i fills the top left sizes[i] = (h, w) pixels,
+the rest is unused. Staging may have squashed it: originals[i] = (height, width) tells its true shape. A box
+(top, left, height, width) is in units of the image, so (0, 0, 1, 1) is all of it, in whatever size it is
+staged.
+
+Legend: B batch, C channels, S_h S_w canvas, H W view.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Fit = Literal["squash", "crop", "pad"]
+
+# A pixel belongs to a box that covers more than this much of it; the sliver left by rounding does not count.
+_SLIVER = 1e-3
+
+
+def random_boxes(
+    draws: Tensor,
+    originals: Tensor,
+    image_size: tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    fit: Fit,
+) -> Tensor:
+    """Draw the box of a random resized crop for each image (Szegedy et al., arXiv:1409.4842).
+
+    The shape is drawn first: width / height of the box in true pixels, relative to that of the view, is
+    log-uniform in ``ratio``. Then the area, a part of the frame, is uniform over what of ``scale`` fits in
+    the frame in this shape, or is the largest that fits where nothing of ``scale`` does. Then the place,
+    uniform. So shapes stay true (nothing is drawn again, nothing is clamped out of shape) in a closed form
+    per image. The frame is the image, or for ``pad`` the smallest rectangle of the view's shape around it,
+    with the image at its top left, where transformers' image processors put it. A ``scale`` of (1, 1) draws nothing and gives :func:`whole_boxes`, whatever
+    the ratio.
+
+    Args:
+        draws: uniform in [0, 1), shape (B, 4): area, shape, top, left.
+        originals: height and width of the images before staging, shape (B, 2).
+        image_size: height and width of the view.
+        scale: smallest and largest area.
+        ratio: smallest and largest shape.
+        fit: how an image fills the view.
+
+    Returns:
+        float32, shape (B, 4).
+    """
+    if scale == (1.0, 1.0):
+        return whole_boxes(originals, image_size, fit)
+    frames = _frames(originals, image_size, fit)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    shapes = image_size[1] / image_size[0] * torch.exp(low + (high - low) * draws[:, 1])
+    largest = _largest_area(shapes, frames)
+    smallest = largest.clamp(max=scale[0])
+    areas = smallest + (largest.clamp(max=scale[1]) - smallest) * draws[:, 0]
+    return _place(areas, shapes, draws[:, 2:], frames, originals)
+
+
+def whole_boxes(originals: Tensor, image_size: tuple[int, int], fit: Fit) -> Tensor:
+    """Return the box that an evaluation sees: all of the image, its largest centre crop, or its letterbox."""
+    frames = _frames(originals, image_size, fit)
+    if fit == "squash":
+        shapes = frames[:, 1] / frames[:, 0]
+    else:
+        shapes = torch.full_like(frames[:, 0], image_size[1] / image_size[0])
+    return _place(_largest_area(shapes, frames), shapes, torch.full_like(frames, 0.5), frames, originals)
+
+
+def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Cut a box out of each image, resize it to ``image_size`` and mirror it where ``flips`` says so.
+
+    Equals cutting out the pixels that the box touches and resizing these with an antialiasing triangle
+    kernel: torch's ``interpolate(mode="bilinear", antialias=True)`` for boxes of whole staged pixels,
+    Pillow's ``resize(box=...)`` for fractional ones. What of a box lies outside the image is black. As the
+    kernel is separable, all this is one matrix of rows and one of columns per image, and two batched
+    products, in float32 even under autocast. (Pixels are exact in TF32; where that is switched on, an error
+    of 0.2 / 255 remains.)
+
+    Args:
+        images: canvas, uint8 or float, shape (B, C, S_h, S_w).
+        sizes: height and width of the images in the canvas, shape (B, 2).
+        boxes: shape (B, 4).
+        flips: bool, shape (B,).
+        image_size: height and width of the view.
+
+    Returns:
+        float32 in the range of ``images``, shape (B, C, H, W).
+    """
+    num_images, channels, canvas_height, canvas_width = images.shape
+    height, width = image_size
+    never = torch.zeros_like(flips)
+    with torch.autocast(images.device.type, enabled=False):
+        rows = _weights(boxes[:, 0], boxes[:, 2], sizes[:, 0], never, canvas_height, height)
+        columns = _weights(boxes[:, 1], boxes[:, 3], sizes[:, 1], flips, canvas_width, width)
+        narrow = images.flatten(1, 2).to(torch.float32) @ columns.mT  # (B, C * S_h, W)
+        return rows[:, None] @ narrow.view(num_images, channels, canvas_height, width)
+
+
+def _frames(originals: Tensor, image_size: tuple[int, int], fit: Fit) -> Tensor:
+    """Return height and width, in true pixels, of the rectangle in which boxes lie, shape (B, 2)."""
+    originals = originals.to(torch.float32)
+    if fit != "pad":
+        return originals
+    shape = image_size[1] / image_size[0]
+    height, width = originals.unbind(1)
+    return torch.stack((torch.maximum(height, width / shape), torch.maximum(width, height * shape)), 1)
+
+
+def _largest_area(shapes: Tensor, frames: Tensor) -> Tensor:
+    """Return the part of each frame that the largest rectangle of a shape (width / height) takes, (B,)."""
+    relative = shapes * frames[:, 0] / frames[:, 1]
+    return torch.minimum(relative, 1 / relative)
+
+
+def _place(areas: Tensor, shapes: Tensor, places: Tensor, frames: Tensor, originals: Tensor) -> Tensor:
+    """Return boxes in units of the image, from areas and places (0 top or left, 1 bottom or right)."""
+    relative = shapes * frames[:, 0] / frames[:, 1]
+    extents = torch.stack(((areas / relative).sqrt(), (areas * relative).sqrt()), 1).clamp(max=1)
+    zoom = frames / originals  # of the frame in units of the image, which lies at its top left
+    return torch.cat(((1 - extents) * places * zoom, extents * zoom), 1)
+
+
+def _weights(starts: Tensor, extents: Tensor, sizes: Tensor, flips: Tensor, canvas: int, out: int) -> Tensor:
+    """Return the matrix that resamples one axis of each image, shape (B, out, canvas).
+
+    Output k is centred where the centre of the k-th of ``out`` equal parts of the box lies. A pixel at
+    distance d from it weighs 1 - d / reach, where reach is the length of a part, at least one pixel; all
+    pixels that the box touches, also those outside the image, together weigh 1.
+    """
+    starts, extents = (starts * sizes)[:, None], (extents * sizes)[:, None]  # now in staged pixels, (B, 1)
+    first = torch.floor(starts + _SLIVER)
+    last = torch.maximum(torch.ceil(starts + extents - _SLIVER) - 1, first)
+    parts = torch.arange(out, device=starts.device, dtype=torch.float32)
+    parts = torch.where(flips[:, None], out - 1 - parts, parts)
+    centres = starts + (parts + 0.5) * (extents / out) - 0.5  # (B, out), as indices of pixels
+    reach = (extents / out).clamp(min=1)
+
+    def sum_of_weights(begin: Tensor, end: Tensor) -> Tensor:
+        # On one side of the centre weights fall linearly: as many times the mean as there are pixels.
+        return (end - begin + 1).clamp(min=0) * (1 - ((begin + end) / 2 - centres).abs() / reach)
+
+    middle = torch.floor(centres)
+    total = sum_of_weights(torch.maximum(torch.ceil(centres - reach), first), torch.minimum(middle, last))
+    total += sum_of_weights(torch.maximum(middle + 1, first), torch.minimum(torch.floor(centres + reach), last))
+
+    pixels = torch.arange(canvas, device=starts.device, dtype=torch.float32)
+    inside = (pixels >= first) & (pixels <= last) & (pixels < sizes[:, None])
+    weights = pixels - centres[:, :, None]  # in place from here: this is the one large tensor
+    weights = weights.abs_().mul_((-1 / (reach * total))[:, :, None]).add_((1 / total)[:, :, None]).clamp_(min=0)
+    return weights.mul_(inside[:, None])
