@@ -141,9 +141,7 @@ def test_parquet_shards_use_the_class_names_in_their_metadata(tmp_path: Path) ->
 def test_parquet_without_metadata_is_read_by_content(tmp_path: Path) -> None:
     images = [{"bytes": png(index), "path": None} for index in range(6)]
     pq.write_table(pa.table({"photo": images, "species": ["b", "a"] * 3}), tmp_path / "structs.parquet")
-    pq.write_table(
-        pa.table({"raw": [png(i) for i in range(6)], "species": ["b", "a"] * 3}), tmp_path / "raw.parquet"
-    )
+    pq.write_table(pa.table({"raw": [png(i) for i in range(6)], "species": ["b", "a"] * 3}), tmp_path / "raw.parquet")
     for file, column in (("structs", "photo"), ("raw", "raw")):
         source = opened(tmp_path / f"{file}.parquet")
         assert isinstance(source.train, ImageSplit) and source.train.image_column == column
@@ -223,9 +221,7 @@ def test_an_unknown_id_is_an_error_at_once_when_the_hub_is_out_of_reach(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", _unreachable)
-    monkeypatch.setattr(
-        datasets, "load_dataset", lambda *_, **__: pytest.fail("it would try for half a minute")
-    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("it would try for half a minute"))
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(DataError, match="cannot reach"):
@@ -240,9 +236,7 @@ def test_an_unknown_id_is_an_error_offline(monkeypatch: pytest.MonkeyPatch) -> N
         opened("owner/unknown")
 
 
-def test_a_cached_dataset_opens_by_its_old_name_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_dataset_opens_by_its_old_name_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     rows_of([0, 1] * 6).to_parquet(tmp_path / "x.parquet")
     built = datasets.load_dataset("parquet", data_files=str(tmp_path / "x.parquet"), split="train")
@@ -251,9 +245,7 @@ def test_a_cached_dataset_opens_by_its_old_name_offline(
     shutil.copytree(folder, place)
     (place / "parquet-train.arrow").rename(place / "cifar100-train.arrow")
     info = json.loads((place / "dataset_info.json").read_text())
-    (place / "dataset_info.json").write_text(
-        json.dumps({**info, "config_name": "default", "dataset_name": "cifar100"})
-    )
+    (place / "dataset_info.json").write_text(json.dumps({**info, "config_name": "default", "dataset_name": "cifar100"}))
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     source = opened("cifar100")
@@ -271,9 +263,7 @@ def test_several_configurations_are_listed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: info)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(
-        DataError, match=r"no configuration 'smal'\n  allowed: small, large\n.*data.config=small"
-    ):
+    with pytest.raises(DataError, match=r"no configuration 'smal'\n  allowed: small, large\n.*data.config=small"):
         opened("owner/name", config="smal")
 
 
@@ -340,9 +330,7 @@ def test_wrong_names_are_answered_with_what_there_is(keys: dict[str, Any], expec
         ([f"id{i}" for i in range(20)], datasets.Value("string"), "a label of its own"),
     ],
 )
-def test_labels_that_cannot_train_are_errors(
-    tmp_path: Path, labels: list[Any], feature: Any, expected: str
-) -> None:
+def test_labels_that_cannot_train_are_errors(tmp_path: Path, labels: list[Any], feature: Any, expected: str) -> None:
     path = save(tmp_path / "d", train=rows_of(labels, feature))
     with pytest.raises(DataError, match=expected):
         opened(path)
@@ -385,17 +373,13 @@ def test_validation_classes_that_train_lacks_are_named(tmp_path: Path) -> None:
 
 def test_splits_with_other_label_orders_agree_by_name(tmp_path: Path) -> None:
     text = datasets.Value("string")
-    path = save(
-        tmp_path / "d", train=rows_of(["b", "c", "a"] * 2, text), validation=rows_of(["c", "b"], text)
-    )
+    path = save(tmp_path / "d", train=rows_of(["b", "c", "a"] * 2, text), validation=rows_of(["c", "b"], text))
     source = opened(path)
     assert names(source.validation, source) == ["c", "b"]
 
 
 def test_an_unlabelled_split_is_left_out_with_a_note(tmp_path: Path) -> None:
-    path = save(
-        tmp_path / "d", train=rows_of([0, 1] * 5), validation=rows_of([-1, -1]), test=rows_of([-1] * 3)
-    )
+    path = save(tmp_path / "d", train=rows_of([0, 1] * 5), validation=rows_of([-1, -1]), test=rows_of([-1] * 3))
     source = opened(path)
     assert source.test is None and len(source.validation) == 2  # type: ignore[arg-type]  # carved, one of each class
     note(source, "test was left out, as none of its 3 rows has a label")
@@ -537,9 +521,7 @@ def test_a_parquet_stream_is_parted_by_content(tmp_path: Path) -> None:
     assert 3 <= len(parts[1]) <= 20 and source.train.num_rows == 90
     again = opened(tmp_path / "p", streaming=True)
     assert isinstance(again.train, StreamSplit)
-    assert [again.train.label(row) for row in again.train.rows] == [
-        source.train.label(r) for r in source.train.rows
-    ]
+    assert [again.train.label(row) for row in again.train.rows] == [source.train.label(r) for r in source.train.rows]
 
 
 def test_a_webdataset_stream_finds_its_classes(tmp_path: Path) -> None:

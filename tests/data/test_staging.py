@@ -116,18 +116,11 @@ def test_16_bit_rgb_png_gives_8_bits():
 
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     row = b"\x00" + struct.pack(">6H", 0, 257 * 100, 65535, 257 * 3, 257 * 200, 257)
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(row))
-        + chunk(b"IEND", b"")
-    )
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
     assert pixels_of(png)[0] == pytest.approx(np.array([[0, 100, 255], [3, 200, 1]]), abs=1)
 
 
-@pytest.mark.parametrize(
-    "values", [[0.0, 0.5], [-3, 9], [0, 70000]], ids=["float", "negative", "over 16 bits"]
-)
+@pytest.mark.parametrize("values", [[0.0, 0.5], [-3, 9], [0, 70000]], ids=["float", "negative", "over 16 bits"])
 def test_values_without_a_known_white_are_refused(values):
     dtype = np.float32 if isinstance(values[1], float) else np.int32
     with pytest.raises(BadImage, match="what white"):
