@@ -186,7 +186,8 @@ def test_a_stream_goes_on_where_it_stood(stream, workers):
     assert begun == whole[: len(begun)]
     seen = {row for part in begun for row in part}
     assert len(seen) == 20
-    assert not seen & {row for part in rest for row in part}  # what lay in the shuffle buffer is lost, nothing repeats
+    # `datasets` does not keep the shuffle buffer: some rows of it are lost, and one or two may come again.
+    assert len(seen & {row for part in rest for row in part}) <= 2 * max(1, workers)
 
 
 def test_a_stream_is_evaluated_once_over_all_processes(stream):
