@@ -19,8 +19,8 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["errors"],
     ["builtin"],
-    ["recipe", "names", "launch"],
-    ["run"],
+    ["recipe", "names", "accelerate_config"],
+    ["run", "launch"],
     ["data"],
     ["model"],
     ["views"],

@@ -1,4 +1,4 @@
-"""Starting processes, looking after them, and what accelerate's config means for a recipe.
+"""Starting processes and looking after them.
 
 The parent is a process of its own here (``drive.py``), so that it can be sent signals. Two tests go through
 accelerate's real launcher; the others put a small stand-in in its place, since it takes seconds to import.
@@ -17,10 +17,11 @@ from typing import ClassVar
 
 import psutil
 import pytest
+from machine import make_plain, see_devices, write_config
 
 from vitft import launch
 from vitft.errors import UsageError
-from vitft.launch import AccelerateSettings, Launch, Said
+from vitft.launch import Launch
 
 DRIVE = """
 import sys
@@ -162,9 +163,7 @@ def test_a_killed_worker_ends_the_run_promptly_with_one_clear_line(tmp_path: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_reaches_every_worker_and_their_outcome_is_the_exit_code(
-    tmp_path: Path, number: int
-) -> None:
+def test_a_signal_reaches_every_worker_and_their_outcome_is_the_exit_code(tmp_path: Path, number: int) -> None:
     script = f"signal.signal({number:d}, handle); say('up'); time.sleep(600)"
     parent = Parent(tmp_path, script, count=3)
     parent.wait_for("up", times=3)
@@ -192,9 +191,7 @@ def test_interrupt_gives_130(tmp_path: Path) -> None:
 
 
 def test_a_second_interrupt_ends_workers_that_ignore_the_first(tmp_path: Path) -> None:
-    parent = Parent(
-        tmp_path, "signal.signal(signal.SIGINT, lambda *_: say('no')); say('up')\nwhile 1: time.sleep(1)"
-    )
+    parent = Parent(tmp_path, "signal.signal(signal.SIGINT, lambda *_: say('no')); say('up')\nwhile 1: time.sleep(1)")
     parent.wait_for("up", times=2)
     parent.process.send_signal(signal.SIGINT)
     parent.wait_for("no", times=2)
@@ -258,35 +255,7 @@ def test_threads_are_shared_among_the_processes(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No launcher around us, no GPU, no accelerate config; returns where the default config would be."""
-    for name in (*os.environ, "RANK"):
-        if name.startswith("ACCELERATE_") or name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-            monkeypatch.delenv(name, raising=False)
-    default = tmp_path / "default_config.yaml"
-    for module in ("config.config_args", "launch"):
-        monkeypatch.setattr(f"accelerate.commands.{module}.default_config_file", str(default))
-    see_devices(monkeypatch, 0)
-    return default
-
-
-def see_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    monkeypatch.setattr("torch.xpu.device_count", lambda: 0)
-
-
-def write_config(path: Path, **values: object) -> str:
-    """Write what ``accelerate config`` would, and return the path."""
-    values = {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "NO",
-        "mixed_precision": "no",
-    } | values
-    path.write_text(
-        "".join(
-            f"{key}: '{value}'\n" if value == "no" else f"{key}: {value}\n" for key, value in values.items()
-        )
-    )
-    return str(path)
+    return make_plain(monkeypatch, tmp_path)
 
 
 def number(chosen: Launch | None) -> int:
@@ -439,95 +408,3 @@ def test_a_launched_process_does_not_launch_again(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UsageError, match="FSDP"):
         launch.choose(None, "auto")
-
-
-# --- accelerate's settings and the recipe ------------------------------------------------------------------
-
-AUTO = {"train.precision": "auto", "train.device": "auto", "train.micro_batch_size": "auto"}
-
-
-def reconcile(settings: AccelerateSettings, **values: object) -> dict[str, object]:
-    laid = AUTO | {f"train.{key}": value for key, value in values.items()}
-    filled = launch.reconcile(settings, laid, batch_size=128, num_processes=2)
-    return {key: said.value for key, said in filled.items()}
-
-
-def test_defaults_of_accelerate_say_nothing(monkeypatch: pytest.MonkeyPatch, plain_machine: Path) -> None:
-    write_config(plain_machine, use_cpu="false")
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    assert launch.accelerate_settings() == AccelerateSettings()
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
-    monkeypatch.setenv("ACCELERATE_DYNAMO_MODE", "default")
-    assert launch.accelerate_settings() == AccelerateSettings()
-
-
-def test_the_config_file_speaks_and_is_named(plain_machine: Path) -> None:
-    path = write_config(plain_machine, mixed_precision="bf16", use_cpu="true")
-    said = launch.accelerate_settings()
-    assert (said.precision.value, said.use_cpu.value, said.accumulation) == ("bf16", True, None)
-    assert path in said.precision.source and path in said.use_cpu.source
-
-
-def test_the_launcher_speaks_through_the_environment(
-    monkeypatch: pytest.MonkeyPatch, plain_machine: Path
-) -> None:
-    write_config(plain_machine, mixed_precision="bf16", use_cpu="true")  # the launcher was told otherwise
-    monkeypatch.setenv("ACCELERATE_DYNAMO_MODE", "default")
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    said = launch.accelerate_settings()
-    assert (said.precision.value, said.use_cpu, said.accumulation.value) == ("fp16", None, 4)
-    assert "accelerate launch" in said.precision.source
-
-
-def test_auto_takes_what_accelerate_says() -> None:
-    settings = AccelerateSettings(Said("bf16", "it"), Said(4, "it"), Said(True, "it"))
-    assert reconcile(settings) == {
-        "train.precision": "bf16",
-        "train.device": "cpu",
-        "train.micro_batch_size": 16,
-    }
-    assert reconcile(settings, precision="bf16", device="cpu", micro_batch_size=16) == {}
-    assert reconcile(AccelerateSettings()) == {}
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "num_processes", "k"), [(62, 1, 2), (62, 2, 1), (128, 3, 4), (10, 1, 3), (2, 1, 1)]
-)
-def test_the_micro_batch_gives_the_accumulation_that_was_said(
-    batch_size: int, num_processes: int, k: int
-) -> None:
-    from vitft.data.order import step_slots
-
-    settings = AccelerateSettings(accumulation=Said(k, "it"))
-    filled = launch.reconcile(settings, AUTO, batch_size=batch_size, num_processes=num_processes)
-    micro = filled["train.micro_batch_size"].value
-    largest = max(stop - start for start, stop in step_slots(batch_size, num_processes))
-    assert micro % 2 == 0 and -(-largest // micro) == k
-
-
-@pytest.mark.parametrize(
-    ("settings", "values", "both"),
-    [
-        (AccelerateSettings(precision=Said("bf16", "the file")), {"precision": "fp32"}, ("fp32", "bf16")),
-        (AccelerateSettings(use_cpu=Said(True, "the file")), {"device": "cuda"}, ("cuda", "cpu")),
-        (
-            AccelerateSettings(accumulation=Said(4, "the file")),
-            {"micro_batch_size": 64},
-            ("64", "4 accumulation"),
-        ),
-    ],
-)
-def test_a_contradiction_names_both_sides(
-    settings: AccelerateSettings, values: dict[str, object], both: tuple[str, str]
-) -> None:
-    with pytest.raises(UsageError) as caught:
-        reconcile(settings, **values)
-    key = f"train.{next(iter(values))}"
-    assert all(word in caught.value.wrong for word in (key, *both, "the file"))
-
-
-def test_a_precision_that_vitft_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="fp8"):
-        reconcile(AccelerateSettings(precision=Said("fp8", "the file")))

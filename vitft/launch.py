@@ -30,7 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitft.accelerate_config import check_worker, is_worker, parse_launcher_args, read_config, refuse_other_engines
 from vitft.errors import TrainError, UsageError, VitftError
+
+__all__ = ["Launch", "choose", "is_worker", "record", "register", "run"]
 
 _FOLDER = "VITFT_LAUNCH_DIR"
 _ORDERLY = (0, 3, 75)  # codes after which all workers end by themselves: done, not published, stopped early
@@ -81,11 +84,6 @@ class Launch:
         return environment
 
 
-def is_worker() -> bool:
-    """Whether a launcher started this process: torchrun, or accelerate's also when it starts only one."""
-    return {"WORLD_SIZE", "RANK", "LOCAL_RANK"} <= os.environ.keys() or "ACCELERATE_DYNAMO_MODE" in os.environ
-
-
 def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] = ()) -> Launch | None:
     """Decide in how many processes to run.
 
@@ -105,25 +103,23 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
             config file that cannot be read or asks for what vitft does not do.
     """
     if is_worker():
-        _check_worker(num_processes, launcher_args)
+        check_worker(num_processes, launcher_args)
         return None
-    said = _parse(launcher_args)
-    config, path = _read_config(said.config_file, skip_default=said.cpu)
-    _refuse_other_engines(said, config, path)
+    said = parse_launcher_args(launcher_args)
+    config, path = (None, "") if said.cpu and not said.config_file else read_config(said.config_file)
+    refuse_other_engines(said, config, path)
 
     on_cpu = device == "cpu" or (device == "auto" and (said.cpu or bool(config and config.use_cpu)))
     gpu_ids = said.gpu_ids or (config.gpu_ids if config else None)
     num_visible = 0 if on_cpu else _num_visible(device, gpu_ids)
+    num_machines = said.num_machines or (config.num_machines if config else None) or 1
     # A count of GPUs in the default config is no answer to a device that was chosen on the command line.
     fits = bool(config) and (device in ("auto", "cuda", "xpu") or config.use_cpu or said.config_file is not None)
-    num_machines = said.num_machines or (config.num_machines if config else None) or 1
-    visible = f"{num_visible} visible device{'s' * (num_visible > 1)}"
-    configured = config.num_processes if config and fits and config.num_processes > 0 else None
     candidates = [
         (num_processes, "--num-processes"),
         (said.num_processes, "the launcher's --num_processes"),
-        (configured, f"accelerate's config {path}"),
-        (num_visible * num_machines or None, visible),
+        (config.num_processes if fits and config.num_processes > 0 else None, f"accelerate's config {path}"),
+        (num_visible * num_machines or None, f"{num_visible} visible device{'s' * (num_visible > 1)}"),
         (1, "no accelerator"),
     ]
     count, reason = next((count, reason) for count, reason in candidates if count is not None)
@@ -133,7 +129,8 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
             allowed="the number of processes on all machines together, a multiple of the machines",
         )
     num_local = count // num_machines
-    if num_local > max(num_visible, 1) and (num_visible or device not in ("auto", "cpu")) and not on_cpu:
+    needs_devices = not on_cpu and (num_visible > 0 or device not in ("auto", "cpu"))
+    if needs_devices and num_local > max(num_visible, 1):
         raise UsageError(
             f"{num_local} processes ({reason}) need as many devices, but device {device} is {num_visible}",
             hint=f"--num-processes {num_visible}, or --device cpu" if num_visible else "--device cpu",
@@ -146,81 +143,6 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
             if getattr(said, name) is None:
                 arguments += [f"--{name}", value]
     return Launch(count, reason, on_cpu, num_machines, tuple(arguments))
-
-
-def _check_worker(num_processes: int | None, launcher_args: Sequence[str]) -> None:
-    """Raise if a launched process was asked for what only its launcher could have done."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if num_processes not in (None, world_size):
-        raise UsageError(
-            f"--num-processes {num_processes} inside a launcher that started {world_size}",
-            hint=f"leave it out, or give the launcher --num_processes {num_processes}",
-        )
-    if launcher_args:
-        raise UsageError(
-            f"launcher arguments ({' '.join(launcher_args)}) inside a launcher",
-            hint="give them to that launcher",
-        )
-    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
-        if _is_true(os.environ.get(f"ACCELERATE_USE_{engine}", "")):
-            raise _other_engine(engine, "accelerate launch")
-
-
-def _parse(launcher_args: Sequence[str]) -> Any:
-    """Read the launcher's arguments with its own parser."""
-    from accelerate.commands.launch import launch_command_parser
-
-    def refuse(message: str) -> None:
-        raise UsageError(f"accelerate's launcher: {message}", hint="accelerate launch --help lists its arguments")
-
-    parser = launch_command_parser()
-    parser.error = refuse
-    script = "-"  # the launcher wants a script: the first word that is no option
-    said = parser.parse_args([*launcher_args, script])
-    if said.training_script != script or said.training_script_args:
-        refuse(f"unexpected argument {said.training_script!r}")
-    return said
-
-
-def _read_config(path: str | None, skip_default: bool = False) -> tuple[Any, str]:
-    """Return accelerate's config, None if there is none, and its path."""
-    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
-
-    if path is None and (skip_default or not Path(default_config_file).is_file()):
-        return None, ""
-    path = path or default_config_file
-    try:
-        return load_config_from_file(path), path
-    except Exception as error:  # a file by hand fails in as many ways as there are typos
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"accelerate's config {path} cannot be read: {reason}", hint="accelerate config writes a new one"
-        ) from error
-
-
-def _refuse_other_engines(said: Any, config: Any, path: str) -> None:
-    asked = {"DEEPSPEED": said.use_deepspeed, "FSDP": said.use_fsdp, "MEGATRON_LM": said.use_megatron_lm}
-    asked |= {"TPU": said.tpu, "N-d parallelism": said.use_parallelism_config}
-    for engine, is_on in asked.items():
-        if is_on:
-            raise _other_engine(engine, "the launcher's arguments")
-    if config is None:
-        return
-    engine = str(getattr(config.distributed_type, "value", config.distributed_type))
-    if str(getattr(config.compute_environment, "value", "")) == "AMAZON_SAGEMAKER":
-        raise _other_engine("SageMaker", f"accelerate's config {path}")
-    if engine != "NO" and not engine.startswith("MULTI_"):
-        raise _other_engine(engine, f"accelerate's config {path}")
-    if config.parallelism_config:
-        raise _other_engine("N-d parallelism", f"accelerate's config {path}")
-
-
-def _other_engine(engine: str, source: str) -> UsageError:
-    return UsageError(
-        f"{source} asks for {engine}, which vitft does not do: it trains a whole copy per device (DDP)",
-        allowed="distributed_type NO, MULTI_GPU, MULTI_CPU, MULTI_XPU, ...",
-        hint="accelerate config --config_file ddp.yaml, then vitft finetune ... -- --config_file ddp.yaml",
-    )
 
 
 def _num_visible(device: str, gpu_ids: str | None) -> int:
@@ -473,112 +395,3 @@ def _end_with_parent(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     # The group is this worker's own, with its loader processes, or the launcher's if it started only one.
     os.killpg(0, signal.SIGKILL)
-
-
-# --- what accelerate's config says about recipe keys -------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Said:
-    """A value and who said it, for people."""
-
-    value: Any
-    source: str
-
-
-@dataclass(frozen=True)
-class AccelerateSettings:
-    """What accelerate's config, launcher or environment says that a recipe says too; None where nothing."""
-
-    precision: Said | None = None
-    accumulation: Said | None = None
-    use_cpu: Said | None = None
-
-
-def accelerate_settings() -> AccelerateSettings:
-    """Collect what accelerate was told. Its defaults (no mixed precision, one micro-step) say nothing."""
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    use_cpu = _is_true(os.environ.get("ACCELERATE_USE_CPU", ""))
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    told = "accelerate launch ({} or its config file)" if is_worker() else "the environment (ACCELERATE_{})"
-    precision_source = told.format("--mixed_precision" if is_worker() else "MIXED_PRECISION")
-    cpu_source = told.format("--cpu" if is_worker() else "USE_CPU")
-    config, path = (None, "") if is_worker() else _read_config(None)  # a launcher has read the file already
-    if config is not None and precision == "no":
-        precision, precision_source = (
-            str(config.mixed_precision or "no").lower(),
-            f"accelerate's config {path}",
-        )
-    if config is not None and not use_cpu:
-        use_cpu, cpu_source = bool(config.use_cpu), f"accelerate's config {path}"
-    return AccelerateSettings(
-        precision=Said(precision, precision_source) if precision != "no" else None,
-        use_cpu=Said(True, cpu_source) if use_cpu else None,
-        accumulation=(
-            Said(int(steps), "the environment (ACCELERATE_GRADIENT_ACCUMULATION_STEPS)")
-            if steps.isdigit() and int(steps) > 1
-            else None
-        ),
-    )
-
-
-def reconcile(
-    settings: AccelerateSettings, values: Mapping[str, object], *, batch_size: int, num_processes: int
-) -> dict[str, Said]:
-    """Fill recipe values that are ``auto`` with what accelerate says.
-
-    Args:
-        settings: what accelerate says.
-        values: the recipe's plain values by dotted key.
-        batch_size: images per step over all processes.
-        num_processes: training processes.
-
-    Returns:
-        The values to use instead, by dotted key, each with its source.
-
-    Raises:
-        UsageError: accelerate and an explicit value of the recipe contradict each other.
-    """
-    filled: dict[str, Said] = {}
-    if said := settings.precision:
-        if said.value not in ("bf16", "fp16"):
-            raise UsageError(
-                f"{said.source} says mixed precision {said.value}, which vitft does not do",
-                allowed="no, bf16, fp16",
-            )
-        filled |= _fill("train.precision", values["train.precision"], said)
-    if said := settings.use_cpu:
-        filled |= _fill("train.device", values["train.device"], Said("cpu", said.source))
-    if said := settings.accumulation:
-        # A step is cut at even slots, so that no mixing pair is parted (data/order.py).
-        num_pairs = (batch_size + 1) // 2
-        largest_part = 2 * -(-num_pairs // num_processes)
-        micro = values["train.micro_batch_size"]
-        if not isinstance(micro, int):
-            micro = 2 * -(-largest_part // (2 * said.value))
-            filled["train.micro_batch_size"] = Said(micro, f"{said.source}: {said.value} accumulation steps")
-        elif -(-largest_part // micro) != said.value:
-            raise _contradiction(
-                "train.micro_batch_size",
-                f"{micro}, which is {-(-largest_part // micro)} accumulation steps",
-                Said(f"{said.value} accumulation steps", said.source),
-            )
-    return filled
-
-
-def _fill(key: str, value: object, said: Said) -> dict[str, Said]:
-    if value not in ("auto", said.value):
-        raise _contradiction(key, str(value), said)
-    return {key: said} if value == "auto" else {}
-
-
-def _contradiction(key: str, value: str, said: Said) -> UsageError:
-    return UsageError(
-        f"the recipe says {key}: {value}, but {said.source} says {said.value}",
-        allowed="one of the two",
-        hint=f"--set {key}=auto takes accelerate's",
-    )
-
-
-def _is_true(text: str) -> bool:
-    return text.lower() in ("1", "true", "t", "yes", "y", "on")

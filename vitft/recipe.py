@@ -489,6 +489,9 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "augment.crop_scale: an area of 0 leaves nothing of the image"
     if recipe.model.init == "random" and recipe.model.train != "all":
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
+    for key in ("duration", "evaluate_every", "checkpoint_every"):
+        if getattr(recipe.train, key).value == 0:
+            yield f"train.{key}: a length of 0 does nothing"
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
         yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"

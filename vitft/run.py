@@ -21,7 +21,8 @@ from vitft.errors import TrainError, UsageError
 from vitft.recipe import Recipe
 
 _PACKAGES = (
-    "vitft", "torch", "transformers", "datasets", "accelerate", "evaluate", "safetensors", "huggingface_hub", "numpy", "pillow",
+    "vitft", "torch", "transformers", "datasets", "accelerate", "evaluate", "safetensors", "huggingface_hub", "numpy",
+    "pillow",
 )  # fmt: skip
 
 
@@ -56,7 +57,11 @@ class Run:
                         ) from None
                     continue
                 run = cls(folder)
-                run.write_text("recipe.yaml", recipe.dump())
+                try:
+                    run.write_text("recipe.yaml", recipe.dump())
+                except TrainError as error:
+                    folder.rmdir()
+                    raise TrainError(error.wrong, hint="make room, or --output-dir FOLDER") from error
                 return run
         except OSError as error:
             raise TrainError(f"cannot make a run directory in {parent}: {error}", hint="--output-dir FOLDER") from error
@@ -138,7 +143,7 @@ class Run:
         """Forget what was logged after the checkpoint that a resumed run starts from."""
         path = self.folder / "metrics.jsonl"
         if self.is_main and path.is_file():
-            os.truncate(path, length)
+            os.truncate(path, min(length, self.metrics_length()))  # after a power cut it may be shorter
 
     def say(self, text: str) -> None:
         """Tell the person at the terminal."""
@@ -224,7 +229,8 @@ class Status:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
             )  # fmt: skip
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()

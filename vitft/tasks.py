@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import RecipeError, UsageError, VitftError
+from vitft.errors import RecipeError, StoppedEarly, UsageError, VitftError
 from vitft.recipe import DataRecipe, Recipe
 from vitft.run import Run, environment
 
@@ -84,14 +84,14 @@ def finetune(
     with accelerator.main_process_first():  # the first downloads, the others find it in the cache
         source = open_source(recipe.data, seed=recipe.train.seed)
         pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit)
-    settled = _settled_micro_batch(run, accelerator.num_processes)
+    settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
     if dry_run:
         return FinetuneResult(None, plan_text=str(plan))
 
     is_new = run is None
     run = _run_of_all_processes(run, recipe, accelerator)
-    _tell(run, recipe, source, pretrained, plan, is_new)
+    _tell(run, recipe, source, pretrained, plan)
     if recipe.run.track:
         accelerator.project_configuration.set_directories(str(run.folder))
         accelerator.init_trackers(run.folder.name, config={k: str(v) for k, v in recipe.flat().items()})
@@ -101,9 +101,7 @@ def finetune(
 def _train_and_score(
     run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, accelerator: Any, *, resume: bool
 ) -> FinetuneResult:
-    from vitft.model.processor import save_model
-    from vitft.scoring.scores import final_scores, further_scores
-    from vitft.train.fit import fit
+    from vitft.train.fit import fit, stop_at_once
 
     _reset_peak_memory(accelerator)
     try:
@@ -113,6 +111,17 @@ def _train_and_score(
         raise
     finally:
         run.status.stop()
+    with stop_at_once(run):
+        results = _score_and_save(run, recipe, source, pretrained, plan, fitted, accelerator)
+    return FinetuneResult(run.folder, results, str(plan))
+
+
+def _score_and_save(
+    run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, fitted: Any, accelerator: Any
+) -> dict[str, Any]:
+    from vitft.model.processor import save_model
+    from vitft.scoring.scores import final_scores, further_scores
+
     peak = _peak_memory(accelerator)
     run.say(f"weights: {fitted.weights}; scoring them")
     scored = {
@@ -143,6 +152,8 @@ def _train_and_score(
                     results[name] |= further_scores(
                         recipe.run.metrics, each.predictions, each.labels, len(source.classes)
                     )
+                except StoppedEarly:
+                    raise
                 except VitftError as error:
                     failure = [error]
             run.write_json("results.json", results)
@@ -151,7 +162,7 @@ def _train_and_score(
     accelerator.end_training()  # also the barrier: nobody ends before everything is written
     if failure:
         raise failure[0]
-    return FinetuneResult(run.folder, results, str(plan))
+    return results
 
 
 def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Recipe]:
@@ -176,15 +187,20 @@ def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Re
     return run, changed
 
 
-def _settled_micro_batch(run: Run | None, num_processes: int) -> int | None:
-    """Return the micro-batch that the checkpoint was made with, if as many processes go on with it."""
+def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) -> int | None:
+    """Return the micro-batch that the checkpoint was made with, if as many processes go on with it.
+
+    None also when another one was asked for, as somebody does whose processes ran out of memory.
+    """
     from vitft.train import checkpoint
 
     path = checkpoint.newest(run.checkpoints) if run else None
     if path is None:
         return None
-    layout = checkpoint.load_state(path).layout
-    return int(layout["micro_batch_size"]) if layout["processes"] == num_processes else None
+    state = checkpoint.load_state(path)
+    if state.recipe["train"]["micro_batch_size"] != recipe.train.micro_batch_size:
+        return None
+    return int(state.layout["micro_batch_size"]) if state.layout["processes"] == num_processes else None
 
 
 def _run_of_all_processes(run: Run | None, recipe: Recipe, accelerator: Any) -> Run:
@@ -207,8 +223,10 @@ def _run_of_all_processes(run: Run | None, recipe: Recipe, accelerator: Any) -> 
     return Run(made[0], is_main=accelerator.is_main_process)
 
 
-def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, is_new: bool) -> None:
+def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any) -> None:
     """Say and record everything that was chosen before the first step."""
+    from vitft.train import checkpoint
+
     sizes = {
         name: len(s) if hasattr(s, "__len__") else s.num_rows
         for name in ("train", "validation", "test")
@@ -217,9 +235,10 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, is_
     run.say(f"run      {run.folder}")
     run.say(f"dataset  {source.id}: {len(source.classes)} classes, " + ", ".join(f"{n} {s}" for n, s in sizes.items()))
     run.say(f"model    {pretrained.id} at {pretrained.image_size[0]}x{pretrained.image_size[1]}")
-    if not is_new:
+    if checkpoint.newest(run.checkpoints):  # a resumed run, in which all this is written already
         run.say(str(plan))
         return
+    run.cut_metrics(0)
     for note in (*source.notes, *pretrained.notes):
         run.note(note)
     run.say(str(plan))

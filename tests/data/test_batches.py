@@ -175,7 +175,7 @@ def test_processes_share_a_stream(stream):
     assert len(taken) == len(set(taken)) == 40
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_stream_goes_on_where_it_stood(stream, workers):
     whole = [rows_of(b) for step in stream_batches(stream, layout(), workers).steps(0, 4) for b in step]
     first = stream_batches(stream, layout(), workers)
@@ -187,7 +187,7 @@ def test_a_stream_goes_on_where_it_stood(stream, workers):
     seen = {row for part in begun for row in part}
     assert len(seen) == 20
     # `datasets` does not keep the shuffle buffer: some rows of it are lost, and one or two may come again.
-    assert len(seen & {row for part in rest for row in part}) <= 2 * max(1, workers)
+    assert len(seen & {row for part in rest for row in part}) <= 2
 
 
 def test_a_stream_is_evaluated_once_over_all_processes(stream):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from vitft.data import order
 from vitft.data.source import ImageSplit, StreamSplit
@@ -206,7 +206,7 @@ class StreamBatches:
     """The micro-batches of each step from a source without random access.
 
     Rows come from this process's shards through a shuffle buffer, so which images a step sees depends on the
-    number of processes and workers; resuming continues the stream's own state, close but not bit for bit.
+    number of processes; resuming continues the stream's own state, close but not bit for bit.
     """
 
     def __init__(
@@ -221,66 +221,52 @@ class StreamBatches:
         workers: int,
         pin: bool,
     ) -> None:
+        from datasets.distributed import split_dataset_by_node
+
+        shuffled = split.rows.shuffle(seed=seed, buffer_size=buffer)
+        stream = split_dataset_by_node(shuffled, rank=layout.rank, world_size=layout.world_size)
         self.layout = layout
-        self._staging = _StreamStaging(split, layout, seed, stage_size, skip_bad, buffer, workers)
-        self._workers, self._pin = workers, pin
-        self._states: dict[str, Any] = {}
+        self._staging = _StreamStaging(split, stream, layout, stage_size, skip_bad)
+        self._workers, self._pin = min(workers, 1), pin  # the state of a stream is that of one reader
+        self._state: dict[str, Any] = {}
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
         """Yield the micro-batches of each step in [first, last), as :meth:`TrainBatches.steps` does."""
-        self._staging.first, self._staging.last, self._staging.states = first, last, self._states
+        self._staging.first, self._staging.last, self._staging.state = first, last, self._state
         loader = iter(_loader(self._staging, None, self._workers, pin=self._pin))
         for step in range(first, last):
             batches = [next(loader) for _ in self.layout.micro_batches(step)]
             for batch in batches:
                 batch.raise_failure()
-                self._states = {**self._states, **(batch.stream_state or {})}
+                self._state = batch.stream_state or {}
             yield batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands after the steps that were taken, one entry per worker."""
-        return self._states
+        """Return where the stream stands after the steps that were taken."""
+        return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` stood; with another number of workers the stream starts over."""
-        self._states = state if len(state) == max(1, self._workers) else {}
+        """Continue where ``state`` stood."""
+        self._state = state
 
 
 class _StreamStaging(IterableDataset[StagedBatch]):
-    """Worker side: every ``workers``-th micro-batch of this process, from shards of its own."""
+    """Worker side: rows of a stream, epoch after epoch -> the micro-batches of this process."""
 
-    def __init__(
-        self,
-        split: StreamSplit,
-        layout: StepLayout,
-        seed: int,
-        stage_size: int,
-        skip_bad: bool,
-        buffer: int,
-        workers: int,
-    ) -> None:
-        self.split, self.layout, self.seed, self.stage_size = split, layout, seed, stage_size
-        self.skip_bad, self.buffer, self.workers = skip_bad, buffer, max(1, workers)
+    def __init__(self, split: StreamSplit, stream: Any, layout: StepLayout, stage_size: int, skip_bad: bool) -> None:
+        self.split, self.stream, self.layout = split, stream, layout
+        self.stage_size, self.skip_bad = stage_size, skip_bad
         self.first, self.last = 0, 0
-        self.states: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[StagedBatch]:
-        from datasets.distributed import split_dataset_by_node
-
-        info = get_worker_info()
-        worker = info.id if info else 0
-        shuffled = self.split.rows.shuffle(seed=self.seed, buffer_size=self.buffer)
-        node, nodes = self.layout.rank * self.workers + worker, self.layout.world_size * self.workers
-        stream = split_dataset_by_node(shuffled, rank=node, world_size=nodes)
-        epoch = 0
-        if state := self.states.get(str(worker)):
-            epoch = state["epoch"]
-            stream.load_state_dict(state["rows"])
-        rows = _Endless(stream, epoch)
-        parts = (part for step in range(self.first, self.last) for part in self.layout.micro_batches(step))
-        for part in itertools.islice(parts, worker, None, self.workers):
-            batch = self._batch(rows, part)
-            yield replace(batch, stream_state={str(worker): {"epoch": rows.epoch, "rows": stream.state_dict()}})
+        if self.state:
+            self.stream.load_state_dict(self.state["rows"])
+        rows = _Endless(self.stream, self.state.get("epoch", 0))
+        for step in range(self.first, self.last):
+            for part in self.layout.micro_batches(step):
+                batch = self._batch(rows, part)
+                yield replace(batch, stream_state={"epoch": rows.epoch, "rows": self.stream.state_dict()})
 
     def _batch(self, rows: Iterator[dict[str, Any]], positions: range) -> StagedBatch:
         staged, labels, skipped, notes = [], [], [], []

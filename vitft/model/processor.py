@@ -1,11 +1,14 @@
 """The image processor that is saved beside the model: its size, and how an image is fitted into it.
 
-Evaluation goes through this very object, so what is scored is what ``pipeline`` will see.
+Evaluation goes through this very object, so what is scored is what ``pipeline`` will see. It may come from either
+backend of transformers: arrays without torchvision, tensors with it.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vitft.errors import ModelError
@@ -22,94 +26,114 @@ Fit = Literal["squash", "crop", "pad"]
 
 @dataclass(frozen=True)
 class ImageProcess:
-    """Upright RGB image -> uint8 (3, H, W) as the model's processor makes it, before normalisation."""
+    """Upright RGB image -> uint8 (3, H, W) as the model's processor makes it, before it rescales and normalises.
+
+    transformers pads at the bottom and the right, after normalising, with 0: the mean colour is what becomes 0.
+    """
 
     processor: Any
     size: tuple[int, int]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        made = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
-        pixels = torch.from_numpy(np.ascontiguousarray(made)) if isinstance(made, np.ndarray) else torch.as_tensor(made)
+        # include_top is EfficientNet's name for normalising a second time.
+        off = {name: False for name in ("do_pad", "include_top") if getattr(self.processor, name, None)}
+        made = self.processor(image, do_rescale=False, do_normalize=False, **off)["pixel_values"][0]
+        pixels = torch.as_tensor(np.ascontiguousarray(made) if isinstance(made, np.ndarray) else made).to(torch.uint8)
+        if "do_pad" in off:
+            pixels = _with_border(pixels, self.size, normalisation(self.processor)[0])
         if tuple(pixels.shape) != (3, *self.size):
             raise ModelError(f"the image processor made {tuple(pixels.shape)} of an image, not {(3, *self.size)}")
-        return pixels.to(torch.uint8)
+        return pixels
 
 
 def load_processor(folder: Path) -> tuple[Any, str | None]:
-    """Return the image processor of a checkpoint and a note if it has none and ViT's took its place."""
-    from transformers import AutoImageProcessor, ViTImageProcessor
+    """Return the image processor of a checkpoint, and a note if it has none and ViT's took its place.
 
-    if (folder / "preprocessor_config.json").is_file() or (folder / "processor_config.json").is_file():
+    Raises:
+        ModelError: if it cannot be read, or needs something that is not there.
+    """
+    from transformers import AutoImageProcessor
+
+    path = next((folder / name for name in _CONFIGS if (folder / name).is_file()), None)
+    if path is None:
+        return _plain(), (
+            "the checkpoint has no preprocessor_config.json: ViT's processor is used (mean and std 0.5, bilinear)"
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if "auto_map" in settings:  # or transformers would ask on the terminal whether to run its code
+            raise ValueError("it wants code of its own to be run")
         return AutoImageProcessor.from_pretrained(folder), None
-    note = "the checkpoint has no preprocessor_config.json: ViT's processor is used (mean and std 0.5, bilinear)"
-    return ViTImageProcessor(), note
+    except (ImportError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise ModelError(
+            f"the {path.name} of {folder} cannot be used: {' '.join(str(error).split())[:300]}",
+            hint="mend it; without the file, ViT's processor is used",
+        ) from error
 
 
 def fit_processor(processor: Any, size: tuple[int, int], fit: Fit) -> Any:
-    """Return a copy of ``processor`` that makes images of ``size`` (height, width).
+    """Return a processor like ``processor`` that makes images of ``size`` (height, width).
+
+    Where the family's own class cannot express ``fit``, which is found by trying it, ViT's takes its place with the
+    same interpolation and normalisation; ``pipeline`` reads the class from the saved file.
 
     Raises:
-        ModelError: if this family's processor cannot express ``fit``, found by trying it.
+        ModelError: if no plain processor can express it.
     """
-    height, width = size
-    rectangle = {"height": height, "width": width}
-    off: dict[str, Any] = {
-        "do_resize": True,
-        "do_center_crop": False,
-        "crop_size": None,
-        "do_pad": False,
-        "pad_size": None,
-    }
-    if "crop_pct" in type(processor)().to_dict():
-        off["crop_pct"] = 1.0  # ConvNeXt's processor enlarges by this before it crops
-    match fit:
-        case "squash":
-            settings = {**off, "size": rectangle}
-        case "crop":
-            if height != width:
-                raise ModelError(
-                    f"data.fit: crop needs a square size, not {height}x{width}",
-                    allowed="squash for any size, crop for square ones",
-                    hint="--set data.fit=squash",
-                )
-            settings = {
-                **off,
-                "size": {"shortest_edge": height},
-                "do_center_crop": True,
-                "crop_size": rectangle,
-            }
-        case "pad":
-            limits = {"max_height": height, "max_width": width}
-            settings = {**off, "size": limits, "do_pad": True, "pad_size": rectangle}
-    try:
-        fitted = type(processor)(**{**processor.to_dict(), **settings})
-        for trial in ((width + 37, height + 11), (height // 2 + 1, width), (width * 3, height * 2)):
-            ImageProcess(fitted, size)(Image.new("RGB", trial))
-    except (ModelError, ValueError, TypeError, KeyError) as error:
+    if fit == "crop" and size[0] != size[1]:
         raise ModelError(
-            f"{type(processor).__name__} cannot express data.fit: {fit} at {height}x{width} ({error})",
-            allowed="squash, crop or pad, as far as the family's image processor has them",
+            f"data.fit: crop needs a square size, not {size[0]}x{size[1]}",
+            allowed="squash or pad for any size, crop for square ones",
             hint="--set data.fit=squash",
-        ) from error
-    return fitted
+        )
+    own = type(processor)
+    settings = _settings(size, fit)
+    try:
+        # ConvNeXT's and PoolFormer's processors enlarge by 1 / crop_pct before they crop.
+        crop_pct = {"crop_pct": 1.0} if hasattr(processor, "crop_pct") else {}
+        fitted = own(**{**processor.to_dict(), **settings, **crop_pct})
+        if _expresses(fitted, size, fit):
+            return fitted
+    except (ModelError, ValueError, TypeError, KeyError, AttributeError):
+        pass  # each class refuses in its own way what it does not know
+    if takes_bgr(processor):
+        raise ModelError(
+            f"{own.__name__} cannot express data.fit: {fit} at {size[0]}x{size[1]}, and no other gives BGR",
+            allowed="squash or crop for this family",
+            hint="--set data.fit=squash",
+        )
+    mean, std = normalisation(processor)
+    resample = getattr(processor, "resample", None)
+    return _plain(image_mean=list(mean), image_std=list(std), resample=2 if resample is None else resample, **settings)
 
 
 def normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel in units of [0, 1], of everything the processor does to values."""
-    full_scale = 255 * float(processor.rescale_factor) if getattr(processor, "do_rescale", True) else 255.0
-    if not getattr(processor, "do_normalize", True):
-        return (0.0,) * 3, (1 / full_scale,) * 3
-    mean, std = tuple(map(float, processor.image_mean)), tuple(map(float, processor.image_std))
-    return tuple(m / full_scale for m in mean), tuple(s / full_scale for s in std)
+    """Return mean and std per channel in units of [0, 1]: (value - mean) / std is all that is done to values."""
+    scale, shift = 255.0, 0.0
+    if getattr(processor, "do_rescale", None) is not False:
+        scale *= float(processor.rescale_factor)
+        shift = -1.0 if getattr(processor, "rescale_offset", None) else 0.0  # EfficientNet
+    means, stds = [-shift / scale] * 3, [1 / scale] * 3
+    if getattr(processor, "do_normalize", None):
+        own_mean, own_std = _per_channel(processor.image_mean), _per_channel(processor.image_std)
+        means = [(m - shift) / scale for m in own_mean]
+        stds = [s / scale for s in own_std]
+    if getattr(processor, "include_top", None):
+        stds = [s * again for s, again in zip(stds, _per_channel(processor.image_std), strict=True)]
+    return tuple(means), tuple(stds)
 
 
 def takes_bgr(processor: Any) -> bool:
-    """Whether the processor gives blue, green, red (MobileViT does)."""
-    return bool(getattr(processor, "do_flip_channel_order", False))
+    """Whether the processor gives blue, green, red (MobileViT's does)."""
+    return bool(getattr(processor, "do_flip_channel_order", None))
 
 
 def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """Write a plain transformers folder, whole or not at all."""
+    """Write a plain transformers folder, whole or not at all.
+
+    Raises:
+        ModelError: if it cannot be written, as on a full disk.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -118,8 +142,89 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
         if folder.exists():  # left by a run that was stopped before its results were written
             shutil.rmtree(folder)
         partial.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ModelError(
             f"cannot write the model to {folder}: {error}", hint="make room, then resume the run"
         ) from error
+
+
+_CONFIGS = ("preprocessor_config.json", "processor_config.json")
+
+
+def _settings(size: tuple[int, int], fit: Fit) -> dict[str, Any]:
+    rectangle = {"height": size[0], "width": size[1]}
+    settings: dict[str, Any] = {
+        "do_resize": True,
+        "size": rectangle,
+        "do_center_crop": False,
+        "crop_size": None,
+        "do_pad": False,
+        "pad_size": None,
+    }
+    match fit:
+        case "squash":
+            return settings
+        case "crop":
+            return {**settings, "size": {"shortest_edge": size[0]}, "do_center_crop": True, "crop_size": rectangle}
+        case "pad":
+            limits = {"max_height": size[0], "max_width": size[1]}
+            return {**settings, "size": limits, "do_pad": True, "pad_size": rectangle}
+
+
+def _plain(**settings: Any) -> Any:
+    """Return ViT's image processor for the backend that this machine has."""
+    import transformers
+    from transformers.utils import is_torchvision_available
+
+    name = "ViTImageProcessor" if is_torchvision_available() else "ViTImageProcessorPil"
+    return getattr(transformers, name)(**settings)
+
+
+def _with_border(pixels: Tensor, size: tuple[int, int], mean: Sequence[float]) -> Tensor:
+    """Pad (3, h, w) at the bottom and the right with the mean colour."""
+    colour = torch.tensor([min(255, max(0, round(255 * m))) for m in mean], dtype=torch.uint8)
+    canvas = colour[:, None, None].repeat(1, *size)
+    height, width = pixels.shape[1:]
+    if height > size[0] or width > size[1]:
+        return pixels  # the shape tells what is wrong
+    canvas[:, :height, :width] = pixels
+    return canvas
+
+
+def _expresses(processor: Any, size: tuple[int, int], fit: Fit) -> bool:
+    """Try a processor on images whose pixels say where they stand."""
+    process = ImageProcess(processor, size)
+    height, width = size
+    trials = ((height + 11, 2 * width + 37), (2 * height + 3, width), (height // 2 + 9, width))
+    return all(_is_fitted(process(_ramps(*trial)), trial, fit, takes_bgr(processor)) for trial in trials)
+
+
+def _ramps(height: int, width: int) -> Image.Image:
+    """Return an image whose red grows to the right, and green downwards, from 0 to 255."""
+    ramps = [255 * (np.arange(side) + 0.5) / side for side in (height, width)]
+    down, right = np.meshgrid(*ramps, indexing="ij")
+    return Image.fromarray(np.stack((right, down, right), -1).round().astype(np.uint8))
+
+
+def _is_fitted(made: Tensor, original: tuple[int, int], fit: Fit, bgr: bool) -> bool:
+    """Whether :func:`_ramps` of the ``original`` size became what ``fit`` means, to about a pixel."""
+    sides = made.shape[1:]
+    scales = [side / length for side, length in zip(sides, original, strict=True)]
+    if fit != "squash":
+        scales = [max(scales) if fit == "crop" else min(scales)] * 2
+    lengths = [scale * length for scale, length in zip(scales, original, strict=True)]
+    cut = [(length - side) / 2 if fit == "crop" else 0.0 for length, side in zip(lengths, sides, strict=True)]
+    # Where the middle of each row and column lies in the image, as a part of its height and width.
+    rows, columns = ((torch.arange(sides[i]) + 0.5 + cut[i]) / lengths[i] for i in (0, 1))
+    inside = (rows < 1 - 1 / lengths[0])[:, None] & (columns < 1 - 1 / lengths[1])[None, :]
+    right, down = (made[2], made[1]) if bgr else (made[0], made[1])
+    for plane, part, length in ((down, rows[:, None], lengths[0]), (right, columns[None, :], lengths[1])):
+        error = (plane.float() - 255 * part).abs()[inside]
+        if error.max() > 1.2 * 255 / length + 2:
+            return False
+    return True
+
+
+def _per_channel(value: float | Sequence[float]) -> tuple[float, ...]:
+    return (float(value),) * 3 if isinstance(value, int | float) else tuple(float(each) for each in value)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -192,7 +192,19 @@ def scores_of_counts(
     )
 
 
-def is_better(candidate: Scores, best: Scores | None) -> bool:
+class Judged(Protocol):
+    """What weights are judged by."""
+
+    @property
+    def top1(self) -> float:
+        """Part of the samples whose best class is right."""
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood in nats."""
+
+
+def is_better(candidate: Judged, best: Judged | None) -> bool:
     """Whether ``candidate`` replaces ``best``: by top-1, then nll; of equals the earlier stays."""
     return best is None or (candidate.top1, -candidate.nll) > (best.top1, -best.nll)
 

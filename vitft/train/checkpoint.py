@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ from vitft.errors import TrainError
 
 RESUMABLE_CHANGES = frozenset(
     {
-        "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "train.device", "train.keep_checkpoints",
-        "train.micro_batch_size", "train.time_limit",
+        "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "train.device",
+        "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit",
     }
 )  # fmt: skip
 """Keys that may change when a run is resumed: they do not change what is computed."""
@@ -53,7 +53,9 @@ class TrainState:
 
     Attributes:
         step: optimizer steps done.
+        evaluated: the last step after which the validation split was scored.
         best: the best validation score, None before the first.
+        is_out_of_patience: whether that score has not risen for too long.
         elapsed_seconds: training time of all sessions so far.
         micro_batch_size: as settled by ``auto`` and by running out of memory.
         metrics_length: bytes of ``metrics.jsonl`` that belong to this state.
@@ -65,7 +67,9 @@ class TrainState:
     """
 
     step: int = 0
+    evaluated: int = 0
     best: Best | None = None
+    is_out_of_patience: bool = False
     elapsed_seconds: float = 0.0
     micro_batch_size: int = 0
     metrics_length: int = 0
@@ -126,6 +130,8 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
         ) from error
     for old in _complete(folder)[:-keep]:
         _remove(old)
+    for left in folder.glob(".step-*"):  # by a process that was killed while it wrote or removed
+        shutil.rmtree(left, ignore_errors=True)
     return final
 
 
@@ -136,7 +142,8 @@ def newest(folder: Path) -> Path | None:
 
 
 def load_state(path: Path) -> TrainState:
-    """Read the part of a checkpoint that is no tensor, unverified."""
+    """Read the part of a checkpoint that is no tensor, after verifying it."""
+    _verify(path, ["state.json"])
     return TrainState.from_json(json.loads((path / "state.json").read_text(encoding="utf-8")))
 
 
@@ -149,15 +156,25 @@ def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
     Raises:
         TrainError: if a file is missing or damaged, naming it.
     """
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    for name, expected in manifest.items():
-        if not (path / name).is_file() or _fingerprint(path / name) != expected:
-            raise TrainError(
-                f"the checkpoint {path} is damaged: {name} is not what was written",
-                hint=f"remove {path} and resume from the one before it",
-            )
-    files = (name for name in manifest if name.endswith(".safetensors"))
+    files = (name for name in _verify(path) if name.endswith(".safetensors"))
     return load_state(path), {name.removesuffix(".safetensors"): load_file(path / name) for name in files}
+
+
+def _verify(path: Path, names: Iterable[str] | None = None) -> Iterable[str]:
+    """Compare files of a checkpoint, all if not named, with its manifest; return their names."""
+    damaged = "manifest.json"
+    try:
+        manifest = json.loads((path / damaged).read_text(encoding="utf-8"))
+        for name in (names := manifest if names is None else names):
+            damaged = name
+            if _fingerprint(path / name) != manifest[name]:
+                raise ValueError("its checksum is another one")
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainError(
+            f"the checkpoint {path} is damaged: {damaged} is not what was written ({error})",
+            hint=f"remove {path} and resume from the one before it",
+        ) from error
+    return names
 
 
 # --- optimizer tensors -------------------------------------------------------------------------------------

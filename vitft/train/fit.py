@@ -7,6 +7,7 @@ the loop at the same step.
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import threading
@@ -30,7 +31,7 @@ from vitft.errors import StoppedEarly, TrainError
 from vitft.model.adapt import DropPath, choose_trainable, freeze_unused
 from vitft.model.load import Pretrained
 from vitft.model.processor import ImageProcess, normalisation, takes_bgr
-from vitft.recipe import Recipe
+from vitft.recipe import Duration, Recipe
 from vitft.run import Run, duration_text
 from vitft.scoring.predict import Scored, evaluation_batches, score_split
 from vitft.scoring.scores import is_better, scores
@@ -75,8 +76,13 @@ def fit(
     run.status.start("training", plan.total_steps, state.step)
     speed = _Speed()
 
-    with _stop_requests() as requested:
-        for step, batches in enumerate(training.batches.steps(state.step, plan.total_steps), start=state.step):
+    with _stop_requests(recipe.train.time_limit) as request:
+        if training.evaluation_is_due():  # the run was stopped in it, or just before
+            training.evaluate(request)
+            if stop := training.agree(request):
+                raise training.stopped_early(stop)
+        last_step = state.step if state.is_out_of_patience else plan.total_steps
+        for step, batches in enumerate(training.batches.steps(state.step, last_step), start=state.step):
             speed.begin()
             lr = lr_at(
                 step,
@@ -103,26 +109,22 @@ def fit(
             accelerator.log({"loss": loss, "grad_norm": grad_norm, "lr": lr}, step=state.step)
             training.show_progress(loss, lr, images_per_second, first_step)
 
-            is_last = state.step == plan.total_steps
-            stops = False
-            if state.step % plan.evaluate_every == 0 or is_last:
-                stops = training.evaluate()
+            if training.evaluation_is_due() and not training.agree(request):
+                training.evaluate(request)
                 speed.forget()
-            stop = training.agree(requested, time.monotonic() - started)
-            if state.step % plan.checkpoint_every == 0 or is_last or stops or stop:
+            stop = training.agree(request)
+            is_last = state.step == plan.total_steps or state.is_out_of_patience
+            if state.step % plan.checkpoint_every == 0 or is_last or stop:
                 state.elapsed_seconds = time.monotonic() - started
                 training.save()
                 speed.forget()
-            if stop and not is_last:
-                run.status.stop()
-                raise StoppedEarly(
-                    f"stopped at step {state.step} of {plan.total_steps} ({stop}); the checkpoint is complete",
-                    hint=f"vitft finetune --resume {run.folder}",
-                )
-            if stops:
-                run.note(f"stopped at step {state.step}: no better validation score for {recipe.train.patience}")
+            if stop:
+                raise training.stopped_early(stop)
+            if is_last:
                 break
 
+    if state.step < plan.total_steps:
+        run.note(f"stopped at step {state.step}: no better validation score for {recipe.train.patience}")
     run.status.stop()
     state.elapsed_seconds = time.monotonic() - started
     weights = training.take_chosen_weights()
@@ -183,12 +185,14 @@ class _Training:
                 # With several processes the others wait inside a collective; they cannot be called back.
                 if not should_reduce_batch_size(error) or micro <= 2:
                     raise
+                smaller = max(2, micro // 4 * 2)
                 if self.plan.world_size > 1:
+                    where = f"process {self.accelerator.process_index} ran out of memory at step {step + 1}"
                     raise TrainError(
-                        f"process {self.accelerator.process_index} ran out of memory at step {step + 1} with {micro} images",
-                        hint=f"vitft finetune --resume {self.run.folder} --set train.micro_batch_size={max(2, micro // 4 * 2)}",
+                        f"{where} with {micro} images",
+                        hint=f"vitft finetune --resume {self.run.folder} --set train.micro_batch_size={smaller}",
                     ) from error
-                self.state.micro_batch_size = max(2, micro // 4 * 2)
+                self.state.micro_batch_size = smaller
                 self.optimizer.zero_grad(set_to_none=True)
                 clear_device_cache(garbage_collection=True)
                 self.run.note(
@@ -243,12 +247,22 @@ class _Training:
 
     # --- evaluation ----------------------------------------------------------------------------------------
 
-    def evaluate(self) -> bool:
-        """Score the validation split, keep the weights if they are the best, and say whether patience is out."""
+    def evaluation_is_due(self) -> bool:
+        """Whether the validation split is still to be scored at this step."""
+        step, last = self.state.step, self.plan.total_steps
+        return self.state.evaluated < step and (step % self.plan.evaluate_every == 0 or step == last)
+
+    def evaluate(self, request: Callable[[], str]) -> None:
+        """Score the validation split, keep the weights if they are the best, and notice when patience is out.
+
+        A request to stop cuts it short and nothing is kept of it: the resumed run begins with it.
+        """
         validation = self.source.validation
         assert validation is not None
         with self.averaged.in_place() if self.averaged is not None else nullcontext():
-            scored = self.score(validation)
+            scored = self.score(validation, request)
+            if self.agree(request):
+                return
             now = scores(scored.tally)
             better = is_better(now, self.state.best)
             if better:
@@ -257,28 +271,33 @@ class _Training:
                     self.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in self.model.state_dict().items()}
         self.run.log("validation", step=self.state.step, **now.present())
         self.accelerator.log({"validation/top1": now.top1, "validation/nll": now.nll}, step=self.state.step)
-        epoch = self.state.step * self.plan.batch_size / self.plan.num_samples if self.plan.num_samples else 0.0
+        taken = min(self.state.step * self.plan.batch_size, self.plan.total_samples)
+        epoch = taken / self.plan.num_samples if self.plan.num_samples else 0.0
         self.run.say(
             f"  step {self.state.step}/{self.plan.total_steps}  epoch {epoch:.2f}  "
             f"validation top-1 {now.top1:.4f}  nll {now.nll:.4f}{'  best' if better else ''}"
         )
         assert self.state.best is not None
         patience = self.plan.patience
-        return patience is not None and self.state.step - self.state.best.step >= patience
+        self.state.evaluated = self.state.step
+        self.state.is_out_of_patience = patience is not None and self.state.step - self.state.best.step >= patience
 
-    def score(self, split: ImageSplit | StreamSplit, *, collect: bool = False) -> Scored:
+    def score(
+        self, split: ImageSplit | StreamSplit, request: Callable[[], str] = lambda: "", *, collect: bool = False
+    ) -> Scored:
         """Score a split with the weights that stand in the model, exactly once each row over all processes."""
         self._set_positions(None)
+        batches = evaluation_batches(
+            split,
+            self.process,
+            batch_size=min(64, max(8, self.state.micro_batch_size)),
+            skip_bad=self.recipe.data.bad_images == "skip",
+            workers=self.plan.workers,
+            accelerator=self.accelerator,
+        )
         scored = score_split(
             self.model,
-            evaluation_batches(
-                split,
-                self.process,
-                batch_size=min(64, max(8, self.state.micro_batch_size)),
-                skip_bad=self.recipe.data.bad_images == "skip",
-                workers=self.plan.workers,
-                accelerator=self.accelerator,
-            ),
+            itertools.takewhile(lambda _: not request(), batches),
             num_classes=len(self.source.classes),
             normalisation=self.normalisation,
             accelerator=self.accelerator,
@@ -320,7 +339,6 @@ class _Training:
         """Continue from the newest complete checkpoint, or from the start if there is none."""
         path = checkpoint.newest(self.run.checkpoints)
         if path is None:
-            self.run.cut_metrics(0)
             self.run.say("no checkpoint yet: starting from the first step")
             return self.state
         state, tensors = checkpoint.load(path)
@@ -348,7 +366,8 @@ class _Training:
     def _check_unchanged(self, state: TrainState) -> None:
         if state.fingerprint != self.source.fingerprint:
             raise TrainError(
-                f"the dataset {self.source.id} is not the one that this run was started with (its rows, labels or order changed)",
+                f"the dataset {self.source.id} is not the one that this run was started with: "
+                "its rows, labels or order have changed",
                 hint="bring the old data back, or start a new run",
             )
         changed = Recipe.model_validate(state.recipe).differences(self.recipe)
@@ -379,17 +398,22 @@ class _Training:
 
     # --- telling -------------------------------------------------------------------------------------------
 
-    def agree(self, requested: dict[str, str], elapsed: float) -> str:
+    def agree(self, request: Callable[[], str]) -> str:
         """Return why all processes stop after this step, empty if they go on."""
-        limit = self.recipe.train.time_limit
-        if limit is not None and elapsed > limit.seconds:
-            requested.setdefault("reason", f"the time limit of {limit}")
+        reason = request()
         if self.plan.world_size == 1:
-            return requested.get("reason", "")
-        wanted = torch.tensor([float("reason" in requested)], device=self.accelerator.device)
+            return reason
+        wanted = torch.tensor([float(bool(reason))], device=self.accelerator.device)
         if float(self.accelerator.reduce(wanted, "sum")) == 0:
             return ""
-        return requested.get("reason", "another process was asked to stop")
+        return reason or "another process was asked to stop"
+
+    def stopped_early(self, reason: str) -> StoppedEarly:
+        """Return the outcome of a run that stops at this step, whose checkpoint is written."""
+        return StoppedEarly(
+            f"stopped at step {self.state.step} of {self.plan.total_steps} ({reason}); the checkpoint is complete",
+            hint=f"vitft finetune --resume {self.run.folder}",
+        )
 
     def show_progress(self, loss: float, lr: float, images_per_second: float, first_step: int) -> None:
         """Show step, loss, speed and, once a few steps were timed, how long the run will take."""
@@ -536,20 +560,48 @@ def _layout(plan: Plan) -> dict[str, Any]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[dict[str, str]]:
-    """Turn SIGTERM and SIGUSR1 into a request that the loop reads at the end of a step."""
-    requested: dict[str, str] = {}
+def _stop_requests(time_limit: Duration | None) -> Iterator[Callable[[], str]]:
+    """Let SIGTERM, SIGUSR1 and the time limit wait for the end of a step.
+
+    Yields:
+        What returns why to stop, empty to go on.
+    """
+    started = time.monotonic()  # of this session: a resumed run has the whole limit again
+    received: list[str] = []
+
+    def request() -> str:
+        if received:
+            return received[0]
+        is_over = time_limit is not None and time.monotonic() - started > time_limit.seconds
+        return f"the time limit of {time_limit}" if is_over else ""
+
+    with _on_stop_signals(received.append):
+        yield request
+
+
+@contextmanager
+def stop_at_once(run: Run) -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 end what follows the last step, whose checkpoint is complete."""
+
+    def stop(name: str) -> None:
+        raise StoppedEarly(
+            f"stopped after the last step ({name}); the checkpoint is complete",
+            hint=f"vitft finetune --resume {run.folder}",
+        )
+
+    with _on_stop_signals(stop):
+        yield
+
+
+@contextmanager
+def _on_stop_signals(act: Callable[[str], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield requested  # a notebook's worker thread gets no signals
+        yield  # a notebook's worker thread gets no signals
         return
     wanted = [signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
-
-    def note(number: int, _: object) -> None:
-        requested.setdefault("reason", signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in wanted}
+    before = {number: signal.signal(number, lambda n, _: act(signal.Signals(n).name)) for number in wanted}
     try:
-        yield requested
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

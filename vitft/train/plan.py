@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from vitft.accelerate_config import Said, accelerate_settings, reconcile
 from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.errors import RecipeError, TrainError, UsageError
-from vitft.launch import Said, accelerate_settings, reconcile
 from vitft.model.load import Pretrained
 from vitft.recipe import Duration, Recipe
 
@@ -160,7 +160,7 @@ def make_plan(
         RecipeError: if the batch is smaller than twice the number of processes, or a length cannot be counted.
     """
     assert source.train is not None
-    reasons, notes = dict(reasons), []  # type: dict[str, str], list[str]
+    reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
     batch_size = _batch_size(recipe, num_samples, world_size, reasons)
@@ -194,7 +194,7 @@ def make_plan(
         num_parameters=sum(p.numel() for p in pretrained.model.parameters()),
         gflop=gflop,
         reasons=reasons,
-        notes=tuple([*notes, *_layout_warnings(pretrained.model), *_stream_warning(source)]),
+        notes=(*_layout_warnings(pretrained.model), *_stream_warning(source)),
     )
 
 
@@ -280,7 +280,7 @@ def _total_samples(duration: Duration, num_samples: int | None, batch_size: int)
 def _micro_batch_size(
     recipe: Recipe, pretrained: Pretrained, accelerator: Any, batch_size: int, reasons: dict[str, str]
 ) -> int:
-    part = -(-batch_size // accelerator.num_processes)
+    part: int = -(-batch_size // accelerator.num_processes)
     part += part % 2  # pairs stay together
     said = reconcile(
         accelerate_settings(), recipe.flat(), batch_size=batch_size, num_processes=accelerator.num_processes
@@ -317,7 +317,7 @@ def _largest_that_fits(recipe: Recipe, pretrained: Pretrained, accelerator: Any,
     size = start
     while True:
         try:
-            images = torch.zeros(size, 3, *pretrained.image_size, device=accelerator.device)
+            images: torch.Tensor | None = torch.zeros(size, 3, *pretrained.image_size, device=accelerator.device)
             with accelerator.autocast():
                 model(images).logits.float().sum().backward()
             # What AdamW, averages and best weights will want later: four more copies of the weights.
@@ -351,8 +351,8 @@ def _workers(
     cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     per_process = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
     if isinstance(train, StreamSplit):
-        reasons["workers"] = "auto: each reads shards of its own"
-        return min(4, per_process)
+        reasons["workers"] = "auto: a stream has one reader per process"
+        return 1
     seconds = staging_seconds(train, stage_size)
     each = f"staging takes {1e3 * seconds:.1f} ms an image here"
     if seconds * len(train) < 5:

@@ -1,0 +1,76 @@
+"""What every test stands on: no network, one thread, caches of its own; markers whose means are missing skip."""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before torch and the Hub's client are imported, which read these once; children inherit them.
+_CACHE = Path(tempfile.mkdtemp(prefix="vitft-tests-"))
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ |= {"HF_HOME": str(_CACHE), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE"):
+    os.environ.pop(_name, None)
+
+_REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing: dict[str, str] = {}
+    if os.environ.get("VITFT_SLOW") != "1":
+        missing["slow"] = "takes minutes; VITFT_SLOW=1 runs it"
+    if not _REAL_DATA.is_dir():
+        missing["real"] = f"there is no real data in {_REAL_DATA}"
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_accelerator():
+        missing["gpu"] = "there is no accelerator"
+    for item in items:
+        for marker, reason in missing.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.xpu.is_available() or torch.backends.mps.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let connections go no further than this machine; a test that tried one fails, even if its error was caught."""
+    attempts: list[object] = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def is_far(host: object) -> bool:
+        try:
+            return not ipaddress.ip_address(str(host)).is_loopback
+        except ValueError:
+            return host not in (None, "", "localhost", socket.gethostname())
+
+    def refuse(host: object) -> None:
+        attempts.append(host)
+        raise ConnectionError(f"a test reached for the network: {host}")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and is_far(address[0]):
+            refuse(address)
+        connect(self, address)
+
+    def guarded_look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_far(host.decode() if isinstance(host, bytes) else host):
+            refuse(host)
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+    yield
+    assert not attempts, f"the test reached for the network: {attempts}"

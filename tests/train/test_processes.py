@@ -1,0 +1,440 @@
+"""One process, two or three: the same steps, and an end that all of them share.
+
+The numbers of one process are made here, in the test's own. The others come from real launches, which take
+seconds each, so they do many jobs (``every_process.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import every_process
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import events, last_checkpoint, make_checkpoint
+from torch import Tensor
+
+from vitft import Recipe
+from vitft.data import order
+from vitft.data.source import open_source
+from vitft.errors import UsageError
+from vitft.train.plan import make_accelerator
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no")
+SILENT = ("--dynamo_backend", "no", "--main_process_port", "0")
+VITFT = (sys.executable, "-m", "vitft")
+FAMILIES = ("dinov2", "clip", "siglip")
+
+# --- the jobs ----------------------------------------------------------------------------------------------
+
+COMMON = {
+    "data.dataset": "builtin:digits",
+    "data.max_train_samples": 501,
+    "data.workers": 0,
+    "model.drop_path": 0.3,
+    "augment.mixup_alpha": 0.4,
+    "train.batch_size": 62,
+    "train.precision": "fp32",
+    "train.device": "cpu",
+}
+SGD = {
+    # A buffer that forgets at once is the gradient itself. The second step's: the first has a head of zeros,
+    # which lets none through.
+    "optim.name": "sgd",
+    "optim.momentum": 1e-30,
+    "optim.lr": 0.1,
+    "optim.layer_decay": 1,
+    "optim.weight_decay": 0,
+    "optim.warmup": "0 steps",
+    "optim.schedule": "constant",
+    "optim.max_grad_norm": None,
+    "optim.ema_decay": 0,
+    "train.duration": "2 steps",
+}
+ADAMW = {
+    "optim.lr": 2e-3,
+    "optim.ema_decay": 0.99,
+    "optim.max_grad_norm": 0.5,
+    "train.duration": "3 epochs",  # 24 steps, and one of 15 images
+    "train.keep_checkpoints": 3,
+}
+LONELY = {  # 125 images: two steps, and one of a single image
+    "train.duration": f"{125 / 501} epochs",
+}
+FAMILY = {"model.drop_path": 0, "train.duration": "6 steps"}
+
+
+def family(name: str, home: Path) -> dict[str, Any]:
+    return COMMON | FAMILY | {"model.checkpoint": str(home / name)}
+
+
+def jobs(home: Path) -> dict[str, dict[str, Any]]:
+    vit = COMMON | {"model.checkpoint": str(home / "vit")}
+    finetunes = {"sgd": vit | SGD, "adamw": vit | ADAMW, "lonely": vit | LONELY}
+    finetunes |= {name: family(name, home) for name in FAMILIES}
+    return {name: {"finetune": job} for name, job in finetunes.items()}
+
+
+def save_family(name: str, folder: Path) -> None:
+    """Save a random encoder of another family, which has parameters that no image reaches."""
+    from transformers import (
+        BitImageProcessor,
+        CLIPConfig,
+        CLIPForImageClassification,
+        CLIPImageProcessor,
+        Dinov2Config,
+        Dinov2ForImageClassification,
+        SiglipConfig,
+        SiglipForImageClassification,
+        SiglipImageProcessor,
+    )
+
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    if name == "dinov2":
+        model, processor = Dinov2ForImageClassification(Dinov2Config(**size, mlp_ratio=2)), BitImageProcessor
+    elif name == "clip":
+        config = CLIPConfig(text_config=text, vision_config=size | {"intermediate_size": 32}, projection_dim=16)
+        model, processor = CLIPForImageClassification(config), CLIPImageProcessor
+    else:
+        config = SiglipConfig(text_config=text, vision_config=size | {"intermediate_size": 32})
+        model, processor = SiglipForImageClassification(config), SiglipImageProcessor
+    model.save_pretrained(folder)
+    side = {"height": 8, "width": 8}
+    crop = {} if name == "siglip" else {"crop_size": side}
+    processor(size=side, **crop).save_pretrained(folder)
+
+
+# --- launching ---------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A running command, and what it printed."""
+
+    def __init__(self, command: Sequence[str | Path], home: Path, **variables: str) -> None:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "VITFT_"))}
+        clean |= {"PYTHONPATH": str(ROOT), "HF_HOME": str(home / "hf"), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=home,
+            env=clean | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.out = self.err = ""
+
+    def wait(self, timeout: float = 240) -> int:
+        try:
+            self.out, self.err = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self.out, self.err = self._process.communicate()
+            pytest.fail(f"it hung:\n{self.err[-4000:]}")
+        return self._process.returncode
+
+    def wait_for_steps(self, run: Path, count: int) -> None:
+        """Return when ``count`` steps are logged."""
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.jsonl").is_file() or len(events(run, "step")) < count:
+            assert self._process.poll() is None and time.monotonic() < deadline, self._process.communicate()
+            time.sleep(0.02)
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+
+def finished(command: Sequence[str | Path], home: Path, **variables: str) -> Started:
+    """Run a command to its good end."""
+    started = Started(command, home, **variables)
+    assert started.wait() == 0, started.err
+    return started
+
+
+def flags(job: Mapping[str, object]) -> list[str]:
+    return [word for key, value in job.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def in_processes(count: int, chosen: Mapping[str, dict[str, Any]], home: Path) -> Path:
+    """Do jobs in ``count`` processes; return the folder with their runs and with what each process saw."""
+    folder = home / f"processes-{count}"
+    folder.mkdir()
+    placed = {name: placed_in(folder, name, job) for name, job in chosen.items()}
+    (folder / "jobs.json").write_text(json.dumps(placed))
+    launch = (*ACCELERATE, *SILENT, "--multi_gpu", "--num_processes", str(count))
+    finished((*launch, every_process.__file__, folder / "jobs.json", folder), home)
+    return folder
+
+
+def placed_in(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
+    if "finetune" not in job:
+        return job
+    return job | {"finetune": job["finetune"] | {"run.output_dir": str(folder), "run.name": name}}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("processes")
+    make_checkpoint(home / "vit")
+    for name in FAMILIES:
+        save_family(name, home / name)
+    return home
+
+
+@pytest.fixture(scope="module")
+def one(home: Path) -> Iterator[Path]:
+    """Runs of this process, in two micro-batches a step."""
+    folder = home / "processes-1"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+            patch.delenv(name)
+        patch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+        patch.setattr("accelerate.commands.config.config_args.default_config_file", str(home / "none.yaml"))
+        placed = {name: placed_in(folder, name, job) for name, job in jobs(home).items()}
+        for job in placed.values():
+            job["finetune"]["train.micro_batch_size"] = 32
+        every_process.do_all(placed | {"evaluate": evaluation(folder)}, folder)
+    return folder
+
+
+def evaluation(one: Path) -> dict[str, Any]:
+    return {"evaluate": [str(one / "adamw" / "model"), "builtin:digits"]}
+
+
+@pytest.fixture(scope="module")
+def two(home: Path, one: Path) -> Path:
+    stop = jobs(home)["adamw"]["finetune"] | {"train.time_limit": "0.01 s"}
+    return in_processes(
+        2, jobs(home) | {"evaluate": evaluation(one), "stop": {"finetune": stop, "slow_save": 1.0}}, home
+    )
+
+
+@pytest.fixture(scope="module")
+def three(home: Path, one: Path) -> Path:
+    chosen = {name: job for name, job in jobs(home).items() if name not in FAMILIES}
+    return in_processes(3, chosen | {"evaluate": evaluation(one)}, home)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def several(request: pytest.FixtureRequest) -> tuple[int, Path]:
+    return request.param, request.getfixturevalue({2: "two", 3: "three"}[request.param])
+
+
+# --- the same steps ----------------------------------------------------------------------------------------
+
+
+def logged(run: Path, key: str) -> Tensor:
+    return torch.tensor([event[key] for event in events(run, "step")], dtype=torch.float64)
+
+
+def assert_same_losses(run: Path, expected: Path, steps: int) -> None:
+    for key in ("loss", "grad_norm"):
+        ours, theirs = logged(run, key), logged(expected, key)
+        assert len(ours) == steps
+        print(f"{run.parent.name}/{run.name} {key}: {((ours - theirs) / theirs).abs().max():.1e}")
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
+
+
+def assert_close(file: Path, expected: Path, tolerance: float) -> None:
+    """Assert that the difference of all tensors of a file is small against their norm."""
+    ours, theirs = load_file(file), load_file(expected)
+    assert ours.keys() == theirs.keys()
+    difference = sum((ours[name] - theirs[name]).double().square().sum() for name in ours) ** 0.5
+    norm = sum(tensor.double().square().sum() for tensor in theirs.values()) ** 0.5
+    print(f"{file.parts[-4:]}: {difference / norm:.1e}")
+    assert norm > 0 and difference <= tolerance * norm
+
+
+def witnesses(folder: Path, job: str, count: int) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{job}.{rank}.json").read_text()) for rank in range(count)]
+
+
+def test_all_processes_are_synchronised_and_end_with_the_same_weights(several: tuple[int, Path]) -> None:
+    count, folder = several
+    for job in ("sgd", "adamw", "lonely"):
+        seen = witnesses(folder, job, count)
+        assert [each["processes"] for each in seen] == [count] * count
+        assert len({each["weights"] for each in seen}) == 1, job
+        layout = json.loads((last_checkpoint(folder / job) / "state.json").read_text())["layout"]
+        assert layout["processes"] == count
+
+
+def test_the_gradients_are_those_of_one_process(several: tuple[int, Path], one: Path) -> None:
+    _, folder = several
+    assert_same_losses(folder / "sgd", one / "sgd", steps=2)
+    gradients = [last_checkpoint(each / "sgd") / "optimizer.safetensors" for each in (folder, one)]
+    assert_close(*gradients, tolerance=1e-5)
+    norm = sum(each.double().square().sum() for each in load_file(gradients[1]).values()) ** 0.5
+    torch.testing.assert_close(norm, logged(one / "sgd", "grad_norm")[1], rtol=1e-5, atol=0)
+
+
+def test_three_epochs_take_the_same_course(several: tuple[int, Path], one: Path) -> None:
+    _, folder = several
+    assert_same_losses(folder / "adamw", one / "adamw", steps=25)
+    assert logged(one / "adamw", "grad_norm").max() > 2 * ADAMW["optim.max_grad_norm"]  # it was clipped
+    for name in ("model", "averaged", "best"):
+        checkpoints = [last_checkpoint(each / "adamw") / f"{name}.safetensors" for each in (folder, one)]
+        assert_close(*checkpoints, tolerance=1e-4)
+    models = [each / "adamw" / "model" / "model.safetensors" for each in (folder, one)]
+    assert_close(*models, tolerance=1e-4)
+
+
+def test_a_last_step_may_leave_processes_without_samples(several: tuple[int, Path], one: Path) -> None:
+    count, folder = several
+    assert [stop - start for start, stop in order.step_slots(125 % 62, count)] == [0] * (count - 1) + [1]
+    assert_same_losses(folder / "lonely", one / "lonely", steps=3)
+    assert_close(*[each / "lonely" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_with_unused_parameters_train_on_two_processes(name: str, two: Path, one: Path) -> None:
+    notes = [event["text"] for event in events(two / name, "note")]
+    assert any(note.startswith("frozen, as no image reaches them") for note in notes) == (name != "siglip"), notes
+    assert len({each["weights"] for each in witnesses(two, name, 2)}) == 1
+    assert_same_losses(two / name, one / name, steps=6)
+    assert_close(*[each / name / "model" / "model.safetensors" for each in (two, one)], tolerance=1e-4)
+
+
+# --- the same scores ---------------------------------------------------------------------------------------
+
+
+def test_every_image_is_scored_once(several: tuple[int, Path], one: Path) -> None:
+    _, folder = several
+    for run in (folder / "adamw", one / "adamw"):
+        results = json.loads((run / "results.json").read_text())
+        counts = {name: results[name]["count"] for name in ("validation", "test")}
+        assert counts == {"validation": 144, "test": 360}
+        assert all(sum(map(sum, results[name]["confusion"])) == counts[name] for name in counts)
+        assert results["train"]["samples"] == 3 * 501
+
+
+def test_the_same_weights_get_the_same_score(several: tuple[int, Path], one: Path) -> None:
+    count, folder = several
+    (expected,) = witnesses(one, "evaluate", 1)
+    main = witnesses(folder, "evaluate", count)[0]
+    ours, theirs = main["scores"], expected["scores"]
+    assert 0.2 < theirs["top1"] < 1 and theirs["count"] == 360
+    assert ours.pop("nll") == pytest.approx(theirs.pop("nll"), rel=1e-7)
+    assert ours == theirs
+
+
+# --- the same end ------------------------------------------------------------------------------------------
+
+
+def test_nobody_ends_before_the_checkpoint_is_written(two: Path) -> None:
+    seen = witnesses(two, "stop", 2)
+    assert "saved" in seen[0] and "saved" not in seen[1]
+    assert all(each["stopped"] >= seen[0]["saved"] for each in seen)
+    assert (last_checkpoint(two / "stop") / "manifest.json").is_file()
+
+
+def test_accelerate_launch_runs_the_command(home: Path, one: Path) -> None:
+    job = placed_in(home / "launched", "adamw", jobs(home)["adamw"])["finetune"]
+    launch = (*ACCELERATE, *SILENT, "--multi_gpu", "--num_processes", "2", "-m", "vitft")
+    done = finished((*launch, "finetune", *flags(job)), home)
+    assert done.err.count("2 process") >= 1 and done.out.count("validation") == 1
+    assert_same_losses(home / "launched" / "adamw", one / "adamw", steps=25)
+    assert_close(*[f / "adamw" / "model" / "model.safetensors" for f in (home / "launched", one)], tolerance=1e-4)
+
+
+def long_job(home: Path, folder: str, name: str) -> dict[str, Any]:
+    long = jobs(home)["adamw"]["finetune"] | {"train.duration": "40 epochs", "train.checkpoint_every": "500 steps"}
+    return placed_in(home / folder, name, {"finetune": long})["finetune"]
+
+
+def test_sigterm_leaves_a_checkpoint_that_another_number_of_processes_resumes(home: Path) -> None:
+    run = home / "stopped" / "long"
+    stopped = Started((*VITFT, "finetune", "--num-processes", "2", *flags(long_job(home, "stopped", "long"))), home)
+    stopped.wait_for_steps(run, 12)
+    stopped.send(signal.SIGTERM)
+    start = time.monotonic()
+    assert stopped.wait() == 75, stopped.err
+    assert time.monotonic() - start < 20
+    (command,) = re.findall(r"try: (vitft finetune --resume .*)", stopped.err)
+    assert not list(run.rglob("*.partial"))
+    step = json.loads((last_checkpoint(run) / "state.json").read_text())["step"]
+    assert 12 <= step < 324 and len(events(run, "step")) == step
+
+    resumed = finished((*VITFT, *command.split()[1:]), home)
+    assert "close but not bit for bit, as this changed: processes: 2 -> 1" in resumed.err
+    assert f"at step {step} of 324" in resumed.err
+    assert [event["step"] for event in events(run, "step")] == list(range(1, 324 + 1))
+    assert json.loads((run / "results.json").read_text())["test"]["count"] == 360
+
+
+# --- what cannot be done -----------------------------------------------------------------------------------
+
+
+def write_config(path: Path, **values: object) -> Path:
+    config = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "num_machines": 1}
+    path.write_text(json.dumps(config | {"mixed_precision": "no", "use_cpu": True} | values))
+    return path
+
+
+def test_a_batch_smaller_than_twice_the_processes_of_the_config_is_refused_once(home: Path) -> None:
+    config = write_config(home / "two.json", num_processes=2)
+    job = placed_in(home / "refused", "small", jobs(home)["adamw"])["finetune"] | {"train.batch_size": 2}
+    refused = Started((*VITFT, "finetune", *flags(job), "--", "--config_file", config), home)
+    assert refused.wait() == 2, refused.err
+    assert refused.err.count("train.batch_size: 2 is smaller than twice the 2 processes") == 1
+    assert "--batch-size 4" in refused.err and "Traceback" not in refused.err
+    assert not (home / "refused").exists()
+
+
+def test_a_bad_image_of_another_process_ends_all_and_is_named_once(home: Path) -> None:
+    from tiny import make_photos
+
+    photos = make_photos(home / "photos")
+    recipe = Recipe.load(None, {"data.dataset": str(photos)})
+    train = open_source(recipe.data, seed=recipe.train.seed).train
+    start, stop = order.step_slots(16, 2)[1]
+    (row,) = order.sample_at(recipe.train.seed, torch.tensor([(start + stop) // 2]), len(train)).tolist()
+    (bad,) = [path for path in photos.rglob("*.png") if str(path) in train.where(row)]
+    bad.write_bytes(b"no image")
+
+    job = jobs(home)["adamw"]["finetune"] | {"data.dataset": str(photos), "data.max_train_samples": None}
+    job = placed_in(home / "bad", "bad", {"finetune": job | {"train.batch_size": 16}})["finetune"]
+    ended = Started((*VITFT, "finetune", "--num-processes", "2", *flags(job)), home)
+    begin = time.monotonic()
+    assert ended.wait() == 1, ended.err
+    assert time.monotonic() - begin < 90  # not until a collective gives up, after half an hour
+    assert ended.err.count(str(bad)) == 1 and "--bad-images skip" in ended.err
+    assert "Traceback" not in ended.err, ended.err
+
+
+@pytest.fixture
+def lone_accelerator(one: Path) -> Iterator[None]:  # after the module's runs, whose state it resets
+    yield
+    every_process.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_processes_that_are_not_synchronised_are_refused(
+    lone_accelerator: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_process.Accelerator(cpu=True)  # counts one process, as it would on a device that knows no others
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="started 2 processes, but accelerate counts 1"):
+        make_accelerator(Recipe.load(None, {"train.device": "cpu"}))
+
+
+def test_a_number_of_processes_without_a_launcher_is_refused(
+    lone_accelerator: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="WORLD_SIZE"):
+        make_accelerator(Recipe.load(None, {"train.device": "cpu"}))

@@ -1,0 +1,471 @@
+"""A run that was killed, stopped or failed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tiny import at_call, in_child, send
+from transformers import PreTrainedModel
+
+from vitft import cli, finetune
+from vitft.errors import TrainError, UsageError
+from vitft.run import Run
+from vitft.scoring.scores import Tally
+from vitft.train import checkpoint, fit, optim
+
+KILL = send(signal.SIGKILL)
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"run-{next(_numbers)}"
+
+
+def start(home: Path, name: str, prepare: Callable[[], object] = lambda: None, **changes: object) -> tiny.Outcome:
+    """Start a run in a child after ``prepare`` has injected something into it."""
+
+    def work() -> None:
+        prepare()
+        finetune(tiny.recipe(home, run__name=name, **changes))
+
+    return in_child(work)
+
+
+def resume(run: Path, prepare: Callable[[], object] = lambda: None, **changes: object) -> tiny.Outcome:
+    def work() -> None:
+        prepare()
+        finetune(resume=run, changes={key.replace("__", "."): value for key, value in changes.items()})
+
+    return in_child(work)
+
+
+def assert_killed(outcome: tiny.Outcome, run: Path) -> None:
+    """Assert that a child was killed before its end."""
+    assert outcome.code == -signal.SIGKILL, outcome.text
+    assert not (run / "results.json").exists()
+
+
+def assert_resumes_to(run: Path, expected: Path) -> None:
+    outcome = resume(run)
+    assert outcome.code == 0, outcome.text
+    tiny.assert_same_run(run, expected)
+    ours, theirs = (json.loads((each / "results.json").read_text()) for each in (run, expected))
+    for split in ("validation", "test"):
+        assert ours[split] == theirs[split]
+
+
+# --- SIGKILL -----------------------------------------------------------------------------------------------
+
+
+def is_partial(path: Path, *_: object, **__: object) -> bool:
+    return path.name.startswith(".step") and path.name.endswith(".partial")
+
+
+def is_removed(path: Path, *_: object, **__: object) -> bool:
+    return path.name.endswith(".removed") and path.exists()
+
+
+def is_results(run: Run, name: str, *_: object) -> bool:
+    return name == "results.json"
+
+
+# The calls are counted: a step has 3 micro-batches, an evaluation at most 3 batches, a save 4 files of tensors.
+KILLS: dict[str, Callable[[], None]] = {
+    "before the first step": lambda: at_call(fit._Training, "take_step", 1, KILL),
+    "in a step, before any checkpoint": lambda: at_call(fit._Training, "_loss", 5, KILL),
+    "in a step, between micro-batches": lambda: at_call(fit._Training, "_loss", 14, KILL),
+    "between a step and its average": lambda: at_call(optim.AveragedWeights, "update", 8, KILL),
+    "in an evaluation": lambda: at_call(Tally, "add", 11, KILL),
+    "between an evaluation and its save": lambda: at_call(checkpoint, "save", 4, KILL),
+    "between the files of the first save": lambda: at_call(checkpoint, "save_file", 2, KILL),
+    "between the files of a save": lambda: at_call(checkpoint, "save_file", 7, KILL),
+    "before the manifest": lambda: at_call(checkpoint, "_write_json", 6, KILL),
+    "before the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial),
+    "after the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial, after=True),
+    "while an old checkpoint is removed": lambda: at_call(shutil, "rmtree", 1, KILL, only=is_removed),
+    "in the last step": lambda: at_call(fit._Training, "_loss", 32, KILL),
+    "in the final scoring": lambda: at_call(fit, "score_split", 7, KILL, after=True),
+    "in the export": lambda: at_call(PreTrainedModel, "save_pretrained", 1, KILL, after=True),
+    "before the results": lambda: at_call(Run, "write_json", 1, KILL, only=is_results),
+}
+
+
+@pytest.mark.parametrize("phase", KILLS)
+def test_killed_in_a_phase_a_run_resumes_to_the_same_bits(
+    home: Path, uninterrupted: Path, name: str, phase: str
+) -> None:
+    run = home / "runs" / name
+    assert_killed(start(home, name, KILLS[phase]), run)
+    assert_resumes_to(run, uninterrupted)
+
+
+def test_killed_again_and_again_a_run_ends_with_the_same_bits(home: Path, uninterrupted: Path, name: str) -> None:
+    run = home / "runs" / name
+    assert_killed(start(home, name, KILLS["in a step, between micro-batches"]), run)
+    for phase in ("in a step, before any checkpoint", "between the files of a save", "in the export"):
+        assert_killed(resume(run, KILLS[phase]), run)
+    assert_resumes_to(run, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_a_random_moment_a_run_resumes_to_the_same_bits(
+    home: Path, uninterrupted: Path, name: str, seed: int
+) -> None:
+    length = start(home, f"{name}-timed").seconds
+    drawn = random.Random(seed)
+    for attempt in range(20):
+        run = home / "runs" / f"{name}-{attempt}"
+        recipe = tiny.recipe(home, run__name=run.name)
+        outcome = in_child(lambda recipe=recipe: finetune(recipe), kill_after=drawn.uniform(0.1, 1) * length)
+        if outcome.code != 0 and (run / "recipe.yaml").exists():  # neither after its end nor before its beginning
+            break
+    assert_killed(outcome, run)
+    assert_resumes_to(run, uninterrupted)
+
+
+def test_dropout_of_the_model_itself_resumes_to_the_same_bits(home: Path, name: str) -> None:
+    tiny.make_checkpoint(home / "dropout", dropout=0.2)
+    settings = {"model__checkpoint": str(home / "dropout"), "optim__name": "sgd", "augment__cutmix_alpha": 1.0}
+    assert start(home, f"{name}-whole", **settings).code == 0
+    assert_killed(start(home, name, KILLS["in the last step"], **settings), home / "runs" / name)
+    assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
+
+
+def test_a_run_that_ran_out_of_memory_resumes_to_the_same_bits(home: Path, name: str) -> None:
+    def no_memory() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")  # what a full GPU raises
+
+    def full_gpu() -> None:
+        at_call(fit._Training, "_loss", 4, no_memory)
+
+    whole = start(home, f"{name}-whole", full_gpu)
+    assert whole.code == 0
+    assert "out of memory with 6 images at once: now 2, same steps" in whole.text
+
+    def full_gpu_and_kill() -> None:
+        full_gpu()
+        at_call(fit._Training, "take_step", 8, KILL)
+
+    assert_killed(start(home, name, full_gpu_and_kill), home / "runs" / name)
+    assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
+
+
+# --- signals and the time limit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_in_a_step_stops_after_it_with_a_checkpoint(
+    home: Path, uninterrupted: Path, name: str, number: signal.Signals
+) -> None:
+    run = home / "runs" / name
+    outcome = start(home, name, lambda: at_call(fit._Training, "_loss", 14, send(number)))
+    assert outcome.code == 75
+    assert f"stopped at step 5 of 11 ({number.name}); the checkpoint is complete" in outcome.text
+    assert f"try: vitft finetune --resume {run}" in outcome.text
+    assert [line["step"] for line in tiny.events(run, "step")] == [1, 2, 3, 4, 5]
+    assert tiny.last_checkpoint(run).name == "step-00000005"
+    assert_resumes_to(run, uninterrupted)
+
+
+@pytest.mark.parametrize(("batch", "step"), [(11, 8), (16, 11)])
+def test_a_signal_in_an_evaluation_cuts_it_short_and_the_resumed_run_makes_up_for_it(
+    home: Path, uninterrupted: Path, name: str, batch: int, step: int
+) -> None:
+    run = home / "runs" / name
+    counted = run.with_suffix(".counted")
+
+    def prepare() -> None:
+        at_call(Tally, "add", batch, send(signal.SIGTERM))
+        at_call(Tally, "add", batch + 1, counted.touch)
+
+    outcome = start(home, name, prepare)
+    assert outcome.code == 75, outcome.text
+    assert f"stopped at step {step} of 11 (SIGTERM)" in outcome.text
+    assert not counted.exists()
+    assert [line["step"] for line in tiny.events(run, "validation")] == list(range(2, step, 2))
+    assert_resumes_to(run, uninterrupted)
+
+
+def test_a_signal_in_the_evaluation_that_a_resumed_run_begins_with_stops_it_again(
+    home: Path, uninterrupted: Path, name: str
+) -> None:
+    run = home / "runs" / name
+    stop = lambda number: lambda: at_call(Tally, "add", number, send(signal.SIGTERM))  # noqa: E731
+    assert start(home, name, stop(11)).code == 75
+    assert resume(run, stop(1)).code == 75
+    assert tiny.last_checkpoint(run).name == "step-00000008"
+    assert_resumes_to(run, uninterrupted)
+
+
+@pytest.mark.parametrize("phase", ["in the final scoring", "in the export", "before the results"])
+def test_a_signal_after_the_last_step_stops_at_once(
+    home: Path, uninterrupted: Path, name: str, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "KILL", send(signal.SIGTERM))
+    run = home / "runs" / name
+    outcome = start(home, name, KILLS[phase])
+    assert outcome.code == 75
+    assert "stopped after the last step (SIGTERM); the checkpoint is complete" in outcome.text
+    assert not (run / "results.json").exists()
+    assert_resumes_to(run, uninterrupted)
+
+
+def test_the_command_line_ends_with_75_on_sigterm_and_resumes(home: Path, name: str) -> None:
+    settings = {"train__duration": "150 steps", "train__checkpoint_every": "1000 steps"}
+    expected = finetune(tiny.recipe(home, run__name=f"{name}-whole", **settings)).run_dir
+    assert expected is not None
+    (home / f"{name}.yaml").write_text(tiny.recipe(home, run__name=name, **settings).dump())
+    command = [sys.executable, "-m", "vitft", "finetune", "--recipe", str(home / f"{name}.yaml")]
+    run = home / "runs" / name
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        steps = 0
+        while steps < 5:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.002)
+            steps = (run / "metrics.jsonl").read_text().count('"step"') if (run / "metrics.jsonl").exists() else 0
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, told
+    stopped = tiny.events(run, "step")[-1]["step"]
+    assert stopped < 150
+    assert tiny.last_checkpoint(run).name == f"step-{stopped:08d}"
+    assert f"try: vitft finetune --resume {run}" in told
+    resumed = in_child(lambda: cli.main(["finetune", "--resume", str(run)]))
+    assert resumed.code == 0, resumed.text
+    tiny.assert_same_run(run, expected)
+
+
+def test_the_time_limit_counts_each_session_anew(home: Path, uninterrupted: Path, name: str) -> None:
+    def slow_clock() -> None:
+        """Let every look at the clock take a second, so that a step takes a few."""
+        seconds = itertools.count()
+        real = fit.time
+        fit.time = type("Clock", (), {"monotonic": lambda: next(seconds), "perf_counter": real.perf_counter})
+
+    run = home / "runs" / name
+    first = start(home, name, slow_clock, train__time_limit="10 s")
+    assert first.code == 75
+    assert "(the time limit of 10 seconds)" in first.text
+    reached = tiny.events(run, "step")[-1]["step"]
+    assert 1 < reached < 8
+    second = resume(run, slow_clock)
+    assert second.code == 75
+    assert tiny.events(run, "step")[-1]["step"] >= reached + 2
+    assert resume(run, train__time_limit=None).code == 0
+    tiny.assert_same_run(run, uninterrupted)
+
+
+# --- early stopping ----------------------------------------------------------------------------------------
+
+PATIENCE = {"train__patience": "2 steps", "train__checkpoint_every": "100 steps", "train__weights": "last"}
+
+
+def test_out_of_patience_a_run_stops_and_says_so(home: Path, name: str) -> None:
+    run = home / "runs" / name
+    outcome = start(home, name, **PATIENCE)
+    scores = [(line["top1"], -line["nll"]) for line in tiny.events(run, "validation")]
+    worse = next(i for i in range(1, len(scores)) if scores[i] <= max(scores[:i]))
+    assert outcome.code == 0
+    assert len(scores) == worse + 1 < 6
+    assert tiny.events(run, "step")[-1]["step"] == 2 * len(scores)
+    assert f"stopped at step {2 * len(scores)}: no better validation score for 2 steps" in outcome.text
+
+
+def test_out_of_patience_and_killed_in_the_export_a_run_trains_no_further(home: Path, name: str) -> None:
+    assert start(home, f"{name}-whole", **PATIENCE).code == 0
+    assert_killed(start(home, name, KILLS["in the export"], **PATIENCE), home / "runs" / name)
+    assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
+
+
+# --- what cannot be resumed --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stopped(home: Path, uninterrupted: Path) -> Path:
+    """Return a run that was stopped at step 5, with checkpoints of steps 3 and 5."""
+    assert start(home, "stopped", lambda: at_call(fit._Training, "_loss", 14, send(signal.SIGTERM))).code == 75
+    return home / "runs" / "stopped"
+
+
+@pytest.fixture
+def copied(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "stopped"))
+
+
+def test_what_is_no_run_is_not_resumed(home: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no run directory: it has no recipe\.yaml"):
+        finetune(resume=tmp_path)
+    with pytest.raises(UsageError, match="does not exist") as error:
+        finetune(resume=home / "runs" / "uninterrupte")
+    assert str(uninterrupted) in str(error.value.allowed)
+
+
+def test_a_finished_run_is_not_resumed(uninterrupted: Path) -> None:
+    before = tiny.events(uninterrupted)
+    with pytest.raises(UsageError, match=r"is finished: its results\.json is written"):
+        finetune(resume=uninterrupted)
+    assert tiny.events(uninterrupted) == before
+
+
+def test_a_recipe_that_was_edited_is_refused_with_the_change(copied: Path) -> None:
+    path = copied / "recipe.yaml"
+    path.write_text(path.read_text().replace("mixup_alpha: 0.4", "mixup_alpha: 0.7"))
+    outcome = resume(copied)
+    assert outcome.code == 1
+    assert "has changed since its checkpoint was written: augment.mixup_alpha: 0.4 -> 0.7" in outcome.text
+    assert f"undo the change in {path}" in outcome.text
+
+
+def test_a_change_that_computes_something_else_is_refused(copied: Path) -> None:
+    outcome = resume(copied, optim__lr=0.1)
+    assert outcome.code == 2
+    assert "a resumed run keeps its recipe, but this was to change: optim.lr: 0.003 -> 0.1" in outcome.text
+    assert "train.time_limit" in outcome.text
+
+
+def test_a_change_that_computes_the_same_is_taken(copied: Path, uninterrupted: Path) -> None:
+    outcome = resume(copied, train__time_limit="5 h", data__workers=1, train__keep_checkpoints=3)
+    assert outcome.code == 0, outcome.text
+    assert len(list((copied / "checkpoints").iterdir())) == 3
+    tiny.assert_same_run(copied, uninterrupted)
+
+
+def test_a_smaller_micro_batch_is_taken_and_said_to_be_inexact(copied: Path, uninterrupted: Path) -> None:
+    outcome = resume(copied, train__micro_batch_size=4)
+    assert outcome.code == 0, outcome.text
+    assert "close but not bit for bit, as this changed: micro_batch_size: 6 -> 4" in outcome.text
+    assert tiny.losses(copied) == pytest.approx(tiny.losses(uninterrupted), rel=1e-4)
+
+
+def test_a_dataset_that_has_changed_is_refused(copied: Path, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    path = tmp_path / "photos" / "train" / "ash" / "000.png"
+    path.rename(path.with_name("001.png"))
+    for place in (copied / "recipe.yaml", *copied.glob("checkpoints/*/state.json")):
+        place.write_text(place.read_text().replace(str(home / "photos"), str(tmp_path / "photos")))
+    for state in copied.glob("checkpoints/*/state.json"):
+        manifest = json.loads(state.with_name("manifest.json").read_text())
+        manifest["state.json"] = checkpoint._fingerprint(state)
+        state.with_name("manifest.json").write_text(json.dumps(manifest))
+    outcome = resume(copied)
+    assert outcome.code == 1
+    assert f"the dataset {tmp_path / 'photos'} is not the one that this run was started with" in outcome.text
+    assert not (copied / "results.json").exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_goes_on(
+    copied: Path, uninterrupted: Path, file: str
+) -> None:
+    path = tiny.last_checkpoint(copied) / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    path.write_bytes(content)
+    outcome = resume(copied)
+    assert outcome.code == 1
+    assert f"the checkpoint {path.parent} is damaged: {file} is not what was written" in outcome.text
+    assert f"remove {path.parent} and resume from the one before it" in outcome.text
+    shutil.rmtree(path.parent)
+    if file == "model.safetensors":  # the way out is the same for all
+        assert_resumes_to(copied, uninterrupted)
+
+
+# --- failures ----------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(home: Path, name: str) -> None:
+    settings = {"optim__lr": 1e30, "optim__warmup": "0 steps", "optim__max_grad_norm": None}
+    outcome = start(home, name, optim__name="sgd", train__checkpoint_every="1 steps", **settings)
+    run = home / "runs" / name
+    last = tiny.events(run, "step")[-1]["step"]
+    assert outcome.code == 1
+    assert f"at step {last + 1}; the last good checkpoint is {tiny.last_checkpoint(run)}" in outcome.text
+    assert tiny.last_checkpoint(run).name == f"step-{last:08d}"
+    assert all(torch.isfinite(t).all() for t in checkpoint.load(tiny.last_checkpoint(run))[1]["model"].values())
+    assert "a lower learning rate than optim.lr: 1e+30" in outcome.text
+    assert not (run / "model").exists()
+
+
+def no_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda: at_call(checkpoint, "save_file", 7, no_space),
+        lambda: at_call(checkpoint, "_write_json", 3, no_space),
+        lambda: at_call(checkpoint, "_flush", 9, no_space),
+    ],
+    ids=["tensors", "state", "flush"],
+)
+def test_a_full_disk_while_saving_keeps_the_checkpoint_before_and_says_how_to_go_on(
+    home: Path, uninterrupted: Path, name: str, fill: Callable[[], None]
+) -> None:
+    run = home / "runs" / name
+    outcome = start(home, name, fill)
+    assert outcome.code == 1
+    before = run / "checkpoints" / "step-00000003"
+    assert f"cannot write the checkpoint {run / 'checkpoints' / 'step-00000006'}" in outcome.text
+    assert f"No space left on device ({before} is complete)" in outcome.text
+    assert f"make room, then: vitft finetune --resume {run}" in outcome.text
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+    assert_resumes_to(run, uninterrupted)
+
+
+def test_a_write_that_the_system_refuses_to_safetensors_is_a_full_disk_too(home: Path, name: str) -> None:
+    def limit_files() -> None:
+        """Let no file of this process grow beyond 20 kB, from the second save on."""
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        at_call(checkpoint, "save", 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+    run = home / "runs" / name
+    outcome = start(home, name, limit_files)
+    assert outcome.code == 1
+    assert f"({run / 'checkpoints' / 'step-00000003'} is complete)" in outcome.text
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_a_full_disk_in_the_export_says_how_to_go_on(home: Path, uninterrupted: Path, name: str) -> None:
+    def limit_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        at_call(fit._Training, "take_chosen_weights", 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+    run = home / "runs" / name
+    outcome = start(home, name, limit_files)
+    assert outcome.code == 1, outcome.text
+    assert f"cannot write the model to {run / 'model'}" in outcome.text
+    assert not (run / "model").exists()
+    assert_resumes_to(run, uninterrupted)
+
+
+def test_without_room_for_the_metrics_the_run_stops_and_resumes(home: Path, uninterrupted: Path, name: str) -> None:
+    def is_step(*args: Any, **kwargs: Any) -> bool:
+        return args[1] == "step"
+
+    def fail() -> None:
+        raise TrainError("cannot write metrics.jsonl: No space left on device")
+
+    run = home / "runs" / name
+    assert start(home, name, lambda: at_call(Run, "log", 8, fail, only=is_step)).code == 1
+    assert_resumes_to(run, uninterrupted)

@@ -1,0 +1,229 @@
+"""Runs of a second: a ViT of two blocks, sixty photos, and children that are forked, killed and asked how they ended.
+
+A child is forked from the warmed test process, since importing torch and transformers takes longer than the run.
+What is injected (a kill, a signal, a full disk) is patched into vitft from here, in the child alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vitft.errors import VitftError
+from vitft.recipe import Recipe
+
+CLASSES = ("ash", "birch", "cedar")
+COUNTS = {"train": 40, "validation": 20, "test": 6}
+CRASHED = 99  # exit code of a child that raised what is no VitftError
+
+
+# --- what is trained on what -------------------------------------------------------------------------------
+
+
+def make_checkpoint(folder: Path, *, dropout: float = 0.0) -> Path:
+    """Save a random ViT of width 16 and depth 2 for 8 x 8 pixels, with its processor."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=8,
+        patch_size=4,
+        hidden_dropout_prob=dropout,
+    )
+    torch.manual_seed(7)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+def make_photos(folder: Path, *, bad: Iterable[int] = (), seed: int = 0) -> Path:
+    """Write class folders of 10 x 10 pixels, learnable but hard; the training images of ``bad`` are no images."""
+    generator = np.random.default_rng(seed)
+    signs = generator.normal(size=(len(CLASSES), 10, 10, 3))
+    for split, count in COUNTS.items():
+        for number in range(count):
+            label = number % len(CLASSES)
+            pixels = 128 + 30 * signs[label] + 50 * generator.normal(size=(10, 10, 3))
+            path = folder / split / CLASSES[label] / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+            if split == "train" and number in set(bad):
+                path.write_bytes(b"no image")
+    return folder
+
+
+def recipe(home: Path, **changes: object) -> Recipe:
+    """Return a recipe of 11 steps with everything on that a resume could get wrong; ``a__b`` stands for a.b."""
+    settings: dict[str, object] = {
+        "data.dataset": str(home / "photos"),
+        "data.workers": 0,
+        "model.checkpoint": str(home / "checkpoint"),
+        "model.drop_path": 0.3,
+        "augment.mixup_alpha": 0.4,
+        "augment.erase": 0.3,
+        "optim.lr": 0.003,
+        "optim.ema_decay": 0.8,
+        "train.duration": "4 epochs",  # 160 images: 11 steps, the last one short
+        "train.batch_size": 15,
+        "train.micro_batch_size": 6,
+        "train.evaluate_every": "2 steps",
+        "train.checkpoint_every": "3 steps",
+        "train.seed": 1,
+        "train.device": "cpu",
+        "train.precision": "fp32",
+        "run.output_dir": str(home / "runs"),
+    }
+    return Recipe.load(None, settings | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+# --- what a run left ---------------------------------------------------------------------------------------
+
+
+def events(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl, without what a clock says."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key != "images_per_second"}
+        for line in lines
+        if kind in (None, line["event"])
+    ]
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in events(run, "step")]
+
+
+def last_checkpoint(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+def tensors(run: Path) -> dict[str, Tensor]:
+    """Return every tensor that a finished run left: its model, and all of its last checkpoint."""
+    files = [run / "model" / "model.safetensors", *sorted(last_checkpoint(run).glob("*.safetensors"))]
+    return {f"{path.parent.name}/{path.name}/{key}": t for path in files for key, t in load_file(path).items()}
+
+
+def assert_same_run(run: Path, expected: Path) -> None:
+    """Assert that two runs took the same steps to the same end, bit for bit, and left nothing else."""
+    ours, theirs = tensors(run), tensors(expected)
+    assert ours.keys() == theirs.keys()
+    different = [name for name, tensor in ours.items() if not torch.equal(tensor, theirs[name])]
+    assert not different, different
+    assert events(run) == events(expected)
+    left = [str(path) for path in run.rglob(".*")]
+    assert not left, left
+
+
+# --- children ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """How a child ended: its exit code, or minus the signal that killed it, and what it printed."""
+
+    code: int
+    text: str
+    seconds: float
+
+
+def in_child(work: Callable[[], object], *, kill_after: float | None = None, timeout: float = 90) -> Outcome:
+    """Do ``work`` in a forked child; with ``kill_after`` it gets SIGKILL after so many seconds."""
+    reading, writing = os.pipe()
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _work_and_exit(work, writing)
+    os.close(writing)
+    deadline, is_late, status, text = started + (kill_after or timeout), False, None, b""
+    os.set_blocking(reading, False)
+    while status is None:
+        text += _read(reading)
+        done, ended = os.waitpid(child, os.WNOHANG)
+        status = ended if done else None
+        if status is None and time.monotonic() > deadline and not is_late:
+            os.kill(child, signal.SIGKILL)
+            is_late = True
+        time.sleep(0.001)
+    text += _read(reading)
+    os.close(reading)
+    assert kill_after or not is_late, f"the child hung:\n{text.decode()}"
+    code = os.waitstatus_to_exitcode(status)
+    assert code != CRASHED, text.decode()
+    return Outcome(code, text.decode(), time.monotonic() - started)
+
+
+def _work_and_exit(work: Callable[[], object], writing: int) -> None:
+    code = CRASHED
+    try:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)  # pytest's are elsewhere
+        work()
+        code = 0
+    except VitftError as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        code = error.exit_code
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else CRASHED
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+# --- what is injected --------------------------------------------------------------------------------------
+
+
+def at_call(
+    owner: Any,
+    name: str,
+    number: int,
+    act: Callable[[], object],
+    *,
+    only: Callable[..., bool] = lambda *_, **__: True,
+    after: bool = False,
+) -> None:
+    """Replace a function so that its ``number``-th call (of those that ``only`` names) does ``act`` first, or after."""
+    original, calls = getattr(owner, name), 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += bool(only(*args, **kwargs))
+        is_it = calls == number and only(*args, **kwargs)
+        if is_it and not after:
+            act()
+        result = original(*args, **kwargs)
+        if is_it and after:
+            act()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def send(number: signal.Signals) -> Callable[[], None]:
+    """Return what sends a signal to the own process."""
+    return lambda: os.kill(os.getpid(), number)

@@ -1,0 +1,218 @@
+"""What accelerate was told, by its config file, its launcher or the environment, and what that means for a recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vitft.errors import UsageError
+
+
+def is_worker() -> bool:
+    """Whether a launcher started this process: torchrun, or accelerate's also when it starts only one."""
+    return {"WORLD_SIZE", "RANK", "LOCAL_RANK"} <= os.environ.keys() or "ACCELERATE_DYNAMO_MODE" in os.environ
+
+
+def check_worker(num_processes: int | None, launcher_args: Sequence[str]) -> None:
+    """Raise UsageError if a launched process was asked for what only its launcher could have done."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if num_processes not in (None, world_size):
+        raise UsageError(
+            f"--num-processes {num_processes} inside a launcher that started {world_size}",
+            hint=f"leave it out, or give the launcher --num_processes {num_processes}",
+        )
+    if launcher_args:
+        raise UsageError(
+            f"launcher arguments ({' '.join(launcher_args)}) inside a launcher",
+            hint="give them to that launcher",
+        )
+    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if _is_true(os.environ.get(f"ACCELERATE_USE_{engine}", "")):
+            raise _other_engine(engine, "accelerate launch")
+
+
+# --- the config file and the launcher's arguments ----------------------------------------------------------
+
+
+def read_config(path: str | None) -> tuple[Any, str]:
+    """Return accelerate's config and its path; None and an empty path if there is none.
+
+    Args:
+        path: a config file; None for the default one.
+
+    Raises:
+        UsageError: a file that cannot be read, or has a key that accelerate does not know.
+    """
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+    if path is None and not Path(default_config_file).is_file():
+        return None, ""
+    path = path or default_config_file
+    try:
+        return load_config_from_file(path), path
+    except Exception as error:  # a file by hand fails in as many ways as there are typos
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"accelerate's config {path} cannot be read: {reason}", hint="accelerate config writes a new one"
+        ) from error
+
+
+def parse_launcher_args(launcher_args: Sequence[str]) -> Any:
+    """Read the arguments of accelerate's launcher with its own parser.
+
+    Raises:
+        UsageError: an argument that it does not know.
+    """
+    from accelerate.commands.launch import launch_command_parser
+
+    def refuse(message: str) -> None:
+        raise UsageError(f"accelerate's launcher: {message}", hint="accelerate launch --help lists its arguments")
+
+    parser = launch_command_parser()
+    parser.error = refuse
+    script = "-"  # the launcher wants a script: the first word that is no option
+    said = parser.parse_args([*launcher_args, script])
+    if said.training_script != script or said.training_script_args:
+        refuse(f"unexpected argument {said.training_script!r}")
+    return said
+
+
+def refuse_other_engines(said: Any, config: Any, path: str) -> None:
+    """Raise UsageError if the launcher's arguments or its config ask for more than DDP."""
+    asked = {"DEEPSPEED": said.use_deepspeed, "FSDP": said.use_fsdp, "MEGATRON_LM": said.use_megatron_lm}
+    asked |= {"TPU": said.tpu, "N-d parallelism": said.use_parallelism_config}
+    for engine, is_on in asked.items():
+        if is_on:
+            raise _other_engine(engine, "the launcher's arguments")
+    if config is None:
+        return
+    engine = str(getattr(config.distributed_type, "value", config.distributed_type))
+    if str(getattr(config.compute_environment, "value", "")) == "AMAZON_SAGEMAKER":
+        raise _other_engine("SageMaker", f"accelerate's config {path}")
+    if engine != "NO" and not engine.startswith("MULTI_"):
+        raise _other_engine(engine, f"accelerate's config {path}")
+    if config.parallelism_config:
+        raise _other_engine("N-d parallelism", f"accelerate's config {path}")
+
+
+def _other_engine(engine: str, source: str) -> UsageError:
+    return UsageError(
+        f"{source} asks for {engine}, which vitft does not do: it trains a whole copy per device (DDP)",
+        allowed="distributed_type NO, MULTI_GPU, MULTI_CPU, MULTI_XPU, ...",
+        hint="accelerate config --config_file ddp.yaml, then vitft finetune ... -- --config_file ddp.yaml",
+    )
+
+
+# --- recipe keys -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value and who said it, for people."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class AccelerateSettings:
+    """What accelerate's config, launcher or environment says that a recipe says too; None where nothing."""
+
+    precision: Said | None = None
+    accumulation: Said | None = None
+    use_cpu: Said | None = None
+
+
+def accelerate_settings() -> AccelerateSettings:
+    """Collect what accelerate was told. Its defaults (no mixed precision, one micro-step) say nothing."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    use_cpu = _is_true(os.environ.get("ACCELERATE_USE_CPU", ""))
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
+    several_steps = "the environment (ACCELERATE_GRADIENT_ACCUMULATION_STEPS)"
+    said = AccelerateSettings(
+        precision=Said(precision, _source("MIXED_PRECISION", "--mixed_precision")) if precision != "no" else None,
+        accumulation=Said(int(steps), several_steps) if steps.isdigit() and int(steps) > 1 else None,
+        use_cpu=Said(True, _source("USE_CPU", "--cpu")) if use_cpu else None,
+    )
+    config, path = (None, "") if is_worker() else read_config(None)  # a launcher has read the file already
+    if config is None:
+        return said
+    in_file = f"accelerate's config {path}"
+    precision = str(config.mixed_precision or "no").lower()
+    return replace(
+        said,
+        precision=said.precision or (Said(precision, in_file) if precision != "no" else None),
+        use_cpu=said.use_cpu or (Said(True, in_file) if config.use_cpu else None),
+    )
+
+
+def _source(variable: str, argument: str) -> str:
+    """Name the speaker of a variable, which a launcher sets from its argument."""
+    if is_worker():
+        return f"accelerate launch ({argument} or its config file)"
+    return f"the environment (ACCELERATE_{variable})"
+
+
+def reconcile(
+    settings: AccelerateSettings, values: Mapping[str, object], *, batch_size: int, num_processes: int
+) -> dict[str, Said]:
+    """Fill recipe values that are ``auto`` with what accelerate says.
+
+    Args:
+        settings: what accelerate says.
+        values: the recipe's plain values by dotted key.
+        batch_size: images per step over all processes.
+        num_processes: training processes.
+
+    Returns:
+        The values to use instead, by dotted key, each with its source.
+
+    Raises:
+        UsageError: accelerate and an explicit value of the recipe contradict each other.
+    """
+    filled: dict[str, Said] = {}
+    if said := settings.precision:
+        if said.value not in ("bf16", "fp16"):
+            raise UsageError(
+                f"{said.source} says mixed precision {said.value}, which vitft does not do",
+                allowed="no, bf16, fp16",
+            )
+        filled |= _fill("train.precision", values["train.precision"], said)
+    if said := settings.use_cpu:
+        filled |= _fill("train.device", values["train.device"], Said("cpu", said.source))
+    if said := settings.accumulation:
+        # A step is cut at even slots, so that no mixing pair is parted (data/order.py).
+        num_pairs = (batch_size + 1) // 2
+        largest_part = 2 * -(-num_pairs // num_processes)
+        micro = values["train.micro_batch_size"]
+        if not isinstance(micro, int):
+            micro = 2 * -(-largest_part // (2 * said.value))
+            filled["train.micro_batch_size"] = Said(micro, f"{said.source}: {said.value} accumulation steps")
+        elif -(-largest_part // micro) != said.value:
+            raise _contradiction(
+                "train.micro_batch_size",
+                f"{micro}, which is {-(-largest_part // micro)} accumulation steps",
+                Said(f"{said.value} accumulation steps", said.source),
+            )
+    return filled
+
+
+def _fill(key: str, value: object, said: Said) -> dict[str, Said]:
+    if value not in ("auto", said.value):
+        raise _contradiction(key, str(value), said)
+    return {key: said} if value == "auto" else {}
+
+
+def _contradiction(key: str, value: str, said: Said) -> UsageError:
+    return UsageError(
+        f"the recipe says {key}: {value}, but {said.source} says {said.value}",
+        allowed="one of the two",
+        hint=f"--set {key}=auto takes accelerate's",
+    )
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("1", "true", "t", "yes", "y", "on")
