@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from datasets import DatasetDict, Image, load_dataset
-
 from peer import train_with_trainer
+
 from vitft import Recipe, finetune
 
 PER_CLASS, EPOCHS, BATCH, LR = 10, 3, 32, 1e-4

@@ -91,9 +91,11 @@ def train_with_trainer(
     set_seed(seed)
     names = splits["train"].features["label"].names
     processor = AutoImageProcessor.from_pretrained(checkpoint)
-    model = AutoModelForImageClassification.from_pretrained(
-        checkpoint, num_labels=len(names), **{"ignore_mismatched" + "_sizes": True}
-    )
+    model = AutoModelForImageClassification.from_pretrained(checkpoint)
+    model.classifier = torch.nn.Linear(model.classifier.in_features, len(names))
+    torch.nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
+    torch.nn.init.zeros_(model.classifier.bias)
+    model.num_labels = model.config.num_labels = len(names)
     data = {
         name: PeerImages(
             rows.select_columns(["image"]), np.asarray(rows["label"]), processor, train=name == "train", scale=scale
@@ -102,7 +104,8 @@ def train_with_trainer(
     }
     arguments = TrainingArguments(
         output_dir=str(output), num_train_epochs=epochs, max_steps=max_steps, per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=32, learning_rate=lr, weight_decay=0.05, warmup_steps=0.1, lr_scheduler_type="cosine",
+        per_device_eval_batch_size=32, learning_rate=lr, weight_decay=0.05, warmup_steps=0.1,
+        lr_scheduler_type="cosine",
         max_grad_norm=1.0, seed=seed, save_strategy="no", report_to=[], remove_unused_columns=False,
         dataloader_num_workers=workers, disable_tqdm=True, logging_strategy="no", use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 from datasets import load_dataset
-
 from peer import train_with_trainer
+
 from vitft import Recipe, finetune
 
 BATCH = 16
@@ -45,7 +45,8 @@ def main() -> None:
             }  # fmt: skip
             recipe = Recipe.load(
                 None,
-                {"data.dataset": given.images, "model.checkpoint": given.model, "train.duration": f"{given.steps} steps",
+                {"data.dataset": given.images, "model.checkpoint": given.model,
+                 "train.duration": f"{given.steps} steps",
                  "train.batch_size": BATCH, "train.evaluate_every": "100%", "run.output_dir": str(folder / "runs"),
                  "data.validation_fraction": 0.02},
             )  # fmt: skip

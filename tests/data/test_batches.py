@@ -76,7 +76,7 @@ def test_labels_and_sizes_belong_to_their_images(source):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_a_step_without_overlap(source, world_size):
-    alone = [rows_of(b) for b in next(iter(batches(source, layout(micro=10)).steps(2, 3)))][0]
+    alone = rows_of(next(iter(batches(source, layout(micro=10)).steps(2, 3)))[0])
     shared = [
         row
         for rank in range(world_size)

@@ -49,7 +49,7 @@ def test_draws_are_uniform_and_independent():
     counts = torch.histc(drawn.flatten().float(), bins=64, min=0, max=1)
     expected = drawn.numel() / 64
     assert float(((counts - expected) ** 2 / expected).sum()) < 110  # chi-square, 63 degrees: p < 0.0003
-    assert 0 <= drawn.min() and drawn.max() < 1
+    assert drawn.min() >= 0 and drawn.max() < 1
     others = [uniform(1, "crop", torch.arange(200_000), 1), uniform(0, "flip", torch.arange(200_000), 1)]
     neighbours = torch.roll(drawn[:, :1], 1, 0)
     table = torch.cat([drawn, neighbours, *(other.double() for other in others)], 1)
@@ -71,7 +71,7 @@ def test_the_order_needs_no_memory_for_large_n():
     n = 10**12
     rows = sample_at(0, torch.arange(1000), n)
     assert len(set(rows.tolist())) == 1000
-    assert 0 <= rows.min() and rows.max() < n
+    assert rows.min() >= 0 and rows.max() < n
     assert float(rows.double().mean()) == pytest.approx(n / 2, rel=0.1)
 
 

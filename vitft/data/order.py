@@ -11,6 +11,7 @@ generators", OOPSLA 2014) in wrapping int64 arithmetic, which CPUs and GPUs do a
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import torch
 from torch import Tensor
@@ -95,7 +96,7 @@ def step_slots(batch_size: int, num_parts: int) -> list[tuple[int, int]]:
     """
     num_pairs = (batch_size + 1) // 2
     cuts = [min(2 * (num_pairs * part // num_parts), batch_size) for part in range(num_parts)] + [batch_size]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 def _key(seed: int, stream: str) -> int:

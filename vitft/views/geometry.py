@@ -38,8 +38,8 @@ def random_boxes(
     the frame in this shape, or is the largest that fits where nothing of ``scale`` does. Then the place,
     uniform. So shapes stay true (nothing is drawn again, nothing is clamped out of shape) in a closed form
     per image. The frame is the image, or for ``pad`` the smallest rectangle of the view's shape around it,
-    with the image at its top left, where transformers' image processors put it. A ``scale`` of (1, 1) draws nothing and gives :func:`whole_boxes`, whatever
-    the ratio.
+    with the image at its top left, where transformers' image processors put it. A ``scale`` of (1, 1) draws
+    nothing and gives :func:`whole_boxes`, whatever the ratio.
 
     Args:
         draws: uniform in [0, 1), shape (B, 4): area, shape, top, left.
