@@ -18,7 +18,7 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["errors"],
-    ["builtin"],
+    ["builtin", "durations"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],
@@ -36,9 +36,9 @@ FOLDERS = {
     "builtin": ["__init__", "digits"],
     "data": [
         "order", "columns", "labels", "splits", "folders", "opening", "images", "fingerprint", "streams",
-        "source", "staging", "batches",
+        "source", "staging", "batches", "stream_batches",
     ],
-    "model": ["families", "position", "patch", "processor", "load", "adapt"],
+    "model": ["families", "position", "patch", "processor", "weights", "load", "adapt"],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
     "pictures": ["attention", "positions", "filters", "draw"],

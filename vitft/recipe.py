@@ -9,119 +9,15 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.errors import RecipeError, did_you_mean
 
-# --- durations ---------------------------------------------------------------------------------------------
-
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_UNITS = {
-    "epoch": "epochs", "epochs": "epochs",
-    "step": "steps", "steps": "steps",
-    "%": "%",
-    "s": "second", "sec": "second", "second": "second", "seconds": "second",
-    "min": "minute", "minute": "minute", "minutes": "minute",
-    "h": "hour", "hour": "hour", "hours": "hour",
-    "d": "day", "day": "day", "days": "day",
-}  # fmt: skip
-_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+|%)\s*")
-
-
-@dataclass(frozen=True)
-class Duration:
-    """A length of training with its unit, such as ``10 epochs``, ``2500 steps``, ``5%`` or ``8 h``."""
-
-    value: float
-    unit: str
-
-    @classmethod
-    def parse(cls, text: object) -> Duration:
-        """Read a duration; raise ValueError, as pydantic wants it, if it is none."""
-        if isinstance(text, Duration):
-            return text
-        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-        if match is None or match[2] not in _UNITS:
-            raise ValueError(f"{text!r} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
-        return cls(float(match[1]), _UNITS[match[2]])
-
-    @property
-    def is_time(self) -> bool:
-        """Whether the unit is one of time."""
-        return self.unit in _SECONDS
-
-    @property
-    def seconds(self) -> float:
-        """The length in seconds, of a duration in time."""
-        return self.value * _SECONDS[self.unit]
-
-    def in_steps(self, *, batch_size: int, num_samples: int | None, total_steps: int | None = None) -> int:
-        """Return the optimizer steps of a duration in steps, epochs or per cent, rounded up.
-
-        Args:
-            batch_size: samples per step.
-            num_samples: samples per epoch; None for a stream of unknown length.
-            total_steps: the whole of which per cents are taken.
-        """
-        if self.unit == "steps":
-            return _ceil(self.value)
-        if self.unit == "epochs":
-            if num_samples is None:
-                raise RecipeError(
-                    f"the length of this stream is unknown, so {str(self)!r} cannot be counted",
-                    hint="give it in steps: --set train.duration='2500 steps'",
-                )
-            return _ceil(self.value * num_samples / batch_size)
-        assert self.unit == "%" and total_steps is not None, self
-        return _ceil(self.value / 100 * total_steps)
-
-    def __str__(self) -> str:
-        number = f"{self.value:g}"
-        if self.unit == "%":
-            return f"{number}%"
-        unit = self.unit.removesuffix("s") if self.value == 1 else self.unit.removesuffix("s") + "s"
-        return f"{number} {unit}"
-
-
-def _ceil(value: float) -> int:
-    # 0.1 * 30 is 3.0000000000000004 in floats; the sliver must not become a step.
-    return -int(-value // 1) if abs(value - round(value)) > 1e-9 * max(1.0, abs(value)) else round(value)
-
-
-def _in(*units: str) -> BeforeValidator:
-    """Return the check that a duration is in one of ``units`` ("epochs", "steps", "%" or "time")."""
-
-    def check(text: object) -> Duration:
-        duration = Duration.parse(text)
-        if ("time" if duration.is_time else duration.unit) not in units:
-            raise ValueError(f"{str(duration)!r} has the wrong unit; use one of: {', '.join(units)}")
-        return duration
-
-    return BeforeValidator(check)
-
-
-def _schema(*examples: str) -> WithJsonSchema:
-    pattern = r"^\s*([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+|%)\s*$"
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
-
-
-_AS_TEXT = PlainSerializer(str, return_type=str)
-TrainingLength = Annotated[Duration, _in("epochs", "steps"), _AS_TEXT, _schema("10 epochs", "2500 steps")]
-PartOfTraining = Annotated[Duration, _in("epochs", "steps", "%"), _AS_TEXT, _schema("1 epoch", "500 steps", "10%")]
-TimeSpan = Annotated[Duration, _in("time"), _AS_TEXT, _schema("8 h", "90 min")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

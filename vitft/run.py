@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import TrainError, UsageError
+from vitft.errors import TrainError, UsageError, did_you_mean
 from vitft.recipe import Recipe
 
 _PACKAGES = (
@@ -77,8 +77,10 @@ class Run:
         folder = Path(folder).expanduser()
         if not (folder / "recipe.yaml").is_file():
             what = "is no run directory: it has no recipe.yaml" if folder.is_dir() else "does not exist"
-            runs = sorted(str(path.parent) for path in folder.parent.glob("*/recipe.yaml"))[:8]
-            raise UsageError(f"{folder} {what}", allowed=", ".join(runs) or None, hint="--resume runs/NAME")
+            there = sorted(folder.parent.glob("*/recipe.yaml"), key=lambda path: -path.stat().st_mtime)
+            runs = [str(path.parent) for path in there]
+            guess = did_you_mean(str(folder), runs) or "runs/NAME"
+            raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"--resume {guess}")
         return cls(folder)
 
     # --- files ---------------------------------------------------------------------------------------------

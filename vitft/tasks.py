@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def finetune(
     _quiet_libraries()
 
     accelerator, reasons = make_accelerator(recipe, str(run.folder) if run else None)
-    with accelerator.main_process_first():  # the first downloads, the others find it in the cache
+    with _main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
         pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit)
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
@@ -159,7 +160,8 @@ def _score_and_save(
             run.write_json("results.json", results)
         except VitftError as error:
             failure = [error]
-    accelerator.end_training()  # also the barrier: nobody ends before everything is written
+    accelerator.wait_for_everyone()  # nobody ends before everything is written
+    accelerator.end_training()
     if failure:
         raise failure[0]
     return results
@@ -297,7 +299,7 @@ def evaluate(
     check_metrics(metrics)
     accelerator, network, processor, size = _ready(model, precision, device)
     classes = [network.config.id2label[number] for number in range(network.config.num_labels)]
-    with accelerator.main_process_first():
+    with _main_process_first(accelerator):
         rows = open_for_evaluation(data, classes, split=split)
     batches = evaluation_batches(
         rows,
@@ -369,13 +371,33 @@ def _ready(model: str | Path, precision: str, device: str) -> tuple[Any, Any, An
     _quiet_libraries()
     recipe = Recipe.load(None, {"train.precision": precision, "train.device": device})
     accelerator, _ = make_accelerator(recipe)
-    with accelerator.main_process_first():
+    with _main_process_first(accelerator):
         folder, _ = locate(str(model))
     network, processor = load_finished(folder, str(model))
     return accelerator, network.to(accelerator.device), processor, image_size_of(network.config, processor)
 
 
 # --- shared ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _main_process_first(accelerator: Any) -> Iterator[None]:
+    """Let the main process go first: it downloads, and the others find it in the cache.
+
+    If it fails they go all the same and fail alike; accelerate's own would let them wait for ever.
+    """
+    failure: Exception | None = None
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+    if failure is not None:
+        raise failure
+
 
 _HEADLINES = ("top1", "top5", "mean_per_class_accuracy", "macro_f1", "nll", "count")
 

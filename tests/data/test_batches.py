@@ -12,13 +12,12 @@ from vitft.data import order
 from vitft.data.batches import (
     EvaluationBatches,
     StepLayout,
-    StreamBatches,
-    StreamEvaluationBatches,
     TrainBatches,
     collate,
 )
 from vitft.data.source import open_source
 from vitft.data.staging import StagedImage
+from vitft.data.stream_batches import StreamBatches, StreamEvaluationBatches
 from vitft.errors import DataError
 from vitft.recipe import DataRecipe
 

@@ -9,6 +9,7 @@ about the job ``x`` into ``FOLDER/x.1.json``.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -29,8 +30,7 @@ from vitft.train import checkpoint
 
 
 def do_all(jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-    for number, (name, job) in enumerate(jobs.items()):
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # the processes meet under this number
+    for name, job in jobs.items():
         seen = Witness()
         try:
             seen.do(job)
@@ -40,9 +40,10 @@ def do_all(jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
             seen.leave()
         rank = os.environ.get("RANK", "0")
         (folder / f"{name}.{rank}.json").write_text(json.dumps(seen.facts))
-        Accelerator().end_training() if torch.distributed.is_initialized() else None
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Witness:
@@ -53,7 +54,7 @@ class Witness:
         self._model: torch.nn.Module | None = None
         self._load, self._save, self._end = load.load_for_training, checkpoint.save, Accelerator.end_training
         load.load_for_training = self._see_load
-        Accelerator.end_training = lambda accelerator: self._see_end(accelerator)
+        Accelerator.end_training = lambda _: self._see_end()
 
     def leave(self) -> None:
         load.load_for_training, checkpoint.save, Accelerator.end_training = self._load, self._save, self._end
@@ -77,7 +78,8 @@ class Witness:
         self.facts["saved"] = time.time()
         return path
 
-    def _see_end(self, accelerator: Accelerator) -> None:
+    def _see_end(self) -> None:
+        # The group stays, since processes that have parted cannot meet again under the same launcher.
         digest = hashlib.sha256()
         for name, tensor in self._model.state_dict().items():
             digest.update(name.encode() + tensor.numpy().tobytes())
@@ -86,8 +88,8 @@ class Witness:
             everyone = torch.tensor([1])
             torch.distributed.all_reduce(everyone)
             self.facts["processes"] = int(everyone)
-        self._end(accelerator)
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(250, exit=True)  # a hang shows where
     do_all(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,14 @@ def start(home: Path, name: str, prepare: Callable[[], object] = lambda: None, *
     return in_child(work)
 
 
-def resume(run: Path, prepare: Callable[[], object] = lambda: None, **changes: object) -> tiny.Outcome:
+def resume(
+    run: Path, prepare: Callable[[], object] = lambda: None, timeout: float = 90, **changes: object
+) -> tiny.Outcome:
     def work() -> None:
         prepare()
         finetune(resume=run, changes={key.replace("__", "."): value for key, value in changes.items()})
 
-    return in_child(work)
+    return in_child(work, timeout=timeout)
 
 
 def assert_killed(outcome: tiny.Outcome, run: Path) -> None:
@@ -86,13 +88,13 @@ def is_results(run: Run, name: str, *_: object) -> bool:
     return name == "results.json"
 
 
-# The calls are counted: a step has 3 micro-batches, an evaluation at most 3 batches, a save 4 files of tensors.
+# The calls are counted: a step has 2 micro-batches, an evaluation 2 batches, a save 4 files of tensors.
 KILLS: dict[str, Callable[[], None]] = {
     "before the first step": lambda: at_call(fit._Training, "take_step", 1, KILL),
     "in a step, before any checkpoint": lambda: at_call(fit._Training, "_loss", 5, KILL),
     "in a step, between micro-batches": lambda: at_call(fit._Training, "_loss", 14, KILL),
     "between a step and its average": lambda: at_call(optim.AveragedWeights, "update", 8, KILL),
-    "in an evaluation": lambda: at_call(Tally, "add", 11, KILL),
+    "in an evaluation": lambda: at_call(Tally, "add", 8, KILL),
     "between an evaluation and its save": lambda: at_call(checkpoint, "save", 4, KILL),
     "between the files of the first save": lambda: at_call(checkpoint, "save_file", 2, KILL),
     "between the files of a save": lambda: at_call(checkpoint, "save_file", 7, KILL),
@@ -100,14 +102,23 @@ KILLS: dict[str, Callable[[], None]] = {
     "before the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial),
     "after the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial, after=True),
     "while an old checkpoint is removed": lambda: at_call(shutil, "rmtree", 1, KILL, only=is_removed),
-    "in the last step": lambda: at_call(fit._Training, "_loss", 32, KILL),
+    "in the last step": lambda: at_call(fit._Training, "_loss", 22, KILL),
     "in the final scoring": lambda: at_call(fit, "score_split", 7, KILL, after=True),
     "in the export": lambda: at_call(PreTrainedModel, "save_pretrained", 1, KILL, after=True),
     "before the results": lambda: at_call(Run, "write_json", 1, KILL, only=is_results),
 }
 
 
-@pytest.mark.parametrize("phase", KILLS)
+# These differ little from the others: they run with VITFT_SLOW=1.
+ALIKE = ("before the first step", "between the files of the first save", "before the manifest", "after the rename")
+ALIKE += ("between an evaluation and its save", "in the last step")
+
+
+def phases(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in names]
+
+
+@pytest.mark.parametrize("phase", phases(KILLS))
 def test_killed_in_a_phase_a_run_resumes_to_the_same_bits(
     home: Path, uninterrupted: Path, name: str, phase: str
 ) -> None:
@@ -124,12 +135,17 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(home: Path, uninte
     assert_resumes_to(run, uninterrupted)
 
 
+@pytest.fixture(scope="module")
+def length(home: Path, uninterrupted: Path) -> float:
+    """Return the seconds that a run takes in a child."""
+    return start(home, "timed").seconds
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_killed_at_a_random_moment_a_run_resumes_to_the_same_bits(
-    home: Path, uninterrupted: Path, name: str, seed: int
+    home: Path, uninterrupted: Path, name: str, length: float, seed: int
 ) -> None:
-    length = start(home, f"{name}-timed").seconds
     drawn = random.Random(seed)
     for attempt in range(20):
         run = home / "runs" / f"{name}-{attempt}"
@@ -138,6 +154,8 @@ def test_killed_at_a_random_moment_a_run_resumes_to_the_same_bits(
         if outcome.code != 0 and (run / "recipe.yaml").exists():  # neither after its end nor before its beginning
             break
     assert_killed(outcome, run)
+    steps = len(tiny.events(run, "step")) if (run / "metrics.jsonl").exists() else 0
+    print(f"killed after {outcome.seconds:.2f} of {length:.2f} s and {steps} steps")
     assert_resumes_to(run, uninterrupted)
 
 
@@ -151,14 +169,14 @@ def test_dropout_of_the_model_itself_resumes_to_the_same_bits(home: Path, name: 
 
 def test_a_run_that_ran_out_of_memory_resumes_to_the_same_bits(home: Path, name: str) -> None:
     def no_memory() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")  # what a full GPU raises
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")  # what a full GPU raises
 
     def full_gpu() -> None:
         at_call(fit._Training, "_loss", 4, no_memory)
 
     whole = start(home, f"{name}-whole", full_gpu)
     assert whole.code == 0
-    assert "out of memory with 6 images at once: now 2, same steps" in whole.text
+    assert "out of memory with 8 images at once: now 4, same steps" in whole.text
 
     def full_gpu_and_kill() -> None:
         full_gpu()
@@ -176,16 +194,17 @@ def test_a_signal_in_a_step_stops_after_it_with_a_checkpoint(
     home: Path, uninterrupted: Path, name: str, number: signal.Signals
 ) -> None:
     run = home / "runs" / name
-    outcome = start(home, name, lambda: at_call(fit._Training, "_loss", 14, send(number)))
+    outcome = start(home, name, lambda: at_call(fit._Training, "_loss", 10, send(number)))
     assert outcome.code == 75
     assert f"stopped at step 5 of 11 ({number.name}); the checkpoint is complete" in outcome.text
     assert f"try: vitft finetune --resume {run}" in outcome.text
     assert [line["step"] for line in tiny.events(run, "step")] == [1, 2, 3, 4, 5]
     assert tiny.last_checkpoint(run).name == "step-00000005"
-    assert_resumes_to(run, uninterrupted)
+    if number == signal.SIGTERM:  # the way back is the same
+        assert_resumes_to(run, uninterrupted)
 
 
-@pytest.mark.parametrize(("batch", "step"), [(11, 8), (16, 11)])
+@pytest.mark.parametrize(("batch", "step"), [(7, 8), (11, 11)])
 def test_a_signal_in_an_evaluation_cuts_it_short_and_the_resumed_run_makes_up_for_it(
     home: Path, uninterrupted: Path, name: str, batch: int, step: int
 ) -> None:
@@ -209,13 +228,13 @@ def test_a_signal_in_the_evaluation_that_a_resumed_run_begins_with_stops_it_agai
 ) -> None:
     run = home / "runs" / name
     stop = lambda number: lambda: at_call(Tally, "add", number, send(signal.SIGTERM))  # noqa: E731
-    assert start(home, name, stop(11)).code == 75
+    assert start(home, name, stop(7)).code == 75
     assert resume(run, stop(1)).code == 75
     assert tiny.last_checkpoint(run).name == "step-00000008"
     assert_resumes_to(run, uninterrupted)
 
 
-@pytest.mark.parametrize("phase", ["in the final scoring", "in the export", "before the results"])
+@pytest.mark.parametrize("phase", ["in the final scoring", "in the export"])
 def test_a_signal_after_the_last_step_stops_at_once(
     home: Path, uninterrupted: Path, name: str, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,29 +247,31 @@ def test_a_signal_after_the_last_step_stops_at_once(
     assert_resumes_to(run, uninterrupted)
 
 
-def test_the_command_line_ends_with_75_on_sigterm_and_resumes(home: Path, name: str) -> None:
-    settings = {"train__duration": "150 steps", "train__checkpoint_every": "1000 steps"}
-    expected = finetune(tiny.recipe(home, run__name=f"{name}-whole", **settings)).run_dir
-    assert expected is not None
+def test_the_command_line_ends_with_75_on_sigterm(home: Path, name: str) -> None:
+    settings = {f"train__{key}": "1000 steps" for key in ("duration", "evaluate_every", "checkpoint_every")}
     (home / f"{name}.yaml").write_text(tiny.recipe(home, run__name=name, **settings).dump())
     command = [sys.executable, "-m", "vitft", "finetune", "--recipe", str(home / f"{name}.yaml")]
     run = home / "runs" / name
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         steps = 0
-        while steps < 5:
+        while steps < 2:
             assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.002)
-            steps = (run / "metrics.jsonl").read_text().count('"step"') if (run / "metrics.jsonl").exists() else 0
+            time.sleep(0.01)
+            log = run / "metrics.jsonl"
+            steps = log.read_text().count('"event": "step"') if log.exists() else 0
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=60)[1]
     assert process.returncode == 75, told
     stopped = tiny.events(run, "step")[-1]["step"]
-    assert stopped < 150
-    assert tiny.last_checkpoint(run).name == f"step-{stopped:08d}"
+    assert f"stopped at step {stopped} of 1000 (SIGTERM)" in told
     assert f"try: vitft finetune --resume {run}" in told
-    resumed = in_child(lambda: cli.main(["finetune", "--resume", str(run)]))
-    assert resumed.code == 0, resumed.text
-    tiny.assert_same_run(run, expected)
+    assert checkpoint.load(tiny.last_checkpoint(run))[0].step == stopped
+
+
+def test_the_command_line_resumes(copied: Path, uninterrupted: Path) -> None:
+    outcome = in_child(lambda: cli.main(["finetune", "--resume", str(copied)]))
+    assert outcome.code == 0, outcome.text
+    tiny.assert_same_run(copied, uninterrupted)
 
 
 def test_the_time_limit_counts_each_session_anew(home: Path, uninterrupted: Path, name: str) -> None:
@@ -301,7 +322,7 @@ def test_out_of_patience_and_killed_in_the_export_a_run_trains_no_further(home: 
 @pytest.fixture(scope="module")
 def stopped(home: Path, uninterrupted: Path) -> Path:
     """Return a run that was stopped at step 5, with checkpoints of steps 3 and 5."""
-    assert start(home, "stopped", lambda: at_call(fit._Training, "_loss", 14, send(signal.SIGTERM))).code == 75
+    assert start(home, "stopped", lambda: at_call(fit._Training, "_loss", 10, send(signal.SIGTERM))).code == 75
     return home / "runs" / "stopped"
 
 
@@ -315,7 +336,7 @@ def test_what_is_no_run_is_not_resumed(home: Path, uninterrupted: Path, tmp_path
         finetune(resume=tmp_path)
     with pytest.raises(UsageError, match="does not exist") as error:
         finetune(resume=home / "runs" / "uninterrupte")
-    assert str(uninterrupted) in str(error.value.allowed)
+    assert error.value.hint == f"--resume {uninterrupted}"
 
 
 def test_a_finished_run_is_not_resumed(uninterrupted: Path) -> None:
@@ -337,21 +358,29 @@ def test_a_recipe_that_was_edited_is_refused_with_the_change(copied: Path) -> No
 def test_a_change_that_computes_something_else_is_refused(copied: Path) -> None:
     outcome = resume(copied, optim__lr=0.1)
     assert outcome.code == 2
-    assert "a resumed run keeps its recipe, but this was to change: optim.lr: 0.003 -> 0.1" in outcome.text
+    assert "a resumed run keeps its recipe, but this was to change: optim.lr: 0.01 -> 0.1" in outcome.text
     assert "train.time_limit" in outcome.text
 
 
 def test_a_change_that_computes_the_same_is_taken(copied: Path, uninterrupted: Path) -> None:
-    outcome = resume(copied, train__time_limit="5 h", data__workers=1, train__keep_checkpoints=3)
+    outcome = resume(copied, train__time_limit="5 h", train__keep_checkpoints=3)
     assert outcome.code == 0, outcome.text
     assert len(list((copied / "checkpoints").iterdir())) == 3
+    tiny.assert_same_run(copied, uninterrupted)
+
+
+@pytest.mark.slow  # each evaluation starts its own workers
+def test_another_number_of_workers_is_taken(copied: Path, uninterrupted: Path) -> None:
+    outcome = resume(copied, timeout=280, data__workers=1)
+    assert outcome.code == 0, outcome.text
+    assert "workers                   1" in outcome.text
     tiny.assert_same_run(copied, uninterrupted)
 
 
 def test_a_smaller_micro_batch_is_taken_and_said_to_be_inexact(copied: Path, uninterrupted: Path) -> None:
     outcome = resume(copied, train__micro_batch_size=4)
     assert outcome.code == 0, outcome.text
-    assert "close but not bit for bit, as this changed: micro_batch_size: 6 -> 4" in outcome.text
+    assert "close but not bit for bit, as this changed: micro_batch_size: 8 -> 4" in outcome.text
     assert tiny.losses(copied) == pytest.approx(tiny.losses(uninterrupted), rel=1e-4)
 
 
@@ -428,10 +457,11 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before_and_says_how_to_go
     assert f"No space left on device ({before} is complete)" in outcome.text
     assert f"make room, then: vitft finetune --resume {run}" in outcome.text
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
-    assert_resumes_to(run, uninterrupted)
 
 
-def test_a_write_that_the_system_refuses_to_safetensors_is_a_full_disk_too(home: Path, name: str) -> None:
+def test_a_write_that_the_system_refuses_to_safetensors_is_a_full_disk_too(
+    home: Path, uninterrupted: Path, name: str
+) -> None:
     def limit_files() -> None:
         """Let no file of this process grow beyond 20 kB, from the second save on."""
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -443,6 +473,7 @@ def test_a_write_that_the_system_refuses_to_safetensors_is_a_full_disk_too(home:
     assert outcome.code == 1
     assert f"({run / 'checkpoints' / 'step-00000003'} is complete)" in outcome.text
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+    assert_resumes_to(run, uninterrupted)
 
 
 def test_a_full_disk_in_the_export_says_how_to_go_on(home: Path, uninterrupted: Path, name: str) -> None:

@@ -8,19 +8,18 @@ Shapes: B images of a batch, S_h x S_w canvas: the smallest rectangle that holds
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from vitft.data import order
-from vitft.data.source import ImageSplit, StreamSplit
+from vitft.data.images import ImageSplit
 from vitft.data.staging import BadImage, StagedImage, decode, stage
 from vitft.errors import DataError
 
@@ -82,8 +81,9 @@ class StagedBatch:
         return [self._map(lambda tensor, s=start: tensor[s : s + size]) for start in range(0, len(self), size)]
 
     def _map(self, function: Callable[..., Tensor]) -> StagedBatch:
-        tensors = {f.name: function(getattr(self, f.name)) for f in fields(self)[:5]}
-        return replace(self, **tensors)
+        images, sizes, originals = function(self.images), function(self.sizes), function(self.originals)
+        labels, positions = function(self.labels), function(self.positions)
+        return replace(self, images=images, sizes=sizes, originals=originals, labels=labels, positions=positions)
 
     def raise_failure(self) -> None:
         """Raise DataError if this batch met an image that must end the run."""
@@ -152,9 +152,9 @@ class TrainBatches:
         A process whose part of a (last, short) step is empty gets an empty list.
         """
         plan = (list(part) for step in range(first, last) for part in self.layout.micro_batches(step))
-        loader = iter(_loader(self._staging, _Batches(plan), self._workers, pin=self._pin))
+        staged = iter(loader(self._staging, plan, self._workers, pin=self._pin))
         for step in range(first, last):
-            batches = [next(loader) for _ in self.layout.micro_batches(step)]
+            batches = [next(staged) for _ in self.layout.micro_batches(step)]
             for batch in batches:
                 batch.raise_failure()
             yield batches
@@ -187,7 +187,7 @@ class _TrainStaging(Dataset[StagedBatch]):
                 except BadImage as error:
                     bad = BadRow(row, self.split.where(row), error.wrong)
                     if not self.skip_bad:
-                        return _failed(bad)
+                        return failed(bad)
                     skipped.append(bad)
                     continue
                 notes += [f"{self.split.where(row)}: {note}" for note in image_notes]
@@ -195,122 +195,8 @@ class _TrainStaging(Dataset[StagedBatch]):
                 labels.append(int(self.split.labels[row]))
                 break
             else:
-                return _failed(replace(skipped[-1], where="every training image", reason="not one can be decoded"))
+                return failed(replace(skipped[-1], where="every training image", reason="not one can be decoded"))
         return collate(staged, labels, positions, skipped, notes)
-
-
-# --- streams -----------------------------------------------------------------------------------------------
-
-
-class StreamBatches:
-    """The micro-batches of each step from a source without random access.
-
-    Rows come from this process's shards through a shuffle buffer, so which images a step sees depends on the
-    number of processes; resuming continues the stream's own state, close but not bit for bit.
-    """
-
-    def __init__(
-        self,
-        split: StreamSplit,
-        layout: StepLayout,
-        *,
-        seed: int,
-        stage_size: int,
-        skip_bad: bool,
-        buffer: int,
-        workers: int,
-        pin: bool,
-    ) -> None:
-        from datasets.distributed import split_dataset_by_node
-
-        shuffled = split.rows.shuffle(seed=seed, buffer_size=buffer)
-        stream = split_dataset_by_node(shuffled, rank=layout.rank, world_size=layout.world_size)
-        self.layout = layout
-        self._staging = _StreamStaging(split, stream, layout, stage_size, skip_bad)
-        self._workers, self._pin = min(workers, 1), pin  # the state of a stream is that of one reader
-        self._state: dict[str, Any] = {}
-
-    def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
-        """Yield the micro-batches of each step in [first, last), as :meth:`TrainBatches.steps` does."""
-        self._staging.first, self._staging.last, self._staging.state = first, last, self._state
-        loader = iter(_loader(self._staging, None, self._workers, pin=self._pin))
-        for step in range(first, last):
-            batches = [next(loader) for _ in self.layout.micro_batches(step)]
-            for batch in batches:
-                batch.raise_failure()
-                self._state = batch.stream_state or {}
-            yield batches
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands after the steps that were taken."""
-        return self._state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` stood."""
-        self._state = state
-
-
-class _StreamStaging(IterableDataset[StagedBatch]):
-    """Worker side: rows of a stream, epoch after epoch -> the micro-batches of this process."""
-
-    def __init__(self, split: StreamSplit, stream: Any, layout: StepLayout, stage_size: int, skip_bad: bool) -> None:
-        self.split, self.stream, self.layout = split, stream, layout
-        self.stage_size, self.skip_bad = stage_size, skip_bad
-        self.first, self.last = 0, 0
-        self.state: dict[str, Any] = {}
-
-    def __iter__(self) -> Iterator[StagedBatch]:
-        if self.state:
-            self.stream.load_state_dict(self.state["rows"])
-        rows = _Endless(self.stream, self.state.get("epoch", 0))
-        for step in range(self.first, self.last):
-            for part in self.layout.micro_batches(step):
-                batch = self._batch(rows, part)
-                yield replace(batch, stream_state={"epoch": rows.epoch, "rows": self.stream.state_dict()})
-
-    def _batch(self, rows: Iterator[dict[str, Any]], positions: range) -> StagedBatch:
-        staged, labels, skipped, notes = [], [], [], []
-        while len(staged) < len(positions):
-            row = next(rows)
-            try:
-                image, image_notes = decode(self.split.encoded(row))
-            except BadImage as error:
-                bad = BadRow(-1, "an image of the stream", error.wrong)
-                if not self.skip_bad:
-                    return _failed(bad)
-                skipped.append(bad)
-                continue
-            notes += image_notes
-            staged.append(stage(image, self.stage_size))
-            labels.append(self.split.label(row))
-        return collate(staged, labels, positions, skipped, notes)
-
-
-class _Endless:
-    """The rows of a stream, epoch after epoch."""
-
-    def __init__(self, stream: Any, epoch: int) -> None:
-        self.epoch, self._stream = epoch, stream
-        self._rows = self._forever()
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        return next(self._rows)
-
-    def _forever(self) -> Iterator[dict[str, Any]]:
-        while True:
-            self._stream.set_epoch(self.epoch)
-            is_empty = True
-            for row in self._stream:
-                is_empty = False
-                yield row
-            if is_empty:
-                raise DataError(
-                    "the stream has no rows for this process", hint="use fewer processes, or no --streaming"
-                )
-            self.epoch += 1
 
 
 # --- evaluation --------------------------------------------------------------------------------------------
@@ -345,7 +231,7 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[StagedBatch]:
         starts = range(self.rows.start, self.rows.stop, self._batch_size)
         plan = (list(range(start, min(start + self._batch_size, self.rows.stop))) for start in starts)
-        for batch in _loader(self._staging, _Batches(plan), self._workers, pin=self._pin):
+        for batch in loader(self._staging, plan, self._workers, pin=self._pin):
             batch.raise_failure()
             yield batch
 
@@ -364,53 +250,13 @@ class _EvaluationStaging(Dataset[StagedBatch]):
             except BadImage as error:
                 bad = BadRow(row, self.split.where(row), error.wrong)
                 if not self.skip_bad:
-                    return _failed(bad)
+                    return failed(bad)
                 skipped.append(bad)
                 continue
             notes += [f"{self.split.where(row)}: {note}" for note in image_notes]
             staged.append(StagedImage(self.process(image), image.height, image.width))
             used.append(row)
         return collate(staged, self.split.labels[used].tolist(), used, skipped, notes)
-
-
-class StreamEvaluationBatches(IterableDataset[StagedBatch]):
-    """Every row of a stream exactly once over all processes: row i is read by process i mod their number."""
-
-    def __init__(
-        self,
-        split: StreamSplit,
-        process: ImageProcess,
-        *,
-        batch_size: int,
-        skip_bad: bool,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self._split, self._process, self._batch_size, self._skip_bad = split, process, batch_size, skip_bad
-        self._rank, self._world_size = rank, world_size
-
-    def __iter__(self) -> Iterator[StagedBatch]:
-        mine = ((i, row) for i, row in enumerate(self._split.rows) if i % self._world_size == self._rank)
-        while chunk := list(itertools.islice(mine, self._batch_size)):
-            batch = self._batch(chunk)
-            batch.raise_failure()
-            yield batch
-
-    def _batch(self, chunk: list[tuple[int, dict[str, Any]]]) -> StagedBatch:
-        staged, labels, used, skipped = [], [], [], []
-        for number, row in chunk:
-            try:
-                image, _ = decode(self._split.encoded(row))
-            except BadImage as error:
-                bad = BadRow(number, f"row {number} of the stream's {self._split.name}", error.wrong)
-                if not self._skip_bad:
-                    return _failed(bad)
-                skipped.append(bad)
-                continue
-            staged.append(StagedImage(self._process(image), image.height, image.width))
-            used.append(number)
-            labels.append(self._split.label(row))
-        return collate(staged, labels, used, skipped)
 
 
 # --- shared ------------------------------------------------------------------------------------------------
@@ -468,13 +314,14 @@ class _Batches:
         return self._plan
 
 
-def _loader(
-    staging: Dataset[StagedBatch], batches: _Batches | None, workers: int, *, pin: bool
+def loader(
+    staging: Dataset[StagedBatch], batches: Iterator[list[int]] | None, workers: int, *, pin: bool
 ) -> Iterable[StagedBatch]:
+    """Return what stages ``batches`` in worker processes, or what ``staging`` itself yields when there are none."""
     return DataLoader(
         staging,
         batch_size=1 if batches else None,
-        batch_sampler=batches,
+        batch_sampler=_Batches(batches) if batches else None,
         collate_fn=_identity,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
@@ -483,9 +330,10 @@ def _loader(
     )
 
 
-def _identity(batch: StagedBatch) -> StagedBatch:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _failed(bad: BadRow) -> StagedBatch:
+def failed(bad: BadRow) -> StagedBatch:
+    """Return the empty batch that carries a bad row to the process that must stop."""
     return replace(collate([], [], []), failure=bad)

@@ -1,9 +1,9 @@
-"""What is trained: which parameters, in which groups, and with which blocks left out at random."""
+"""What is trained: which parameters, in which groups, and with which branches left out at random."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitft.data import order
 from vitft.errors import ModelError
 from vitft.model import families
+from vitft.model.load import image_size_of
 
 # --- which parameters --------------------------------------------------------------------------------------
 
@@ -26,76 +27,137 @@ def choose_trainable(model: nn.Module, what: str, head: Iterable[str]) -> str:
 
     Returns:
         A sentence that says what learns.
+
+    Raises:
+        ModelError: if the model has fewer blocks than that.
     """
     if what != "all":
-        keep = set(_head_modules(head))
-        groups = layer_groups(model, head)
-        depth = max(groups.values())
-        num_blocks = int(what.removeprefix("last:")) if what != "head" else 0
-        if num_blocks >= depth:
-            raise ModelError(
-                f"model.train: {what}, but the model has {depth - 1} blocks",
-                allowed=f"head, last:1 to last:{depth - 1}, or all",
-                hint="--train all",
-            )
-        for name, parameter in model.named_parameters():
-            after = what != "head" and groups[name] >= depth - num_blocks
-            parameter.requires_grad_(after or name.split(".")[0] in keep)
+        _freeze_below(model, int(what.removeprefix("last:")) if what != "head" else 0, head)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     return f"{learning / 1e6:.2f} M of {total / 1e6:.2f} M parameters learn (model.train: {what})"
 
 
+def _freeze_below(model: nn.Module, num_blocks: int, head: Iterable[str]) -> None:
+    """Let only the head learn, and the last ``num_blocks`` blocks with all that follows them."""
+    depth_of = layer_groups(model, head)
+    top = max(depth_of.values())
+    if num_blocks >= top:
+        raise ModelError(
+            f"model.train: last:{num_blocks}, but the model has {top - 1} blocks",
+            allowed=f"head, last:1 to last:{top - 1}, or all" if top > 1 else "head, or all",
+            hint="--train all",
+        )
+    heads = _top_modules(head)
+    for name, parameter in model.named_parameters():
+        after = num_blocks > 0 and depth_of[name] >= top - num_blocks
+        parameter.requires_grad_(after or name.split(".")[0] in heads)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(
+            p.requires_grad for p in module.parameters()
+        ):
+            # model.train() would let the statistics of a frozen part follow the new images.
+            module.register_forward_pre_hook(_keep_statistics)
+
+
+def _keep_statistics(module: nn.Module, _: object) -> None:
+    module.eval()
+
+
 def freeze_unused(model: nn.Module, image_size: tuple[int, int]) -> list[str]:
-    """Find by a probe step the parameters that no image reaches, freeze and name them.
+    """Find by a probe step the parameters that no image reaches; freeze and name them.
 
     DINOv2's mask token and CLIP's last norm are such; DDP would wait for their gradients for ever.
+
+    Args:
+        model: a classifier.
+        image_size: (height, width) of its input.
     """
     was_training = model.training
     model.eval()  # running statistics must not see the probe
     device = next(model.parameters()).device
     model(torch.zeros(1, 3, *image_size, device=device)).logits.sum().backward()
-    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    unused = []
     for name, parameter in model.named_parameters():
-        parameter.grad = None
-        if name in set(unused):
+        if parameter.requires_grad and parameter.grad is None:
             parameter.requires_grad_(False)
+            unused.append(name)
+        parameter.grad = None
     model.train(was_training)
     return unused
 
 
-def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
-    """Return the depth of each parameter: 0 embeddings, b + 1 block b, L + 1 the last norm and the head.
+def checkpoint_activations(model: Any) -> None:
+    """Let the blocks forget their activations and compute them again in the backward pass.
 
-    What stands between two blocks (a stage's downsampling) belongs to the block before it.
+    Raises:
+        ModelError: if the family cannot.
     """
-    names = [name for name, _ in families.blocks(model)]
-    depth_of = {name: number + 1 for number, name in enumerate(names)}
-    keep = set(_head_modules(head))
-    groups: dict[str, int] = {}
-    current = 0
-    parameters = [name for name, _ in model.named_parameters()]
-    blocks = {name: _block_of(name, depth_of) for name in parameters}
-    last = max((i for i, name in enumerate(parameters) if blocks[name]), default=-1)
-    for index, name in enumerate(parameters):
-        current = blocks[name] or current
-        groups[name] = len(names) + 1 if index > last or name.split(".")[0] in keep else current
-    return groups
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"train.gradient_checkpointing is not there for the family {model.config.model_type!r}",
+            hint="--set train.gradient_checkpointing=false, and a smaller train.micro_batch_size",
+        )
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its older name
+    enable({"use_reentrant": False})
 
 
-def _head_modules(head: Iterable[str]) -> list[str]:
-    return [name.split(".")[0] for name in head]
+def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
+    """Return the depth of each parameter: 0 embeddings, 1 to L the blocks, L + 1 what follows them and the head.
+
+    What runs between two blocks (a stage's downsampling) belongs to the block before it. The order is that of
+    execution, not of declaration, in which several families differ.
+    """
+    number_of = {name: number for number, (name, _) in enumerate(families.blocks(model), start=1)}
+    top = len(number_of) + 1
+    depth_of = dict.fromkeys(_top_modules(head), top)
+    begun = 0
+    for name in _modules_in_order(model):
+        block = next((number_of[part] for part in _upwards(name) if part in number_of), 0)
+        begun = max(begun, block)
+        depth_of.setdefault(name, block or (begun if begun < top - 1 else top))
+    return {
+        name: next(depth_of[part] for part in _upwards(name) if part in depth_of)
+        for name, _ in model.named_parameters()
+    }
 
 
-def _block_of(parameter: str, depth_of: dict[str, int]) -> int:
-    parts = parameter.split(".")
-    return next((depth_of[p] for i in range(len(parts)) if (p := ".".join(parts[:i])) in depth_of), 0)
+def _top_modules(head: Iterable[str]) -> set[str]:
+    return {name.split(".")[0] for name in head}
+
+
+def _upwards(name: str) -> list[str]:
+    """Return a dotted name and those of all that it lies in, the model itself ("") last."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def _modules_in_order(model: Any) -> list[str]:
+    """Return the names of modules in the order in which an image enters them.
+
+    A real image on the real model: BEiT's forward pass caches tensors for the whole process, which must not be
+    those of a meta device.
+    """
+    names: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: names.append(name))
+        for name, module in model.named_modules()
+    ]
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, *image_size_of(model.config), device=next(model.parameters()).device))
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return names
+
+
+_TABLES = re.compile(r"position_embedding|pos_embed|relative_position_bias_table|attention_biases|register_tokens")
 
 
 def has_no_decay(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay would pull at something that is no matrix: biases, norms, tokens, position tables."""
-    tables = r"(position_embedding|pos_embed|cls_token|mask_token|register_tokens|distillation_token|relative_position)"
-    return parameter.ndim <= 1 or re.search(tables, name) is not None
+    """Whether weight decay would pull at what is no matrix: biases, norms, scales, tokens, position tables."""
+    return sum(side > 1 for side in parameter.shape) <= 1 or _TABLES.search(name) is not None
 
 
 # --- stochastic depth --------------------------------------------------------------------------------------
@@ -105,71 +167,89 @@ class DropPath:
     """Stochastic depth whose draws are a function of (seed, block, branch, position).
 
     A residual branch is left out for some samples of the batch and scaled up for the others (Huang et al.,
-    arXiv:1603.09382); block b of L has the rate ``rate * b / (L - 1)``. transformers' own modules draw from a
-    global generator, which neither resuming nor another number of processes would reproduce.
+    arXiv:1603.09382); block b of L, from 0, has the rate ``rate * b / (L - 1)``. transformers' own modules draw
+    from a global generator, which neither resuming nor another number of processes would reproduce.
 
     Raises:
-        ModelError: if the family's blocks or branches are not known.
+        ModelError: if it is not known which branches the family's blocks have.
     """
 
     def __init__(self, model: nn.Module, rate: float, seed: int) -> None:
         self.positions: Tensor | None = None
         """Positions of the samples in the next forward pass, int64 (B,); None lets every branch through."""
         self._seed = seed
-        found, branches = families.blocks(model), families.branches(model)
-        if not found or not branches:
-            config: Any = model.config
-            known = sorted(name for name, family in families.FAMILIES.items() if family.branches)
+        config: Any = model.config
+        family = families.family_of(config)
+        branches = family.branches if family else ()
+        blocks = families.blocks(model)
+        modules = _modules_in_order(model)
+        found = []
+        for depth, (name, block) in enumerate(blocks):
+            block_rate = rate * depth / max(len(blocks) - 1, 1)
+            first = next(each for each in modules if each.startswith(f"{name}."))
+            own = self._replace(block, model.get_submodule(first), depth, block_rate)
+            found += own + self._hook(block, branches, depth, block_rate)
+        if not found:
             raise ModelError(
                 f"model.drop_path is not known for the family {config.model_type!r}",
-                allowed=f"drop path for {', '.join(known)}; 0 for every family",
+                allowed="0 for every family; more for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
                 hint="--set model.drop_path=0",
             )
-        for depth, (_, block) in enumerate(found):
-            self._install(block, depth, rate * depth / max(len(found) - 1, 1), branches)
 
-    def _install(self, block: nn.Module, depth: int, rate: float, branches: tuple[str, ...]) -> None:
-        if branches == ("drop_path",):  # one module that serves every branch of the block in turn
-            module = _Branches(self, depth, rate)
-            block.drop_path = module
-            # Counting starts anew with each pass of the block, also when gradient checkpointing repeats it.
-            block.register_forward_pre_hook(lambda *_: module.restart())
-            return
-        for number, name in enumerate(branches):
-            hook = _branch_hook(self, depth, number, rate)
-            getattr(block, name).register_forward_hook(hook)
+    def _replace(self, block: nn.Module, first: nn.Module, depth: int, rate: float) -> list[str]:
+        """Put ours in the place of a block's own drop path; return the names of what was replaced."""
+        names = [name for name, _ in block.named_modules() if name.rpartition(".")[2] == "drop_path"]
+        for name in names:
+            ours = _Branches(self._scale, f"drop_path/{depth}/{name}", rate)
+            block.set_submodule(name, ours)
+            # Counting starts anew with each pass of the block. Gradient checkpointing repeats a block without its
+            # own hooks, but with those of what is inside.
+            first.register_forward_pre_hook(ours.restart)
+        return names
 
-    def scale(self, branch: Tensor, depth: int, number: int, rate: float) -> Tensor:
-        """Drop or scale the samples of one residual branch, (B, ...)."""
+    def _hook(self, block: nn.Module, branches: Iterable[str], depth: int, rate: float) -> list[str]:
+        """Scale the output of a block's branches that pass no drop path; return their names."""
+        names = [name for name in branches if hasattr(block, name)]
+        for name in names:
+            hook = _branch_hook(self._scale, f"drop_path/{depth}/{name}", rate)
+            block.get_submodule(name).register_forward_hook(hook)
+        return names
+
+    def _scale(self, branch: Tensor, stream: str, rate: float) -> Tensor:
+        """Drop or scale up the samples of one residual branch, (B, ...)."""
         if rate == 0 or self.positions is None:
             return branch
-        drawn = order.uniform(self._seed, f"drop_path/{depth}/{number}", self.positions)[:, 0]
-        kept = (drawn >= rate).to(branch.dtype) / (1 - rate)
-        repeats = branch.shape[0] // len(kept)  # windowed attention has several rows per sample
-        return branch * kept.repeat_interleave(repeats).view(-1, *[1] * (branch.ndim - 1))
+        draws = order.uniform(self._seed, stream, self.positions).to(branch.device)
+        kept = (draws >= rate).to(branch.dtype) / (1 - rate)
+        return branch * kept.view(-1, *[1] * (branch.ndim - 1))
+
+
+_Scale = Callable[[Tensor, str, float], Tensor]
 
 
 class _Branches(nn.Module):
-    """Takes the place of a block's own drop path; it has no parameters."""
+    """Takes the place of a block's own drop path, which serves its branches in turn; it has no parameters."""
 
-    def __init__(self, owner: DropPath, depth: int, rate: float) -> None:
+    def __init__(self, scale: _Scale, stream: str, rate: float) -> None:
         super().__init__()
-        self._owner, self._depth, self._rate, self._number = owner, depth, rate, 0
+        self._scale, self._stream, self._rate, self._number = scale, stream, rate, 0
 
-    def restart(self) -> None:
+    def restart(self, *_: object) -> None:
         self._number = 0
 
     def forward(self, branch: Tensor) -> Tensor:
         number, self._number = self._number, self._number + 1
-        return self._owner.scale(branch, self._depth, number, self._rate) if self.training else branch
+        return self._scale(branch, f"{self._stream}/{number}", self._rate) if self.training else branch
 
 
-def _branch_hook(owner: DropPath, depth: int, number: int, rate: float) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+def _branch_hook(scale: _Scale, stream: str, rate: float) -> Callable[[nn.Module, object, Any], Any]:
+    """Return a forward hook for a submodule that is one branch; attention returns (branch, weights)."""
+
+    def hook(module: nn.Module, _: object, output: Any) -> Any:
         if not module.training:
             return output
         if isinstance(output, tuple):
-            return (owner.scale(output[0], depth, number, rate), *output[1:])
-        return owner.scale(output, depth, number, rate)
+            return (scale(output[0], stream, rate), *output[1:])
+        return scale(output, stream, rate)
 
     return hook

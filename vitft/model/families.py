@@ -21,8 +21,8 @@ class Family:
 
     Attributes:
         blocks: pattern of the module names of its residual blocks, from input to output.
-        branches: submodules of a block whose output is added to the residual stream, for drop path; a family
-            whose blocks have a module named ``drop_path`` needs none.
+        branches: submodules of a block whose output is added to the residual stream without passing a module
+            named ``drop_path``; those that do need no entry.
         any_size: whether every image size runs with the same weights (convolutions and the like). The size is
             then what the image processor makes; ``config.image_size``, if there is one, binds nothing.
     """
@@ -35,7 +35,7 @@ class Family:
 _PLAIN = Family(r"\w+\.layers\.\d+", branches=("attention", "mlp"))
 _ENCODER_LAYER = Family(r"\w+\.(encoder\.)?layers?\.\d+")
 _TOWER = Family(r"vision_model\.encoder\.layers\.\d+", branches=("self_attn", "mlp"))
-_WINDOWED = Family(r"\w+\.encoder\.layers\.\d+\.blocks\.\d+")
+_BLOCKS_OF_LAYERS = r"\w+\.encoder\.layers\.\d+\.blocks\.\d+"
 _STAGED = Family(r"\w+\.encoder\.stages\.\d+\.layers\.\d+", any_size=True)
 _MOBILE_VIT = Family(r"\w+\.encoder\.layer\.\d+\.(layer|transformer\.layer)\.\d+", any_size=True)
 _FLAT = Family(r"\w+\.layer\.\d+", any_size=True)
@@ -54,12 +54,12 @@ FAMILIES: Mapping[str, Family] = {
     "metaclip_2": _TOWER,
     "siglip": _TOWER,
     # stages of falling resolution
-    "swin": _WINDOWED,
-    "swinv2": _WINDOWED,
-    "donut-swin": _WINDOWED,
+    "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",)),
+    "swinv2": Family(_BLOCKS_OF_LAYERS),
+    "donut-swin": Family(_BLOCKS_OF_LAYERS, branches=("output",)),
     "hiera": Family(r"\w+\.encoder\.stages\.\d+\.layers\.\d+"),
     "pvt": Family(r"\w+\.encoder\.block\.\d+\.\d+"),
-    "pvt_v2": Family(r"\w+\.encoder\.layers\.\d+\.blocks\.\d+", any_size=True),
+    "pvt_v2": Family(_BLOCKS_OF_LAYERS, any_size=True),
     "levit": Family(r"\w+\.encoder\.stages\.\d+\.layers\.\d+", branches=("module",)),
     "cvt": _STAGED,
     "segformer": Family(r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", any_size=True),
@@ -78,7 +78,6 @@ FAMILIES: Mapping[str, Family] = {
     "mobilenet_v2": _FLAT,
     "efficientnet": Family(r"\w+\.encoder\.blocks\.\d+", any_size=True),
     "textnet": Family(r"\w+\.encoder\.stages\.\d+\.stage\.\d+", any_size=True),
-    "pp_lcnet": Family(r"(\w+\.)?encoder\.blocks\.\d+\.layers\.\d+", any_size=True),
     "hgnet_v2": Family(r"(\w+\.)?encoder\.stages\.\d+\.blocks\.\d+", any_size=True),
 }
 
@@ -97,6 +96,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "imagegpt": "it reads images as colour clusters, not as pixels",
     "perceiver": "its input and its decoder follow none of the usual forms",
     "shieldgemma2": "it is a language model that judges images by a prompt",
+    "pp_lcnet": "transformers' class for it returns no logits, and its pipeline fails on it",
     "timm_wrapper": "timm's models are not in this version; most have a twin among transformers' own",
 }
 

@@ -35,6 +35,7 @@ class ImageProcess:
     size: tuple[int, int]
 
     def __call__(self, image: Image.Image) -> Tensor:
+        """Return the image's pixels; raise ModelError if the processor does not make its size of it."""
         # include_top is EfficientNet's name for normalising a second time.
         off = {name: False for name in ("do_pad", "include_top") if getattr(self.processor, name, None)}
         made = self.processor(image, do_rescale=False, do_normalize=False, **off)["pixel_values"][0]
@@ -52,7 +53,8 @@ def load_processor(folder: Path) -> tuple[Any, str | None]:
     Raises:
         ModelError: if it cannot be read, or needs something that is not there.
     """
-    from transformers import AutoImageProcessor
+    # transformers 5.17 asks for torchvision where it is imported by its short name, and does without here.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     path = next((folder / name for name in _CONFIGS if (folder / name).is_file()), None)
     if path is None:
@@ -197,6 +199,10 @@ def _expresses(processor: Any, size: tuple[int, int], fit: Fit) -> bool:
     process = ImageProcess(processor, size)
     height, width = size
     trials = ((height + 11, 2 * width + 37), (2 * height + 3, width), (height // 2 + 9, width))
+    if fit == "pad":  # the processor must do it itself, not only ImageProcess in its place
+        whole = torch.as_tensor(np.array(processor(_ramps(*trials[0]))["pixel_values"][0]))
+        if tuple(whole.shape) != (3, *size) or whole[:, -1].any():
+            return False
     return all(_is_fitted(process(_ramps(*trial)), trial, fit, takes_bgr(processor)) for trial in trials)
 
 
@@ -221,7 +227,7 @@ def _is_fitted(made: Tensor, original: tuple[int, int], fit: Fit, bgr: bool) -> 
     right, down = (made[2], made[1]) if bgr else (made[0], made[1])
     for plane, part, length in ((down, rows[:, None], lengths[0]), (right, columns[None, :], lengths[1])):
         error = (plane.float() - 255 * part).abs()[inside]
-        if error.max() > 1.2 * 255 / length + 2:
+        if (error > 1.2 * 255 / length + 2).any():
             return False
     return True
 

@@ -36,8 +36,9 @@ def weight_files(names: Iterable[str], named: str) -> list[str]:
             total = shards[-1].removesuffix(f".{suffix}").rpartition("-")[2]
             expected = [f"{stem}-{number:0{len(total)}}-of-{total}.{suffix}" for number in range(1, int(total) + 1)]
             if missing := [name for name in expected if name not in present]:
+                some = ", ".join(missing[:3])
                 raise ModelError(
-                    f"{named} lacks {len(missing)} of the {len(expected)} files of its weights: {', '.join(missing[:3])}",
+                    f"{named} lacks {len(missing)} of the {len(expected)} files of its weights: {some}",
                     hint="copy or download them too",
                 )
             return expected

@@ -11,9 +11,10 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from vitft.data.batches import BadRow, EvaluationBatches, StagedBatch, StreamEvaluationBatches, collate
+from vitft.data.batches import BadRow, EvaluationBatches, StagedBatch, collate
 from vitft.data.source import ImageSplit, StreamSplit
 from vitft.data.staging import BadImage, StagedImage, decode
+from vitft.data.stream_batches import StreamEvaluationBatches
 from vitft.model.processor import ImageProcess
 from vitft.scoring.scores import Tally
 from vitft.views.color import normalize
@@ -118,15 +119,30 @@ def predict_files(
     batch_size: int,
     top_k: int,
 ) -> Iterator[dict[str, object]]:
-    """Yield for each file, in order, its most probable labels or the reason why it has none."""
+    """Yield for each file, in order, its most probable labels or the reason why it has none.
+
+    Args:
+        model: on the accelerator's device; it is put into evaluation mode.
+        process: the model's own image processor.
+        paths: of image files.
+        normalisation: mean and standard deviation per channel, in units of [0, 1].
+        accelerator: says device and precision.
+        batch_size: images per forward pass.
+        top_k: labels per image, at most as many as there are classes.
+
+    Yields:
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
+    """
+    model.eval()
     names = {int(number): name for number, name in model.config.id2label.items()}
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
-        staged: dict[Path, Tensor | str] = {path: _stage(path, process) for path in part}
-        good = [path for path in part if isinstance(staged[path], Tensor)]
+        staged = {path: _stage(path, process) for path in part}
+        good = {path: pixels for path, pixels in staged.items() if isinstance(pixels, Tensor)}
         probs: dict[Path, Tensor] = {}
         if good:
-            batch = collate([StagedImage(staged[path], 0, 0) for path in good], [0] * len(good), range(len(good)))
+            images = [StagedImage(pixels, 0, 0) for pixels in good.values()]
+            batch = collate(images, [0] * len(good), range(len(good)))
             with accelerator.autocast():
                 logits = model(normalize(batch.to(accelerator.device).images, *normalisation)).logits
             probs = dict(zip(good, logits.float().softmax(-1).cpu(), strict=True))

@@ -25,13 +25,15 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
 from vitft.data import order
-from vitft.data.batches import StagedBatch, StreamBatches, TrainBatches
+from vitft.data.batches import StagedBatch, TrainBatches
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.data.stream_batches import StreamBatches
+from vitft.durations import Duration
 from vitft.errors import StoppedEarly, TrainError
 from vitft.model.adapt import DropPath, choose_trainable, freeze_unused
 from vitft.model.load import Pretrained
 from vitft.model.processor import ImageProcess, normalisation, takes_bgr
-from vitft.recipe import Duration, Recipe
+from vitft.recipe import Recipe
 from vitft.run import Run, duration_text
 from vitft.scoring.predict import Scored, evaluation_batches, score_split
 from vitft.scoring.scores import is_better, scores
@@ -311,10 +313,9 @@ class _Training:
     def save(self) -> None:
         """Write a checkpoint; all processes meet before and after."""
         self.state.stream = gather_object([self.batches.state_dict()])
-        bad: dict[str, str] = {}
-        for each in gather_object([self.state.bad_rows]):
-            bad |= each
-        self.state.bad_rows = dict(sorted(bad.items()))
+        for bad in gather_object([self.state.bad_rows]):
+            self._note_bad(bad)  # what the other processes met is news here
+        self.state.bad_rows = dict(sorted(self.state.bad_rows.items()))
         failure: list[str] = []
         if self.accelerator.is_main_process:
             self.state.metrics_length = self.run.metrics_length()

@@ -8,18 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 
-from vitft.accelerate_config import Said, accelerate_settings, reconcile
+from vitft.accelerate_config import Said, accelerate_settings, is_worker, reconcile
 from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.durations import Duration
 from vitft.errors import RecipeError, TrainError, UsageError
 from vitft.model.load import Pretrained
-from vitft.recipe import Duration, Recipe
+from vitft.recipe import Recipe
 
 _DEFAULT_BATCH = 128
+_LONGEST_WAIT = timedelta(hours=6)  # of processes for the main one, which may be downloading a dataset
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
 
 
@@ -111,8 +114,14 @@ def make_accelerator(recipe: Recipe, tracking_folder: str | None = None) -> tupl
         UsageError: if the device is not there, cannot do the precision, or the processes are not synchronised.
     """
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, set_seed
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if expected > 1 and not is_worker():
+        raise UsageError(
+            f"WORLD_SIZE={expected} is set, but no launcher started this process: RANK or LOCAL_RANK is missing",
+            hint=f"unset WORLD_SIZE, or vitft finetune --num-processes {expected} ...",
+        )
     said = reconcile(replace(accelerate_settings(), accumulation=None), recipe.flat(), batch_size=2, num_processes=1)
     device, device_reason = _device(recipe.train.device, said)
     precision, precision_reason = _precision(recipe.train.precision, device, said)
@@ -121,6 +130,7 @@ def make_accelerator(recipe: Recipe, tracking_folder: str | None = None) -> tupl
     if recipe.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    _forget_former_accelerator()
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision={"fp32": "no"}.get(precision, precision),
@@ -128,17 +138,29 @@ def make_accelerator(recipe: Recipe, tracking_folder: str | None = None) -> tupl
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=list(recipe.run.track) or None,
         project_dir=tracking_folder,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
+        ],
     )
-    expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise UsageError(
             f"the launcher started {expected} processes, but accelerate counts {accelerator.num_processes}: "
             "each would train alone",
             hint=f"vitft finetune --num-processes {expected} ...",
         )
-    set_seed(recipe.train.seed)
     return accelerator, {"device": device_reason, "precision": precision_reason}
+
+
+def _forget_former_accelerator() -> None:
+    """Let a second run in one process, as in a notebook, have another device or precision than the first.
+
+    accelerate keeps both for the life of a process and refuses others; it offers no public way to begin anew. The
+    process group of a launched run is kept.
+    """
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
 
 
 def make_plan(

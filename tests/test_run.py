@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitft.errors import TrainError, UsageError
+from vitft.recipe import Recipe
+from vitft.run import Run, duration_text
+
+
+def recipe(folder: Path, **run: object) -> Recipe:
+    return Recipe.load(None, {"run.output_dir": str(folder)} | {f"run.{key}": value for key, value in run.items()})
+
+
+def test_without_a_name_runs_count_up(tmp_path: Path) -> None:
+    made = [Run.create(recipe(tmp_path), "vit-digits").folder.name for _ in range(3)]
+    assert made == ["vit-digits", "vit-digits-2", "vit-digits-3"]
+
+
+def test_a_name_in_use_is_an_error_and_its_folder_is_untouched(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.png").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="exists already and is not overwritten") as error:
+        Run.create(recipe(tmp_path, name="mine"), "unused")
+    assert error.value.hint == f"--name mine-2, or --resume {tmp_path / 'mine'} to continue it"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.png"]
+
+
+def test_the_recipe_in_the_run_is_the_whole_recipe(tmp_path: Path) -> None:
+    given = recipe(tmp_path, name="mine")
+    assert Recipe.load(Run.create(given, "unused").folder / "recipe.yaml") == given
+
+
+def test_a_run_directory_that_cannot_be_made_is_an_error_that_names_the_place(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(TrainError, match=f"cannot make a run directory in {tmp_path / 'runs'}"):
+        Run.create(recipe(tmp_path / "runs"), "vit-digits")
+
+
+def test_without_room_for_the_recipe_no_run_directory_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TrainError, match="No space left on device"):
+        Run.create(recipe(tmp_path), "vit-digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_a_file_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    run.write_json("results.json", {"top1": 0.5})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TrainError, match="No space left on device") as error:
+        run.write_json("results.json", {"top1": 0.9})
+    assert error.value.hint == f"make room, then: vitft finetune --resume {tmp_path}"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert json.loads((tmp_path / "results.json").read_text()) == {"top1": 0.5}
+
+
+def test_what_is_no_run_is_not_opened_and_the_nearest_is_proposed(tmp_path: Path) -> None:
+    run = Run.create(recipe(tmp_path, name="flowers"), "unused")
+    with pytest.raises(UsageError, match="does not exist") as error:
+        Run.open(tmp_path / "flower")
+    assert error.value.hint == f"--resume {run.folder}"
+    with pytest.raises(UsageError, match=r"is no run directory: it has no recipe\.yaml"):
+        Run.open(tmp_path)
+
+
+def test_a_run_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert not run.is_finished
+    run.write_json("results.json", {})
+    assert run.is_finished
+
+
+def events(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_are_cut_to_what_a_checkpoint_knows(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.log("step", step=1)
+    length = run.metrics_length()
+    run.log("step", step=2)
+    run.cut_metrics(length)
+    run.log("step", step=2)
+    assert events(run) == [{"event": "step", "step": 1}, {"event": "step", "step": 2}]
+
+
+def test_metrics_that_a_power_cut_shortened_are_not_filled_up(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.log("step", step=1)
+    run.cut_metrics(run.metrics_length() + 50)
+    run.log("step", step=3)
+    assert [each["step"] for each in events(run)] == [1, 3]
+
+
+def test_only_the_main_process_writes_and_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path, is_main=False)
+    run.note("chosen")
+    run.write_json("results.json", {})
+    run.cut_metrics(0)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_note_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path)
+    run.note("the column größe was chosen")
+    assert events(run) == [{"event": "note", "text": "the column größe was chosen"}]
+    assert capsys.readouterr().err == "  the column größe was chosen\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (5340, "89 min"), (11400, "3 h 10 min")]
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
