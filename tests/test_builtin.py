@@ -22,9 +22,7 @@ def test_digits_are_split_1437_to_360_and_stratified() -> None:
 
 def test_digits_hold_every_image_of_the_source_once_with_its_label() -> None:
     source = load_sklearn_digits()
-    expected = sorted(
-        (bytes(i), int(k)) for i, k in zip(source.images.astype(np.uint8), source.target, strict=True)
-    )
+    expected = sorted((bytes(i), int(k)) for i, k in zip(source.images.astype(np.uint8), source.target, strict=True))
     found = [
         (bytes(np.rint(np.asarray(row["image"]) / 255 * 16).astype(np.uint8)), row["label"])
         for rows in load_digits().values()
@@ -48,7 +46,4 @@ def test_digits_are_the_same_rows_each_time() -> None:
 
 def test_importing_digits_does_not_import_sklearn() -> None:
     code = "import sys, vitft.builtin.digits; print('sklearn' in sys.modules, 'datasets' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-        == ["False"] * 2
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2

@@ -42,7 +42,9 @@ FOLDERS = {
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
     "pictures": ["attention", "positions", "filters", "draw"],
-    "train": ["plan", "optim", "checkpoint", "fit"],
+    "train": [
+        "device", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
+    ],
     "report": ["figures", "page"],
     "hub": ["card", "push"],
     "cli": ["flags", "finetune", "evaluate", "predict", "recipes", "__init__"],

@@ -17,9 +17,7 @@ def test_importing_names_stays_light() -> None:
 
 
 @pytest.mark.parametrize("text", ["cifar100", "uoft-cs/cifar100", "imagenet-1k", "a.b/c_d-1"])
-def test_names_of_nothing_local_are_hub_ids(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_of_nothing_local_are_hub_ids(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = classify_dataset(text)
     assert (name.kind, name.text) == ("hub", text)
@@ -33,9 +31,7 @@ def test_what_exists_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.
     assert classify_dataset("table.csv").kind == "file"
 
 
-@pytest.mark.parametrize(
-    "text", ["./photos", "../photos", "/nowhere/photos", "a/b/c", "photos.parquet", "photos/"]
-)
+@pytest.mark.parametrize("text", ["./photos", "../photos", "/nowhere/photos", "a/b/c", "photos.parquet", "photos/"])
 def test_missing_paths_are_not_looked_for_on_the_hub(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,9 +107,7 @@ def _error(name: str, *bases: type[Exception]) -> Exception:
         (ValueError("something else\nand more"), "ValueError: something else"),
     ],
 )
-def test_hub_failures_say_what_they_mean(
-    error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_failures_say_what_they_mean(error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     told = explain_hub_error(error, "owner/name", kind="dataset", revision="v9")
     assert isinstance(told, DataError) and expected in str(told) and told.hint

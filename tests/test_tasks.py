@@ -138,7 +138,8 @@ def test_another_metric_is_computed_at_the_end(tmp_path):
         "import datasets, evaluate\n"
         "class Parity(evaluate.Metric):\n"
         "    def _info(self):\n"
-        "        features = datasets.Features({'predictions': datasets.Value('int64'), 'references': datasets.Value('int64')})\n"
+        "        number = datasets.Value('int64')\n"
+        "        features = datasets.Features({'predictions': number, 'references': number})\n"
         "        return evaluate.MetricInfo(description='', citation='', inputs_description='', features=features)\n"
         "    def _compute(self, predictions, references):\n"
         "        return {'parity': sum(p % 2 == r % 2 for p, r in zip(predictions, references)) / len(predictions)}\n"
@@ -221,7 +222,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.mark.real
 def test_cifar100_needs_no_other_flag(tmp_path):
     changes = {
-        "data.dataset": str(SHARED / "cifar100"), "model.checkpoint": "builtin:vit-micro", "run.output_dir": str(tmp_path),
+        "data.dataset": str(SHARED / "cifar100"), "model.checkpoint": "builtin:vit-micro",
+        "run.output_dir": str(tmp_path),
     }  # fmt: skip
     plan = finetune(Recipe.load(None, changes), dry_run=True).plan_text
     assert "450,000 images" in plan  # ten epochs of what is left after carving validation

@@ -69,7 +69,8 @@ def finetune(
     from vitft.data.source import open_source
     from vitft.model.load import load_for_training
     from vitft.scoring.scores import check_metrics
-    from vitft.train.plan import make_accelerator, make_plan
+    from vitft.train.device import make_accelerator
+    from vitft.train.plan import make_plan
 
     run = None
     if resume is not None:
@@ -102,7 +103,8 @@ def finetune(
 def _train_and_score(
     run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, accelerator: Any, *, resume: bool
 ) -> FinetuneResult:
-    from vitft.train.fit import fit, stop_at_once
+    from vitft.train.fit import fit
+    from vitft.train.stopping import stop_at_once
 
     _reset_peak_memory(accelerator)
     try:
@@ -366,7 +368,7 @@ def predict(
 def _ready(model: str | Path, precision: str, device: str) -> tuple[Any, Any, Any, tuple[int, int]]:
     """Return (accelerator, model on its device, processor, image size) of a finished checkpoint."""
     from vitft.model.load import image_size_of, load_finished, locate
-    from vitft.train.plan import make_accelerator
+    from vitft.train.device import make_accelerator
 
     _quiet_libraries()
     recipe = Recipe.load(None, {"train.precision": precision, "train.device": device})

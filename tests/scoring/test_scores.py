@@ -170,9 +170,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("num_classes", [3, 6])
-def test_final_scores_equal_the_periodic_ones_without_network(
-    num_classes: int, no_network: list[object]
-) -> None:
+def test_final_scores_equal_the_periodic_ones_without_network(num_classes: int, no_network: list[object]) -> None:
     logits, labels = sample(num_classes, missing=(1,))
     tally = tally_of(logits, labels)
     final = final_scores(tally)
@@ -220,12 +218,8 @@ class Mine(evaluate.Metric):
 def test_further_metrics_join_the_scores(tmp_path: Path) -> None:
     logits, labels = sample(4)
     wrong = "    def _compute(self, predictions, references):\n"
-    wrong += (
-        "        return {'wrong': sum(p != r for p, r in zip(predictions, references)), 'n': len(references)}"
-    )
-    final = final_scores(
-        tally_of(logits, labels), [write_metric(tmp_path, "wrong", wrong)], logits.argmax(1), labels
-    )
+    wrong += "        return {'wrong': sum(p != r for p, r in zip(predictions, references)), 'n': len(references)}"
+    final = final_scores(tally_of(logits, labels), [write_metric(tmp_path, "wrong", wrong)], logits.argmax(1), labels)
     assert final["wrong"] == int((logits.argmax(1) != labels).sum())
     assert final["wrong.n"] == final["count"] == 240
 

@@ -20,7 +20,7 @@ from vitft.data.source import open_source
 from vitft.errors import DataError
 from vitft.recipe import DataRecipe, Recipe
 from vitft.train import checkpoint
-from vitft.train.fit import _class_weights
+from vitft.train.build import _class_weights
 
 PLAIN = {
     "model__drop_path": 0,

@@ -29,7 +29,7 @@ from vitft import Recipe
 from vitft.data import order
 from vitft.data.source import open_source
 from vitft.errors import UsageError
-from vitft.train.plan import make_accelerator
+from vitft.train.device import make_accelerator
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no")

@@ -27,7 +27,7 @@ from vitft import cli, finetune
 from vitft.errors import TrainError, UsageError
 from vitft.run import Run
 from vitft.scoring.scores import Tally
-from vitft.train import checkpoint, fit, optim
+from vitft.train import checkpoint, fit, optim, step
 
 KILL = send(signal.SIGKILL)
 _numbers = itertools.count()
@@ -90,9 +90,9 @@ def is_results(run: Run, name: str, *_: object) -> bool:
 
 # The calls are counted: a step has 2 micro-batches, an evaluation 2 batches, a save 4 files of tensors.
 KILLS: dict[str, Callable[[], None]] = {
-    "before the first step": lambda: at_call(fit._Training, "take_step", 1, KILL),
-    "in a step, before any checkpoint": lambda: at_call(fit._Training, "_loss", 5, KILL),
-    "in a step, between micro-batches": lambda: at_call(fit._Training, "_loss", 14, KILL),
+    "before the first step": lambda: at_call(fit, "take_step", 1, KILL),
+    "in a step, before any checkpoint": lambda: at_call(step, "_loss", 5, KILL),
+    "in a step, between micro-batches": lambda: at_call(step, "_loss", 14, KILL),
     "between a step and its average": lambda: at_call(optim.AveragedWeights, "update", 8, KILL),
     "in an evaluation": lambda: at_call(Tally, "add", 8, KILL),
     "between an evaluation and its save": lambda: at_call(checkpoint, "save", 4, KILL),
@@ -102,7 +102,7 @@ KILLS: dict[str, Callable[[], None]] = {
     "before the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial),
     "after the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial, after=True),
     "while an old checkpoint is removed": lambda: at_call(shutil, "rmtree", 1, KILL, only=is_removed),
-    "in the last step": lambda: at_call(fit._Training, "_loss", 22, KILL),
+    "in the last step": lambda: at_call(step, "_loss", 22, KILL),
     "in the final scoring": lambda: at_call(fit, "score_split", 7, KILL, after=True),
     "in the export": lambda: at_call(PreTrainedModel, "save_pretrained", 1, KILL, after=True),
     "before the results": lambda: at_call(Run, "write_json", 1, KILL, only=is_results),
@@ -172,7 +172,7 @@ def test_a_run_that_ran_out_of_memory_resumes_to_the_same_bits(home: Path, name:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")  # what a full GPU raises
 
     def full_gpu() -> None:
-        at_call(fit._Training, "_loss", 4, no_memory)
+        at_call(step, "_loss", 4, no_memory)
 
     whole = start(home, f"{name}-whole", full_gpu)
     assert whole.code == 0
@@ -180,7 +180,7 @@ def test_a_run_that_ran_out_of_memory_resumes_to_the_same_bits(home: Path, name:
 
     def full_gpu_and_kill() -> None:
         full_gpu()
-        at_call(fit._Training, "take_step", 8, KILL)
+        at_call(fit, "take_step", 8, KILL)
 
     assert_killed(start(home, name, full_gpu_and_kill), home / "runs" / name)
     assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
@@ -194,7 +194,7 @@ def test_a_signal_in_a_step_stops_after_it_with_a_checkpoint(
     home: Path, uninterrupted: Path, name: str, number: signal.Signals
 ) -> None:
     run = home / "runs" / name
-    outcome = start(home, name, lambda: at_call(fit._Training, "_loss", 10, send(number)))
+    outcome = start(home, name, lambda: at_call(step, "_loss", 10, send(number)))
     assert outcome.code == 75
     assert f"stopped at step 5 of 11 ({number.name}); the checkpoint is complete" in outcome.text
     assert f"try: vitft finetune --resume {run}" in outcome.text
@@ -322,7 +322,7 @@ def test_out_of_patience_and_killed_in_the_export_a_run_trains_no_further(home: 
 @pytest.fixture(scope="module")
 def stopped(home: Path, uninterrupted: Path) -> Path:
     """Return a run that was stopped at step 5, with checkpoints of steps 3 and 5."""
-    assert start(home, "stopped", lambda: at_call(fit._Training, "_loss", 10, send(signal.SIGTERM))).code == 75
+    assert start(home, "stopped", lambda: at_call(step, "_loss", 10, send(signal.SIGTERM))).code == 75
     return home / "runs" / "stopped"
 
 
@@ -480,7 +480,7 @@ def test_a_full_disk_in_the_export_says_how_to_go_on(home: Path, uninterrupted: 
     def limit_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limits = (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-        at_call(fit._Training, "take_chosen_weights", 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+        at_call(fit, "_take_chosen_weights", 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
 
     run = home / "runs" / name
     outcome = start(home, name, limit_files)

@@ -14,16 +14,12 @@ MEAN_ERROR, MAX_ERROR = 0.05, 1.0  # of 255
 
 def noise(height, width, seed=0):
     """Pixels without any smoothness: the hardest case for a resampling kernel."""
-    return torch.randint(
-        0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def canvas_of(images):
     """Lay images into a canvas whose unused part is white, so that any use of it shows."""
-    canvas = torch.full(
-        (len(images), 3, *(max(i.shape[k] for i in images) for k in (1, 2))), 255, dtype=torch.uint8
-    )
+    canvas = torch.full((len(images), 3, *(max(i.shape[k] for i in images) for k in (1, 2))), 255, dtype=torch.uint8)
     for place, image in zip(canvas, images, strict=True):
         place[:, : image.shape[1], : image.shape[2]] = image
     return canvas, torch.tensor([image.shape[1:] for image in images])

@@ -46,9 +46,7 @@ def test_mixup_blends_with_the_neighbour():
         lam = mixture.lam[slot // 2]
         expected = lam * (slot + 1) + (1 - lam) * ((slot ^ 1) + 1)
         assert torch.allclose(mixed[slot], expected.expand(3, 32, 48), atol=1e-5)
-        assert torch.allclose(
-            mixed_targets[slot], lam * targets[slot] + (1 - lam) * targets[slot ^ 1], atol=1e-6
-        )
+        assert torch.allclose(mixed_targets[slot], lam * targets[slot] + (1 - lam) * targets[slot ^ 1], atol=1e-6)
 
 
 def test_cutmix_puts_one_rectangle_of_the_partner_and_weighs_it_by_its_pixels():

@@ -23,9 +23,7 @@ def batch_of(size, first=0, canvas=40):
         sizes.append((height, width))
     positions = torch.arange(first, first + size)
     sizes = torch.tensor(sizes)
-    return SimpleNamespace(
-        images=images, sizes=sizes, originals=3 * sizes, labels=positions % 5, positions=positions
-    )
+    return SimpleNamespace(images=images, sizes=sizes, originals=3 * sizes, labels=positions % 5, positions=positions)
 
 
 def view_of(batch, *, fit="squash", image_size=(24, 24), seed=0, **augment):
@@ -40,9 +38,7 @@ def test_without_any_randomness_a_view_is_the_resized_and_normalised_image():
     pixel_values, targets = view_of(batch, **STILL)
     assert pixel_values.dtype == targets.dtype == torch.float32
     for image, (height, width), got in zip(batch.images, batch.sizes.tolist(), pixel_values, strict=True):
-        resized = F.interpolate(
-            image[None, :, :height, :width].float(), (24, 24), mode="bilinear", antialias=True
-        )[0]
+        resized = F.interpolate(image[None, :, :height, :width].float(), (24, 24), mode="bilinear", antialias=True)[0]
         expected = (resized / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
         assert torch.allclose(got, expected, atol=1e-4)
     assert torch.equal(targets, F.one_hot(batch.labels, 5).float())
@@ -62,9 +58,7 @@ def test_flip_mirrors_the_drawn_half():
     flipped, _ = view_of(batch, **STILL | {"flip": 0.5})
     expected = uniform(0, "flip", batch.positions)[:, 0] < 0.5
     assert 16 < expected.sum() < 48
-    assert torch.allclose(
-        flipped, torch.where(expected[:, None, None, None], plain.flip(-1), plain), atol=1e-5
-    )
+    assert torch.allclose(flipped, torch.where(expected[:, None, None, None], plain.flip(-1), plain), atol=1e-5)
 
 
 EVERYTHING = {"erase": 0.5, "mixup_alpha": 0.2, "cutmix_alpha": 1.0, "mix_probability": 0.8}

@@ -1,0 +1,172 @@
+"""The parts of a run, built once from recipe, plan, data and checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitft.data.batches import TrainBatches
+from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.data.stream_batches import StreamBatches
+from vitft.errors import TrainError
+from vitft.model.adapt import DropPath, choose_trainable, freeze_unused
+from vitft.model.load import Pretrained
+from vitft.model.processor import ImageProcess, normalisation, takes_bgr
+from vitft.recipe import Recipe
+from vitft.run import Run
+from vitft.train.checkpoint import TrainState
+from vitft.train.optim import AveragedWeights, make_optimizer, parameter_groups
+from vitft.train.plan import Plan
+from vitft.views.policy import policy
+
+
+@dataclass
+class Training:
+    """What a training run is made of; ``state``, the weights and the optimizer change, all else stays."""
+
+    run: Run
+    recipe: Recipe
+    plan: Plan
+    source: ImageSource
+    accelerator: Any
+    model: Any  # the bare model; ``wrapped`` is what accelerate made of it
+    wrapped: Any
+    optimizer: Any
+    averaged: AveragedWeights | None
+    drop_path: DropPath | None
+    batches: TrainBatches | StreamBatches
+    view: Any
+    class_weights: Tensor | None
+    process: ImageProcess
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    bgr: bool
+    state: TrainState
+    best_weights: dict[str, Tensor]
+    warned_of: set[str]
+
+    def set_positions(self, positions: Tensor | None) -> None:
+        """Say which samples the next forward pass is of; None lets every branch through."""
+        if self.drop_path is not None:
+            self.drop_path.positions = positions
+
+    def note_bad(self, bad: dict[str, str]) -> None:
+        """Say and keep which images (by row) were passed over, and why."""
+        for where, reason in bad.items():
+            if where not in self.state.bad_rows:
+                self.state.bad_rows[where] = reason
+                self.run.note(f"passed over {where}: {reason}")
+
+
+def build(
+    run: Run, recipe: Recipe, plan: Plan, source: ImageSource, pretrained: Pretrained, accelerator: Any
+) -> Training:
+    """Put the parts together, and say what learns."""
+    model = pretrained.model.to(accelerator.device).train()
+    run.note(choose_trainable(model, recipe.model.train, pretrained.head))
+    if unused := freeze_unused(model, pretrained.image_size):
+        run.note(f"frozen, as no image reaches them: {', '.join(unused)}")
+    if recipe.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None
+    averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
+
+    # The scaler of fp16 must see each step's gradients itself to skip the step; fused kernels hide it.
+    fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
+    groups = parameter_groups(model, recipe.optim, pretrained.head)
+    wrapped, optimizer = accelerator.prepare(model, make_optimizer(groups, recipe.optim, fused=fused))
+
+    process = ImageProcess(pretrained.processor, pretrained.image_size)
+    mean, std = normalisation(pretrained.processor)
+    view = policy(
+        recipe.augment,
+        fit=recipe.data.fit,
+        image_size=pretrained.image_size,
+        mean=mean,
+        std=std,
+        num_classes=len(source.classes),
+        seed=recipe.train.seed,
+    )
+    return Training(
+        run=run,
+        recipe=recipe,
+        plan=plan,
+        source=source,
+        accelerator=accelerator,
+        model=model,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        averaged=averaged,
+        drop_path=drop_path,
+        batches=_train_batches(recipe, plan, source, accelerator),
+        view=view,
+        class_weights=_class_weights(recipe, source, accelerator.device),
+        process=process,
+        normalisation=(mean, std),
+        bgr=takes_bgr(pretrained.processor),
+        state=TrainState(
+            micro_batch_size=plan.micro_batch_size,
+            layout=_layout(plan),
+            fingerprint=source.fingerprint,
+            recipe=recipe.model_dump(mode="json"),
+        ),
+        best_weights={},
+        warned_of=set(),
+    )
+
+
+def _train_batches(recipe: Recipe, plan: Plan, source: ImageSource, accelerator: Any) -> TrainBatches | StreamBatches:
+    layout, pin = plan.layout(accelerator.process_index), accelerator.device.type == "cuda"
+    seed, skip_bad = recipe.train.seed, recipe.data.bad_images == "skip"
+    if isinstance(source.train, StreamSplit):
+        return StreamBatches(
+            source.train,
+            layout,
+            seed=seed,
+            stage_size=plan.stage_size,
+            skip_bad=skip_bad,
+            buffer=recipe.data.shuffle_buffer,
+            workers=plan.workers,
+            pin=pin,
+        )
+    assert source.train is not None
+    return TrainBatches(
+        source.train,
+        layout,
+        seed=seed,
+        stage_size=plan.stage_size,
+        skip_bad=skip_bad,
+        workers=plan.workers,
+        pin=pin,
+    )
+
+
+def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:
+    if recipe.train.class_weights == "none":
+        return None
+    if not isinstance(source.train, ImageSplit):
+        raise TrainError(
+            "train.class_weights needs the counts of the classes, which a stream does not tell",
+            hint="--set train.class_weights=none, or no --streaming",
+        )
+    counts = torch.bincount(torch.from_numpy(source.train.labels), minlength=len(source.classes)).double()
+    weights = len(source.train) / (len(counts) * counts.clamp(min=1))
+    if recipe.train.class_weights == "sqrt":
+        weights = weights.sqrt()
+    return weights.float().to(device)
+
+
+def _layout(plan: Plan) -> dict[str, Any]:
+    """Return what bit-for-bit exactness depends on besides recipe and data."""
+    return {
+        "processes": plan.world_size,
+        "micro_batch_size": plan.micro_batch_size,
+        "device": plan.device.split(":")[0],
+        "precision": plan.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": metadata.version("transformers"),
+    }

@@ -1,0 +1,84 @@
+"""What of a run goes into a checkpoint and comes back out of it."""
+
+from __future__ import annotations
+
+from accelerate.utils import gather_object
+
+from vitft.errors import TrainError
+from vitft.recipe import Recipe
+from vitft.train import checkpoint
+from vitft.train.build import Training
+from vitft.train.checkpoint import RESUMABLE_CHANGES, TrainState
+
+
+def save(training: Training) -> None:
+    """Write a checkpoint; all processes meet before and after."""
+    training.state.stream = gather_object([training.batches.state_dict()])
+    for bad in gather_object([training.state.bad_rows]):
+        training.note_bad(bad)  # what the other processes met is news here
+    training.state.bad_rows = dict(sorted(training.state.bad_rows.items()))
+    failure: list[str] = []
+    if training.accelerator.is_main_process:
+        training.state.metrics_length = training.run.metrics_length()
+        scaler = training.accelerator.scaler
+        training.state.scaler = scaler.state_dict() if scaler is not None else {}
+        tensors = {
+            "model": training.model.state_dict(),
+            "optimizer": checkpoint.optimizer_tensors(training.optimizer.optimizer),
+            "averaged": training.averaged.tensors if training.averaged is not None else {},
+            "best": training.best_weights,
+        }
+        try:
+            checkpoint.save(training.run.checkpoints, training.state, tensors, training.recipe.train.keep_checkpoints)
+        except TrainError as error:
+            failure = [error.wrong, error.hint or ""]
+    # Also the barrier: nobody goes on, or ends, before the main process has written (or failed).
+    failures = [each for each in gather_object([failure]) if each]
+    if failures:
+        raise TrainError(failures[0][0], hint=failures[0][1])
+
+
+def restore(training: Training) -> TrainState:
+    """Continue from the newest complete checkpoint, or from the start if there is none."""
+    path = checkpoint.newest(training.run.checkpoints)
+    if path is None:
+        training.run.say("no checkpoint yet: starting from the first step")
+        return training.state
+    state, tensors = checkpoint.load(path)
+    _check_unchanged(training, state)
+    training.model.load_state_dict(tensors["model"])
+    checkpoint.load_optimizer(training.optimizer.optimizer, tensors["optimizer"])
+    if training.averaged is not None:
+        training.averaged.load(tensors["averaged"])
+    if training.accelerator.scaler is not None and state.scaler:
+        training.accelerator.scaler.load_state_dict(state.scaler)
+    training.best_weights = tensors.get("best", {})
+    if len(state.stream) == training.plan.world_size:
+        training.batches.load_state_dict(state.stream[training.accelerator.process_index])
+    training.run.cut_metrics(state.metrics_length)
+    for change in (
+        f"{k}: {state.layout.get(k)} -> {v}" for k, v in training.state.layout.items() if state.layout.get(k) != v
+    ):
+        training.run.say(f"  resuming is close but not bit for bit, as this changed: {change}")
+    state.layout = training.state.layout
+    state.micro_batch_size = min(state.micro_batch_size, training.state.micro_batch_size)
+    training.run.say(f"resumed from {path} at step {state.step} of {training.plan.total_steps}")
+    training.state = state
+    return state
+
+
+def _check_unchanged(training: Training, state: TrainState) -> None:
+    if state.fingerprint != training.source.fingerprint:
+        raise TrainError(
+            f"the dataset {training.source.id} is not the one that this run was started with: "
+            "its rows, labels or order have changed",
+            hint="bring the old data back, or start a new run",
+        )
+    changed = Recipe.model_validate(state.recipe).differences(training.recipe)
+    changed = [line for line in changed if line.split(":")[0] not in RESUMABLE_CHANGES]
+    if changed:
+        raise TrainError(
+            f"the recipe of {training.run.folder} has changed since its checkpoint was written: {'; '.join(changed)}",
+            allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
+            hint=f"undo the change in {training.run.folder / 'recipe.yaml'}, or start a new run",
+        )

@@ -1,0 +1,114 @@
+"""One optimizer step: the gradient of the sum over its samples divided by their number, whatever the layout."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+
+from vitft.data import order
+from vitft.data.batches import StagedBatch
+from vitft.errors import TrainError
+from vitft.train import checkpoint
+from vitft.train.build import Training
+
+_MOST_OVERFLOWS = 30  # fp16 halves its loss scale each time: 2^16 is used up long before
+
+
+def take_step(training: Training, step: int, batches: list[StagedBatch]) -> tuple[float, float]:
+    """Take one optimizer step over this process's micro-batches; return loss and gradient norm of all."""
+    _note_images(training, batches)
+    learning = [p for group in training.optimizer.param_groups for p in group["params"]]
+    on_device = [batch.to(training.accelerator.device) for batch in batches]
+    for _ in range(_MOST_OVERFLOWS):
+        loss = _accumulate_until_it_fits(training, step, on_device)
+        if not math.isfinite(loss):
+            raise _non_finite(training, step, loss)
+        limit = training.recipe.optim.max_grad_norm or math.inf
+        grad_norm = float(training.accelerator.clip_grad_norm_(learning, limit))
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
+        if not training.optimizer.step_was_skipped:  # fp16 gradients overflowed: again, at a lower scale
+            if not math.isfinite(grad_norm):
+                raise _non_finite(training, step, grad_norm)
+            return loss, grad_norm
+    raise _non_finite(training, step, math.inf)
+
+
+def _accumulate_until_it_fits(training: Training, step: int, batches: list[StagedBatch]) -> float:
+    while True:
+        micro = training.state.micro_batch_size
+        parts = [part for batch in batches for part in (batch.split(micro) if len(batch) > micro else [batch])]
+        try:
+            return _accumulate(training, step, parts)
+        except RuntimeError as error:
+            # With several processes the others wait inside a collective; they cannot be called back.
+            if not should_reduce_batch_size(error) or micro <= 2:
+                raise
+            smaller = max(2, micro // 4 * 2)
+            if training.plan.world_size > 1:
+                where = f"process {training.accelerator.process_index} ran out of memory at step {step + 1}"
+                raise TrainError(
+                    f"{where} with {micro} images",
+                    hint=f"vitft finetune --resume {training.run.folder} --set train.micro_batch_size={smaller}",
+                ) from error
+            training.state.micro_batch_size = smaller
+            training.optimizer.zero_grad(set_to_none=True)
+            clear_device_cache(garbage_collection=True)
+            training.run.note(
+                f"out of memory with {micro} images at once: now {training.state.micro_batch_size}, same steps"
+            )
+
+
+def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> float:
+    """Sum the gradients of all micro-batches; they are reduced over processes with the last one only."""
+    step_size = training.batches.layout.step_size(step)
+    local_loss = torch.zeros((), device=training.accelerator.device)
+    for number, part in enumerate(parts):
+        rank = training.accelerator.process_index
+        # For dropout inside transformers, which draws from torch's generator.
+        torch.manual_seed(order.derived_seed(training.recipe.train.seed, "dropout", step, rank, number))
+        is_last = number == len(parts) - 1
+        with nullcontext() if is_last else training.accelerator.no_sync(training.wrapped):
+            loss = _loss(training, part)
+            # DDP averages over processes; the step's loss is the sum over all samples / their number.
+            training.accelerator.backward(loss * (training.plan.world_size / step_size))
+        local_loss += loss.detach()
+    if not parts:  # a short last step left this process without samples; the others wait for its gradients
+        blank = torch.zeros(1, 3, *training.process.size, device=training.accelerator.device)
+        training.set_positions(None)
+        training.accelerator.backward(training.wrapped(blank).logits.sum() * 0)
+    return float(training.accelerator.reduce(local_loss, "sum")) / step_size
+
+
+def _loss(training: Training, batch: StagedBatch) -> Tensor:
+    """Return the summed cross-entropy of a micro-batch with its soft targets."""
+    pixel_values, targets = training.view(batch)
+    if training.bgr:
+        pixel_values = pixel_values.flip(1)
+    training.set_positions(batch.positions.to(pixel_values.device))
+    with training.accelerator.autocast():
+        logits = training.wrapped(pixel_values).logits
+    return F.cross_entropy(logits.float(), targets, weight=training.class_weights, reduction="sum")
+
+
+def _non_finite(training: Training, step: int, value: float) -> TrainError:
+    last = checkpoint.newest(training.run.checkpoints)
+    good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    return TrainError(
+        f"the loss or its gradient became {value} at step {step + 1}; {good}",
+        hint=f"a lower learning rate than optim.lr: {training.recipe.optim.lr:g}, or --precision fp32",
+    )
+
+
+def _note_images(training: Training, batches: list[StagedBatch]) -> None:
+    for batch in batches:
+        training.note_bad({row.where: row.reason for row in batch.skipped})
+        for note in batch.notes:
+            if note not in training.warned_of:
+                training.warned_of.add(note)
+                training.run.note(note)
