@@ -17,7 +17,7 @@ SOURCE = ROOT / "vitft"
 
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
-    ["errors"],
+    ["errors", "disk"],
     ["builtin", "durations"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],

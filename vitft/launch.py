@@ -114,11 +114,12 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
     num_visible = 0 if on_cpu else _num_visible(device, gpu_ids)
     num_machines = said.num_machines or (config.num_machines if config else None) or 1
     # A count of GPUs in the default config is no answer to a device that was chosen on the command line.
-    fits = bool(config) and (device in ("auto", "cuda", "xpu") or config.use_cpu or said.config_file is not None)
+    fits = config is not None and (device in ("auto", "cuda", "xpu") or config.use_cpu or bool(said.config_file))
+    configured = config.num_processes if config is not None and fits and config.num_processes > 0 else None
     candidates = [
         (num_processes, "--num-processes"),
         (said.num_processes, "the launcher's --num_processes"),
-        (config.num_processes if fits and config.num_processes > 0 else None, f"accelerate's config {path}"),
+        (configured, f"accelerate's config {path}"),
         (num_visible * num_machines or None, f"{num_visible} visible device{'s' * (num_visible > 1)}"),
         (1, "no accelerator"),
     ]

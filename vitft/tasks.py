@@ -85,7 +85,7 @@ def finetune(
     accelerator, reasons = make_accelerator(recipe, str(run.folder) if run else None)
     with _main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
-        pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit)
+        pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit, seed=recipe.train.seed)
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
     if dry_run:

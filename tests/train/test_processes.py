@@ -495,6 +495,7 @@ def photo_job(home: Path, photos: Path, name: str) -> dict[str, Any]:
     return placed_in(home / name, name, {"finetune": job | {"data.max_train_samples": None}})["finetune"]
 
 
+@pytest.mark.slow
 def test_a_bad_image_of_another_process_ends_all_and_is_named_once(home: Path) -> None:
     photos, where = photos_with_a_bad_one(home / "photos")
     ended = Started((*VITFT, "finetune", "--num-processes", "2", *flags(photo_job(home, photos, "bad"))), home)

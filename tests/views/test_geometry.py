@@ -159,7 +159,7 @@ def test_extreme_letterbox_keeps_its_brightness():
     originals = torch.tensor([[3, 4000]])
     boxes = whole_boxes(originals, (224, 224), "pad")
     view = resample(image, torch.tensor([[3, 257]]), boxes, torch.zeros(1, dtype=torch.bool), (224, 224))
-    assert 0.9 < view.mean().item() / (200 * 3 / 4000) < 2.1  # less than a row of the view, at its edge
+    assert 0.5 < view.mean().item() / (200 * 3 / 4000) < 2.1  # less than a row of the view, at its edge
     assert not view[..., 10:, :].any()
 
 

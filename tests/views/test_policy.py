@@ -105,15 +105,15 @@ def test_a_single_image_has_nobody_to_mix_with():
     assert torch.equal(targets, plain_targets)
 
 
-def test_pad_shows_all_of_the_image_above_a_black_bar():
+def test_pad_shows_all_of_the_image_above_a_bar_of_the_mean_colour():
     batch = batch_of(1)
     batch.images[:], batch.originals = 255, torch.tensor([[100, 400]])
     pixel_values, _ = view_of(batch, fit="pad", image_size=(32, 32), **STILL)
     brightness = (pixel_values[0, 0] * STD[0] + MEAN[0]).mean(1)
-    expected = torch.zeros(32)
+    expected = torch.full((32,), MEAN[0])
     expected[:8] = 1
     assert torch.allclose(brightness, expected, atol=0.15)  # the kernel softens the edge
-    assert brightness.sum().item() == pytest.approx(8, abs=1e-3)
+    assert brightness.sum().item() == pytest.approx(8 + 24 * MEAN[0], abs=1e-3)
 
 
 def test_the_same_crop_is_seen_at_every_stage_size():

@@ -86,7 +86,10 @@ class _StreamStaging(IterableDataset[StagedBatch]):
                 yield replace(batch, stream_state={"epoch": rows.epoch, "rows": self.stream.state_dict()})
 
     def _batch(self, rows: Iterator[dict[str, Any]], positions: range) -> StagedBatch:
-        staged, labels, skipped, notes = [], [], [], []
+        staged: list[StagedImage] = []
+        labels: list[int] = []
+        skipped: list[BadRow] = []
+        notes: list[str] = []
         while len(staged) < len(positions):
             row = next(rows)
             try:

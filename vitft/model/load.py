@@ -51,13 +51,14 @@ class Pretrained:
     notes: list[str] = field(default_factory=list)
 
 
-def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit) -> Pretrained:
+def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, seed: int = 0) -> Pretrained:
     """Load a checkpoint and give it a new head.
 
     Args:
         recipe: which checkpoint, and from what it may differ.
         classes: names of the dataset's classes, by number.
         fit: how an image fills the model's rectangle.
+        seed: of the weights where ``model.init`` is random.
 
     Raises:
         ModelError: if it is no image classifier's or encoder's checkpoint, cannot be read safely, misses
@@ -79,7 +80,7 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit) -> 
     head = _head_parameters(classifier, config)
     if recipe.init == "random":
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the one place where torch's generator makes weights; the same for every run
+            torch.manual_seed(seed)  # the one place where torch's generator makes weights
             model = classifier(config)
         notes.append(f"all weights are random: model.init: random takes only the architecture of {recipe.checkpoint}")
     else:

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from vitft.disk import flush, flush_folder
 from vitft.errors import ModelError
 
 Fit = Literal["squash", "crop", "pad"]
@@ -141,9 +142,11 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
     try:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
+        flush_folder(partial)
         if folder.exists():  # left by a run that was stopped before its results were written
             shutil.rmtree(folder)
         partial.rename(folder)
+        flush(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ModelError(

@@ -13,7 +13,7 @@ from vitft.data.batches import TrainBatches
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.data.stream_batches import StreamBatches
 from vitft.errors import TrainError
-from vitft.model.adapt import DropPath, choose_trainable, freeze_unused
+from vitft.model.adapt import DropPath, checkpoint_activations, choose_trainable, freeze_unused
 from vitft.model.load import Pretrained
 from vitft.model.processor import ImageProcess, normalisation, takes_bgr
 from vitft.recipe import Recipe
@@ -70,7 +70,7 @@ def build(
     if unused := freeze_unused(model, pretrained.image_size):
         run.note(f"frozen, as no image reaches them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(model)
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
 

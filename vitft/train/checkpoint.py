@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vitft.disk import flush, flush_folder
 from vitft.errors import TrainError
 
 RESUMABLE_CHANGES = frozenset(
@@ -114,12 +114,11 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
         _write_json(partial / "state.json", asdict(state))
         manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
         _write_json(partial / "manifest.json", manifest)
-        for path in [*partial.iterdir(), partial]:
-            _flush(path)
+        flush_folder(partial)
         if final.exists():  # a resumed run that reaches a step again, with the same content
             _remove(final)
         partial.rename(final)
-        _flush(folder)
+        flush(folder)
     except Exception as error:  # safetensors reports a full disk as its own error
         shutil.rmtree(partial, ignore_errors=True)
         earlier = newest(folder)
@@ -228,12 +227,3 @@ def _write_json(path: Path, content: object) -> None:
 def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file or folder is on the disk and not only in memory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

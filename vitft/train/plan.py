@@ -16,6 +16,7 @@ from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.durations import Duration
 from vitft.errors import RecipeError, TrainError
+from vitft.model.adapt import checkpoint_activations
 from vitft.model.load import Pretrained
 from vitft.recipe import Recipe
 
@@ -227,7 +228,7 @@ def _largest_that_fits(recipe: Recipe, pretrained: Pretrained, accelerator: Any,
 
     model = pretrained.model.to(accelerator.device).train()
     if recipe.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(model)
     size = start
     while True:
         try:
@@ -284,12 +285,16 @@ def _workers(
 
 def forward_gflop(model: Any, image_size: tuple[int, int]) -> float:
     """Return 1e9 floating-point operations of one image's forward pass, a multiply-add counted as two."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
-        shape_only = type(model)(model.config).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            shape_only(torch.zeros(1, 3, *image_size))
+    was_training = model.training
+    image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
+    # On the model itself, as some families keep tensors of a forward pass for the life of the process; with plain
+    # attention, as the counter does not know the CPU's fused one.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model.eval()(image)
+    model.train(was_training)
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -78,7 +78,7 @@ def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_
 
     Equals cutting out the pixels that the box touches and resizing these with an antialiasing triangle
     kernel: torch's ``interpolate(mode="bilinear", antialias=True)`` for boxes of whole staged pixels,
-    Pillow's ``resize(box=...)`` for fractional ones. What of a box lies outside the image is black. As the
+    Pillow's ``resize(box=...)`` for fractional ones. What of a box lies outside the image is 0. As the
     kernel is separable, all this is one matrix of rows and one of columns per image, and two batched
     products, in float32 even under autocast. (Pixels are exact in TF32; where that is switched on, an error
     of 0.2 / 255 remains.)

@@ -80,9 +80,9 @@ def policy(
         scale, ratio = augment.crop_scale, augment.crop_ratio
         boxes = random_boxes(draw("crop", 4), batch.originals, image_size, scale=scale, ratio=ratio, fit=fit)
         flips = draw("flip", 1)[:, 0] < augment.flip
-        images = resample(batch.images, batch.sizes, boxes, flips, image_size)
-
-        pixel_values = normalize(images, mean, std)
+        # Normalised first, so that the outside of a letterbox is 0, as the image processors leave it.
+        normal = normalize(batch.images, mean, std)
+        pixel_values = resample(normal, batch.sizes, boxes, flips, image_size)
         if augment.erase:
             draws = draw("erase", 5)
             pixel_values = erase(pixel_values, draws, probability=augment.erase, area=augment.erase_area)
