@@ -135,7 +135,7 @@ def test_another_metric_is_computed_at_the_end(tmp_path):
     metric = tmp_path / "parity"
     metric.mkdir()
     (metric / "parity.py").write_text(
-        "import datasets, evaluate\n"
+        "import datasets\nimport evaluate\n"
         "class Parity(evaluate.Metric):\n"
         "    def _info(self):\n"
         "        number = datasets.Value('int64')\n"

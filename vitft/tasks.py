@@ -67,6 +67,7 @@ def finetune(
         StoppedEarly: after SIGTERM, SIGUSR1 or the time limit, with a complete checkpoint.
     """
     from vitft.data.source import open_source
+    from vitft.model.adapt import choose_trainable
     from vitft.model.load import load_for_training
     from vitft.scoring.scores import check_metrics
     from vitft.train.device import make_accelerator
@@ -82,10 +83,11 @@ def finetune(
     check_metrics(recipe.run.metrics)
     _quiet_libraries()
 
-    accelerator, reasons = make_accelerator(recipe, str(run.folder) if run else None)
+    accelerator, reasons = make_accelerator(recipe)
     with _main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
         pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit, seed=recipe.train.seed)
+    pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
     if dry_run:

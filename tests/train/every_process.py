@@ -67,8 +67,8 @@ class Witness:
                 checkpoint.save = lambda *args: self._see_save(seconds, *args)
             tasks.finetune(Recipe.load(None, job["finetune"]))
 
-    def _see_load(self, *args: Any) -> Any:
-        pretrained = self._load(*args)
+    def _see_load(self, *args: Any, **more: Any) -> Any:
+        pretrained = self._load(*args, **more)
         self._model = pretrained.model
         return pretrained
 

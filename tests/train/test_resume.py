@@ -23,7 +23,7 @@ import torch
 from tiny import at_call, in_child, send
 from transformers import PreTrainedModel
 
-from vitft import cli, finetune
+from vitft import cli, disk, finetune
 from vitft.errors import TrainError, UsageError
 from vitft.run import Run
 from vitft.scoring.scores import Tally
@@ -441,7 +441,7 @@ def no_space() -> None:
     [
         lambda: at_call(checkpoint, "save_file", 7, no_space),
         lambda: at_call(checkpoint, "_write_json", 3, no_space),
-        lambda: at_call(checkpoint, "_flush", 9, no_space),
+        lambda: at_call(disk, "flush", 9, no_space),
     ],
     ids=["tensors", "state", "flush"],
 )

@@ -13,7 +13,7 @@ from vitft.data.batches import TrainBatches
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.data.stream_batches import StreamBatches
 from vitft.errors import TrainError
-from vitft.model.adapt import DropPath, checkpoint_activations, choose_trainable, freeze_unused
+from vitft.model.adapt import DropPath, checkpoint_activations, freeze_unused
 from vitft.model.load import Pretrained
 from vitft.model.processor import ImageProcess, normalisation, takes_bgr
 from vitft.recipe import Recipe
@@ -66,7 +66,6 @@ def build(
 ) -> Training:
     """Put the parts together, and say what learns."""
     model = pretrained.model.to(accelerator.device).train()
-    run.note(choose_trainable(model, recipe.model.train, pretrained.head))
     if unused := freeze_unused(model, pretrained.image_size):
         run.note(f"frozen, as no image reaches them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:

@@ -17,7 +17,7 @@ from vitft.recipe import Recipe
 _LONGEST_WAIT = timedelta(hours=6)  # of processes for the main one, which may be downloading a dataset
 
 
-def make_accelerator(recipe: Recipe, tracking_folder: str | None = None) -> tuple[Any, dict[str, str]]:
+def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
     """Return accelerate's Accelerator for the recipe, and the reasons of its device and precision.
 
     Raises:
@@ -47,7 +47,7 @@ def make_accelerator(recipe: Recipe, tracking_folder: str | None = None) -> tupl
         # Micro-batches are ours; accelerate would divide the loss by what its environment says.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=list(recipe.run.track) or None,
-        project_dir=tracking_folder,
+        project_dir=recipe.run.output_dir,  # trackers want one; the run's own folder takes its place once it is made
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
