@@ -71,9 +71,8 @@ def plain_torch(home: Path, photos: Path, steps: int, batch_size: int) -> tuple[
     rows = [source.train.encoded(row) for row in range(len(source.train))]
     labels = torch.tensor(source.train.labels)
     pixels = torch.stack([_pixels(row) for row in rows])
-    model = ViTForImageClassification.from_pretrained(
-        home / "checkpoint", num_labels=3, ignore_mismatched_sizes=True
-    ).train()
+    model = ViTForImageClassification.from_pretrained(home / "checkpoint").train()
+    model.classifier = nn.Linear(model.classifier.in_features, 3)
     nn.init.zeros_(model.classifier.weight)
     nn.init.zeros_(model.classifier.bias)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -72,6 +72,7 @@ def policy(
 
     @torch.no_grad()
     def view(batch: StagedBatch) -> tuple[Tensor, Tensor]:
+        """Return pixel values and targets of the random views of a batch."""
         device = batch.images.device
 
         def draw(stream: str, k: int) -> Tensor:
