@@ -2,8 +2,9 @@
 
     python benchmarks/accuracy.py --cifar100 PATH --model PATH-OF-VIT-TINY [--seeds 3] [--out results.json]
 
-Three rows: Trainer; vitft with the very same settings (AdamW, cosine, crop and flip, steps); vitft's defaults at the
-same number of epochs. The test set is 10 images per class of the test split.
+Four rows: Trainer as it is, with the random head that transformers gives; Trainer with a zero head; vitft with the very
+same settings as that (AdamW, cosine, crop and flip, steps); vitft's defaults at the same number of epochs. The test set
+is 10 images per class of the test split.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def main() -> None:
     parser.add_argument("--cifar100", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", default="trainer,equal,default")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rows", default="trainer,trainer-zero,equal,default")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     equal = {
@@ -69,9 +71,9 @@ def main() -> None:
         folder = Path(temporary)
         splits = subset(given.cifar100)
         splits.save_to_disk(str(folder / "data"))
-        for seed in range(given.seeds):
+        for seed in range(given.first_seed, given.first_seed + given.seeds):
             for row in given.rows.split(","):
-                if row == "trainer":
+                if row.startswith("trainer"):
                     result = train_with_trainer(
                         splits,
                         given.model,
@@ -81,6 +83,7 @@ def main() -> None:
                         lr=LR,
                         seed=seed,
                         workers=1,
+                        zero_head=row == "trainer-zero",
                     )["top1"]
                 else:
                     changes = equal if row == "equal" else {}

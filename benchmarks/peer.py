@@ -73,6 +73,7 @@ def train_with_trainer(
     workers: int = 0,
     max_steps: int = -1,
     score: bool = True,
+    zero_head: bool = False,
 ) -> dict[str, float]:
     """Fine-tune with Trainer; return test accuracy and the images per second of the training itself.
 
@@ -85,6 +86,7 @@ def train_with_trainer(
         workers: of the data loader.
         max_steps: for timing.
         score: evaluate on the test split.
+        zero_head: start from a zero head, as vitft does, instead of transformers' random one.
     """
     from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments, set_seed
 
@@ -94,6 +96,8 @@ def train_with_trainer(
     model = AutoModelForImageClassification.from_pretrained(checkpoint)
     model.classifier = torch.nn.Linear(model.classifier.in_features, len(names))
     torch.nn.init.trunc_normal_(model.classifier.weight, std=model.config.initializer_range)
+    if zero_head:
+        torch.nn.init.zeros_(model.classifier.weight)
     torch.nn.init.zeros_(model.classifier.bias)
     model.num_labels = model.config.num_labels = len(names)
     data = {

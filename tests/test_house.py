@@ -18,7 +18,7 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["errors", "disk"],
-    ["builtin", "durations"],
+    ["builtin", "durations", "sizes"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],
@@ -38,7 +38,10 @@ FOLDERS = {
         "order", "columns", "labels", "splits", "folders", "opening", "images", "fingerprint", "streams",
         "source", "staging", "batches", "stream_batches",
     ],
-    "model": ["families", "position", "patch", "processor", "weights", "load", "adapt"],
+    "model": [
+        "position", "patch", "families", "processor", "weights", "locate", "config", "retarget", "load", "rewrite",
+        "adapt",
+    ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
     "pictures": ["attention", "positions", "filters", "draw"],
@@ -47,7 +50,8 @@ FOLDERS = {
     ],
     "report": ["figures", "page"],
     "hub": ["card", "push"],
-    "cli": ["flags", "finetune", "evaluate", "predict", "recipes", "__init__"],
+    "tasks": ["shared", "training", "scoring", "predicting", "resizing", "__init__"],
+    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "recipes", "__init__"],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -179,7 +183,7 @@ def test_import_vitft_imports_nothing_heavy():
 
 
 def test_the_public_names_exist():
-    assert vitft.__all__ == ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict"]
+    assert vitft.__all__ == ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "resize"]
     assert dir(vitft) == vitft.__all__
     for name in vitft.__all__:
         assert getattr(vitft, name) is not None

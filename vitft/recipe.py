@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.errors import RecipeError, did_you_mean
+from vitft.sizes import ImageSize
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -84,8 +85,14 @@ class ModelRecipe(Section):
     """Branch, tag or commit of a Hub checkpoint."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the checkpoint's weights, or only from its architecture."""
-    image_size: Count | None = None
-    """Side of the model's input in pixels; the checkpoint's own when not given."""
+    image_size: ImageSize | None = None
+    """The model's input in pixels, `384` or `384x512` (height x width); the checkpoint's own when not given."""
+    patch_size: Count | None = None
+    """Side of a patch in pixels (FlexiViT's resize, arXiv:2212.08013); the checkpoint's own when not given."""
+    window_size: Count | None = None
+    """Side of Swin's attention windows in patches; the checkpoint's own when not given."""
+    resize_method: Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"] = "bicubic"
+    """How position tables are resampled to another size (see `vitft resize --help`)."""
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
     """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0

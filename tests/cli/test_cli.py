@@ -23,11 +23,12 @@ HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
 FLAGS = {
     "finetune": """--bad-images --batch-size --dataset --debug --deterministic --device --dry-run --epochs
-        --format --lr --max-train-samples --metrics --model --name --num-processes --output-dir --precision
+        --format --image-size --lr --max-train-samples --metrics --model --name --num-processes --output-dir --precision
         --recipe --resume --seed --set --streaming --track --train""",
-    "evaluate": """--bad-images --batch-size --dataset --debug --device --format --metrics --num-processes
-        --precision --set --split""",
-    "predict": "--batch-size --debug --device --format --precision --top-k",
+    "evaluate": """--bad-images --batch-size --dataset --debug --device --format --image-size --method --metrics
+        --num-processes --plot --precision --set --split""",
+    "predict": "--batch-size --debug --device --format --image-size --method --precision --top-k",
+    "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",
     "recipes show": "--debug",
     "recipes cp": "--debug",

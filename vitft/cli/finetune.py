@@ -14,6 +14,7 @@ from vitft.cli.flags import (
     Debug,
     Device,
     Format,
+    ImageSize,
     Metrics,
     NumProcesses,
     Precision,
@@ -45,6 +46,7 @@ def finetune(
             help="Hub id, folder, or builtin:vit-micro.  [google/vit-base-patch16-224-in21k]",
         ),
     ] = None,
+    image_size: ImageSize = None,
     train: Annotated[
         str | None,
         typer.Option(
@@ -109,6 +111,7 @@ def finetune(
         "data.streaming": streaming,
         "data.max_train_samples": max_train_samples,
         "model.checkpoint": model,
+        "model.image_size": image_size,
         "model.train": train,
         "optim.lr": lr,
         "train.duration": None if epochs is None else f"{epochs:.12g} epochs",

@@ -52,6 +52,18 @@ NumProcesses = Annotated[
         help="Processes to start through accelerate; all GPUs when not given.",
     ),
 ]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="SIZE",
+        help="Pixels of the model's input: 384, or 384x512 for height x width; the checkpoint's own when not given.",
+    ),
+]
+ResizeMethod = Annotated[
+    Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"] | None,
+    typer.Option("--method", help="How position tables are resampled to another size [default: bicubic]."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -165,6 +177,24 @@ class Command(TyperCommand):
     def flags(self) -> list[str]:
         """Return the long flags of this command."""
         return [flag for each in self.params for flag in each.opts if flag.startswith("--")] + ["--help"]
+
+
+def image_sizes(text: str | None) -> list[tuple[int, int]]:
+    """Read what was given to ``--image-size``: one size, or several with commas between them."""
+    from vitft.sizes import parse_size
+
+    try:
+        return [parse_size(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise UsageError(f"--image-size {text}: {error}", hint="--image-size 384") from None
+
+
+def one_size(text: str | None) -> tuple[int, int] | None:
+    """Read what was given to ``--image-size`` of a command that takes one."""
+    sizes = image_sizes(text)
+    if len(sizes) > 1:
+        raise UsageError(f"--image-size {text}: one size is possible here", hint=f"--image-size {sizes[-1][0]}")
+    return sizes[0] if sizes else None
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitft.data import order
 from vitft.errors import ModelError
 from vitft.model import families
-from vitft.model.load import image_size_of
+from vitft.model.retarget import image_size_of
 
 # --- which parameters --------------------------------------------------------------------------------------
 

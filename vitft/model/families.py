@@ -1,18 +1,100 @@
-"""The table of families: where a checkpoint's blocks live, and how a block's branches can be left out.
+"""The table of families: where a checkpoint keeps positions, patches and blocks, and what a new size means for it.
 
-A family is transformers' ``model_type``. One that has no entry is treated by rule where a rule is safe, and refused
-where it is not.
+A family is transformers' ``model_type``. One that has no entry trains at its own size, by rule where a rule is
+safe; what is not known of it is refused.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
+
+from vitft.model.position import Method, resample_distance_table, resample_relative_table, resample_table
+
+Size = tuple[int, int]
+"""(height, width) in pixels, or (rows, columns) of a grid."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Parameters whose shape follows a grid.
+
+    Attributes:
+        name: pattern of their names in memory; what a group of it matches is the number of a stage.
+        grid: (vision configuration, image size, stage) -> (rows, columns).
+        layout: one entry per place, per signed offset of two places, or per distance (absolute offset).
+        fixed: entries that stand for no place: class tokens before the places, or after the offsets.
+    """
+
+    name: str
+    grid: Callable[[Any, Size, int], Size]
+    layout: Literal["places", "offsets", "distances"] = "places"
+    fixed: int = 0
+
+    def grid_of(self, name: str, config: Any, size: Size) -> Size | None:
+        """Return the grid of the parameter ``name`` at an image size, None if it is none of these tables."""
+        match = re.fullmatch(self.name, name)
+        return self.grid(config, size, int(match[1]) if match.groups() else 0) if match else None
+
+    def resample(self, table: Tensor, old: Size, new: Size, method: Method) -> Tensor:
+        """Return the table on another grid; ValueError if it is not of the old one."""
+        match self.layout:
+            case "places":
+                return resample_table(table, old, new, prefix=self.fixed, method=self.method(method))
+            case "offsets":
+                return resample_relative_table(table, old, new, extra=self.fixed, method=method)
+            case "distances":
+                return resample_distance_table(table, old, new, method=method)
+
+    def method(self, wanted: Method) -> Method:
+        """Return the method that serves this table where ``wanted`` is chosen for all of a model."""
+        return "bicubic" if wanted == "geometric" and self.layout == "places" else wanted
+
+
+def _patches(config: Any, size: Size, _: int) -> Size:
+    return size[0] // config.patch_size, size[1] // config.patch_size
+
+
+def _windows(config: Any, _size: Size, _: int) -> Size:
+    return config.window_size, config.window_size
+
+
+def _hiera_units(config: Any, size: Size, _: int) -> Size:
+    return size[0] // config.patch_stride[0], size[1] // config.patch_stride[1]
+
+
+def _pvt_cells(config: Any, size: Size, stage: int) -> Size:
+    pitch = math.prod(config.patch_sizes[: stage + 1])
+    return size[0] // pitch, size[1] // pitch
+
+
+def _levit_cells(config: Any, size: Size, stage: int) -> Size:
+    rows, columns = _patches(config, size, stage)
+    for _ in range(stage):
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    return rows, columns
+
+
+def _patch_step(config: Any) -> int:
+    return int(config.patch_size)
+
+
+def _hiera_step(config: Any) -> int:
+    return int(config.patch_stride[0] * config.query_stride[0] ** config.num_query_pool)
+
+
+def _pvt_step(config: Any) -> int:
+    return math.prod(config.patch_sizes)
+
+
+_ONE_NUMBER = "transformers' configuration of it takes one number for both sides"
+_SCRAMBLED = "transformers reads a table of a grid that is not square in the wrong order"
 
 
 @dataclass(frozen=True)
@@ -23,18 +105,63 @@ class Family:
         blocks: pattern of the module names of its residual blocks, from input to output.
         branches: submodules of a block whose output is added to the residual stream without passing a module
             named ``drop_path``; those that do need no entry.
+        tables: its position tables; all other parameters are the same at every size.
+        step: vision configuration -> number of pixels that must divide both sides of an image.
+        patch: pattern of the name of a patch embedding that is a plain convolution (kernel = stride), in memory.
+        square_only: why only square images are possible, if so.
         any_size: whether every image size runs with the same weights (convolutions and the like). The size is
             then what the image processor makes; ``config.image_size``, if there is one, binds nothing.
     """
 
     blocks: str
     branches: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    step: Callable[[Any], int] = _patch_step
+    patch: str = ""
+    square_only: str = ""
     any_size: bool = False
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether attention stays within windows whose size can be chosen."""
+        return any(table.grid is _windows for table in self.tables)
 
-_PLAIN = Family(r"\w+\.layers\.\d+", branches=("attention", "mlp"))
-_ENCODER_LAYER = Family(r"\w+\.(encoder\.)?layers?\.\d+")
-_TOWER = Family(r"vision_model\.encoder\.layers\.\d+", branches=("self_attn", "mlp"))
+
+_PLACES = r"\w+\.embeddings\.position_embeddings"
+_OFFSETS = r".*relative_position_bias_table"
+_PATCH = r"\w+\.embeddings\.patch_embeddings\.projection\.weight"
+
+
+def _plain(prefix: int) -> Family:
+    """Return the entry of a ViT with ``prefix`` tokens before those of the patches."""
+    return Family(
+        r"\w+\.layers\.\d+",
+        branches=("attention", "mlp"),
+        tables=(Table(_PLACES, _patches, fixed=prefix),),
+        patch=_PATCH,
+    )
+
+
+def _tower(prefix: int) -> Family:
+    """Return the entry of the image half of a pair."""
+    return Family(
+        r"vision_model\.encoder\.layers\.\d+",
+        branches=("self_attn", "mlp"),
+        tables=(Table(r"vision_model\.embeddings\.position_embedding\.weight", _patches, fixed=prefix),),
+        patch=r"vision_model\.embeddings\.patch_embedding\.weight",
+        square_only=_ONE_NUMBER,
+    )
+
+
+_ENCODER_LAYER = r"\w+\.(?:encoder\.)?layers?\.\d+"
+_DINO = Family(_ENCODER_LAYER, tables=(Table(_PLACES, _patches, fixed=1),), patch=_PATCH, square_only=_SCRAMBLED)
+_BEIT = Family(
+    _ENCODER_LAYER,
+    tables=(Table(_PLACES, _patches, fixed=1), Table(_OFFSETS, _patches, "offsets", fixed=3)),
+    patch=_PATCH,
+    square_only=_SCRAMBLED,
+)
+_SWIN = (Table(_PLACES, _patches), Table(_OFFSETS, _windows, "offsets"))
 _BLOCKS_OF_LAYERS = r"\w+\.encoder\.layers\.\d+\.blocks\.\d+"
 _STAGED = Family(r"\w+\.encoder\.stages\.\d+\.layers\.\d+", any_size=True)
 _MOBILE_VIT = Family(r"\w+\.encoder\.layer\.\d+\.(layer|transformer\.layer)\.\d+", any_size=True)
@@ -42,25 +169,41 @@ _FLAT = Family(r"\w+\.layer\.\d+", any_size=True)
 
 FAMILIES: Mapping[str, Family] = {
     # one sequence of tokens, one width
-    "vit": _PLAIN,
-    "vit_msn": _PLAIN,
-    "ijepa": _PLAIN,
-    "deit": _PLAIN,
-    "dinov2": _ENCODER_LAYER,
-    "dinov2_with_registers": _ENCODER_LAYER,
-    "beit": _ENCODER_LAYER,
-    "data2vec-vision": _ENCODER_LAYER,
-    "clip": _TOWER,
-    "metaclip_2": _TOWER,
-    "siglip": _TOWER,
+    "vit": _plain(prefix=1),
+    "vit_msn": _plain(prefix=1),
+    "ijepa": _plain(prefix=0),
+    "deit": _plain(prefix=2),
+    "dinov2": _DINO,
+    "dinov2_with_registers": _DINO,
+    "beit": _BEIT,
+    "data2vec-vision": _BEIT,
+    "clip": _tower(prefix=1),
+    "metaclip_2": _tower(prefix=1),
+    "siglip": _tower(prefix=0),
     # stages of falling resolution
-    "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",)),
-    "swinv2": Family(_BLOCKS_OF_LAYERS),
-    "donut-swin": Family(_BLOCKS_OF_LAYERS, branches=("output",)),
-    "hiera": Family(r"\w+\.encoder\.stages\.\d+\.layers\.\d+"),
-    "pvt": Family(r"\w+\.encoder\.block\.\d+\.\d+"),
+    "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",), tables=_SWIN),
+    "swinv2": Family(_BLOCKS_OF_LAYERS, tables=_SWIN[:1]),  # its biases come from a network, not from a table
+    "donut-swin": Family(_BLOCKS_OF_LAYERS, branches=("output",), tables=_SWIN),
+    "hiera": Family(
+        r"\w+\.encoder\.stages\.\d+\.layers\.\d+", tables=(Table(_PLACES, _hiera_units),), step=_hiera_step
+    ),
+    "pvt": Family(
+        r"\w+\.encoder\.block\.\d+\.\d+",
+        tables=(
+            Table(r"\w+\.encoder\.patch_embeddings\.([012])\.position_embeddings", _pvt_cells),
+            Table(r"\w+\.encoder\.patch_embeddings\.(3)\.position_embeddings", _pvt_cells, fixed=1),
+        ),
+        step=_pvt_step,
+        square_only=_ONE_NUMBER,
+    ),
+    "levit": Family(
+        r"\w+\.encoder\.stages\.\d+\.layers\.\d+",
+        branches=("module",),
+        tables=(Table(r"\w+\.encoder\.stages\.(\d+)\..*attention_biases", _levit_cells, "distances"),),
+        square_only=_ONE_NUMBER,
+    ),
+    # stages without positions
     "pvt_v2": Family(_BLOCKS_OF_LAYERS, any_size=True),
-    "levit": Family(r"\w+\.encoder\.stages\.\d+\.layers\.\d+", branches=("module",)),
     "cvt": _STAGED,
     "segformer": Family(r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", any_size=True),
     "poolformer": Family(r"\w+\.encoder\.block\.\d+\.\d+", any_size=True),
@@ -104,6 +247,11 @@ UNSUPPORTED: Mapping[str, str] = {
 def family_of(config: Any) -> Family | None:
     """Return the entry of a configuration's family, None where there is none."""
     return FAMILIES.get(config.model_type)
+
+
+def vision_config(config: Any) -> Any:
+    """Return the part of a configuration that is about images: all of it, but for the families of pairs."""
+    return getattr(config, "vision_config", config)
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -110,6 +110,45 @@ def fit_processor(processor: Any, size: tuple[int, int], fit: Fit) -> Any:
     return _plain(image_mean=list(mean), image_std=list(std), resample=2 if resample is None else resample, **settings)
 
 
+def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int]) -> Any:
+    """Return a processor that does the same at another size: all its sizes grow with the model's.
+
+    One that cuts out of a larger image (256 to 224) keeps the proportion. Where the family's own class cannot make
+    the new size, as of a rectangle when it knows only the shortest edge, images are squashed.
+
+    Args:
+        processor: of a checkpoint.
+        old, new: (height, width) of the model's input.
+    """
+    settings = {
+        key: {name: _scaled(name, side, old, new) for name, side in dict(size).items()}
+        for key in ("size", "crop_size", "pad_size")
+        if (size := getattr(processor, key, None)) and not isinstance(size, int)
+    }
+    try:
+        resized = type(processor)(**{**processor.to_dict(), **settings})
+        process = ImageProcess(resized, new)
+        for shape in ((new[0] + 11, 2 * new[1] + 37), (2 * new[0] + 3, new[1])):
+            process(_ramps(*shape))
+        return resized
+    except (ModelError, ValueError, TypeError, KeyError, AttributeError):
+        return fit_processor(processor, new, "squash")  # each class refuses in its own way what it does not know
+
+
+def _scaled(name: str, side: int | None, old: tuple[int, int], new: tuple[int, int]) -> int | None:
+    """Return one number of a processor's size at another size of the model."""
+    if side is None:
+        return None
+    ratios = [after / before for before, after in zip(old, new, strict=True)]
+    if name.endswith("height"):
+        ratio = ratios[0]
+    elif name.endswith("width"):
+        ratio = ratios[1]
+    else:
+        ratio = max(ratios)
+    return round(side * ratio)
+
+
 def normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and std per channel in units of [0, 1]: (value - mean) / std is all that is done to values."""
     scale, shift = 255.0, 0.0

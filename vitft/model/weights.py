@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +100,22 @@ def _checked(state: Any, where: str) -> dict[str, Tensor]:
         f"{where} holds a {type(state).__name__}{keys}, not tensors by name",
         allowed="a state dict as transformers saves it",
     )
+
+
+def spelled_in_file(model: Any, name: str) -> str:
+    """Return how a saved file spells the name of a model's parameter; transformers renamed some in memory."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    try:
+        (in_file,) = revert_weight_conversion(model, {name: torch.empty(0)})
+    except Exception:  # a tensor that is merged from several of the file cannot be named alone
+        return name
+    return str(in_file)
+
+
+def find_key(model: Any, name: str, state: Mapping[str, Tensor]) -> str | None:
+    """Return the key of a state dict that holds a model's parameter: an encoder alone lacks the model's prefix."""
+    prefix = f"{model.base_model_prefix}."
+    spellings = [name, spelled_in_file(model, name)]
+    spellings += [each.removeprefix(prefix) for each in spellings]
+    return next((each for each in spellings if each in state), None)

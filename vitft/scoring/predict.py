@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class Scored:
         predictions, labels: class ids by row, for metrics that want them; empty unless collected.
         bad_rows: images that were passed over.
         notes: what was noticed about images that were used.
+        images_per_second: of the forward passes, after the first, over all processes.
     """
 
     tally: Tally
@@ -36,6 +38,7 @@ class Scored:
     labels: list[int] = field(default_factory=list)
     bad_rows: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    images_per_second: float = 0.0
 
 
 def evaluation_batches(
@@ -89,23 +92,36 @@ def score_split(
     was_training = model.training
     model.eval()
     scored = Scored(Tally(num_classes, device=accelerator.device))
+    passes: list[tuple[int, float]] = []
     for batch in batches:
         scored.bad_rows += batch.skipped
         scored.notes += batch.notes
         if len(batch):
             on_device = batch.to(accelerator.device)
+            begun = time.perf_counter()
             with accelerator.autocast():
                 logits = model(normalize(on_device.images, *normalisation)).logits.float()
             scored.tally.add(logits, on_device.labels)
+            if accelerator.device.type != "cpu":
+                torch.accelerator.synchronize()
+            passes.append((len(batch), time.perf_counter() - begun))
             if collect:
                 scored.predictions += logits.argmax(-1).tolist()
                 scored.labels += batch.labels.tolist()
     model.train(was_training)
     scored.tally = scored.tally.reduce(accelerator)
+    scored.images_per_second = _speed(passes, accelerator)
     if accelerator.num_processes > 1:
         scored.bad_rows = gather_object(scored.bad_rows)
         scored.predictions, scored.labels = gather_object(scored.predictions), gather_object(scored.labels)
     return scored
+
+
+def _speed(passes: list[tuple[int, float]], accelerator: Any) -> float:
+    """Return the images per second of all processes; the first pass, which warms up, does not count if others do."""
+    timed = passes[1:] or passes
+    own = sum(count for count, _ in timed) / max(sum(seconds for _, seconds in timed), 1e-9)
+    return float(accelerator.reduce(torch.tensor(own, device=accelerator.device), "sum"))
 
 
 @torch.no_grad()
@@ -134,7 +150,8 @@ def predict_files(
         ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
     """
     model.eval()
-    names = {int(number): name for number, name in model.config.id2label.items()}
+    given = model.config.id2label or {}  # PVT's configuration may have none
+    names = {number: given.get(number, f"LABEL_{number}") for number in range(model.config.num_labels)}
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
         staged = {path: _stage(path, process) for path in part}

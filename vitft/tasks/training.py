@@ -1,29 +1,19 @@
-"""What the commands do, as functions: the Python interface.
-
-    from vitft import Recipe, finetune, evaluate, predict
-
-    result = finetune(Recipe.load("quickstart"))
-    print(result.results["test"]["top1"], result.run_dir)
-
-Functions return results and raise ``VitftError``; notes and progress go to stderr.
-"""
+"""Fine-tuning as a whole: from a recipe to a run directory with scores and model."""
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitft.errors import RecipeError, StoppedEarly, UsageError, VitftError
-from vitft.recipe import DataRecipe, Recipe
+from vitft.recipe import Recipe
 from vitft.run import Run, environment
-
-# --- finetune ----------------------------------------------------------------------------------------------
+from vitft.sizes import show_size
+from vitft.tasks.shared import headline, main_process_first, quiet_libraries, score_table
 
 
 @dataclass
@@ -44,7 +34,7 @@ class FinetuneResult:
         if self.run_dir is None:
             return self.plan_text
         rows = [(name, self.results[name]) for name in ("validation", "test") if name in self.results]
-        return "\n".join([_table(rows), f"model: {self.run_dir / 'model'}"])
+        return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}"])
 
 
 def finetune(
@@ -81,10 +71,10 @@ def finetune(
     if recipe.data.dataset is None:
         raise RecipeError("the recipe names no dataset", hint="--dataset cifar100, or data.dataset in the recipe")
     check_metrics(recipe.run.metrics)
-    _quiet_libraries()
+    quiet_libraries()
 
     accelerator, reasons = make_accelerator(recipe)
-    with _main_process_first(accelerator):
+    with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
         pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit, seed=recipe.train.seed)
     pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
@@ -151,7 +141,7 @@ def _score_and_save(
             results["classes"] = list(source.classes)
             results["weights"] = fitted.weights
             results["bad_images"] = fitted.state.bad_rows
-            run.log("results", **{name: _headline(results[name]) for name in scored})
+            run.log("results", **{name: headline(results[name]) for name in scored})
             for name, each in scored.items():
                 try:  # a metric of others must not cost what a night has made
                     results[name] |= further_scores(
@@ -240,7 +230,7 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any) -> 
     }
     run.say(f"run      {run.folder}")
     run.say(f"dataset  {source.id}: {len(source.classes)} classes, " + ", ".join(f"{n} {s}" for n, s in sizes.items()))
-    run.say(f"model    {pretrained.id} at {pretrained.image_size[0]}x{pretrained.image_size[1]}")
+    run.say(f"model    {pretrained.id} at {show_size(pretrained.image_size)}")
     if checkpoint.newest(run.checkpoints):  # a resumed run, in which all this is written already
         run.say(str(plan))
         return
@@ -251,198 +241,6 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any) -> 
     dataset = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint, "rows": sizes}
     model = {"id": pretrained.id, "revision": pretrained.revision}
     run.write_json("environment.json", environment(dataset=dataset, model=model, device=plan.device, command=sys.argv))
-
-
-# --- evaluate and predict ----------------------------------------------------------------------------------
-
-
-@dataclass
-class EvaluationResult:
-    """The scores of a model on a split.
-
-    Attributes:
-        scores: by name; ``count`` is the exact number of images.
-        split: the split that was scored.
-    """
-
-    scores: dict[str, Any]
-    split: str
-
-    def __str__(self) -> str:
-        return _table([(self.split, self.scores)])
-
-
-def evaluate(
-    model: str | Path,
-    dataset: str | DataRecipe,
-    *,
-    split: str | None = None,
-    metrics: Sequence[str] = (),
-    batch_size: int | None = None,
-    precision: str = "auto",
-    device: str = "auto",
-    bad_images: str | None = None,
-) -> EvaluationResult:
-    """Score a fine-tuned model on a split, every image exactly once.
-
-    Args:
-        model: folder, run directory or Hub id.
-        dataset: what ``--dataset`` takes, or a recipe's data section.
-        split: ``test`` if not given, else validation.
-        metrics: further `evaluate` metrics by name or folder.
-        batch_size: images per forward pass.
-        precision, device: as in the recipe.
-        bad_images: ``stop`` or ``skip``.
-    """
-    from vitft.data.source import open_for_evaluation
-    from vitft.model.processor import ImageProcess, normalisation
-    from vitft.scoring.predict import evaluation_batches, score_split
-    from vitft.scoring.scores import check_metrics, final_scores
-
-    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
-    check_metrics(metrics)
-    accelerator, network, processor, size = _ready(model, precision, device)
-    classes = [network.config.id2label[number] for number in range(network.config.num_labels)]
-    with _main_process_first(accelerator):
-        rows = open_for_evaluation(data, classes, split=split)
-    batches = evaluation_batches(
-        rows,
-        ImageProcess(processor, size),
-        batch_size=batch_size or 32,
-        skip_bad=(bad_images or data.bad_images) == "skip",
-        workers=data.workers if isinstance(data.workers, int) else (1 if len(rows) > 2000 else 0),
-        accelerator=accelerator,
-    )
-    scored = score_split(
-        network,
-        batches,
-        num_classes=len(classes),
-        normalisation=normalisation(processor),
-        accelerator=accelerator,
-        collect=bool(metrics),
-    )
-    scores: dict[str, Any] = {}
-    if accelerator.is_main_process:
-        scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
-        scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
-    accelerator.wait_for_everyone()
-    return EvaluationResult(scores, rows.name)
-
-
-def predict(
-    model: str | Path,
-    images: Sequence[str | Path],
-    *,
-    top_k: int = 5,
-    batch_size: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-) -> list[dict[str, Any]]:
-    """Return for each image file its most probable labels, or the reason why it has none.
-
-    Args:
-        model: folder, run directory or Hub id.
-        images: paths of image files.
-        top_k: labels per image.
-        batch_size: images per forward pass.
-        device, precision: as in the recipe.
-
-    Returns:
-        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
-    """
-    from vitft.model.processor import ImageProcess, normalisation
-    from vitft.scoring.predict import predict_files
-
-    accelerator, network, processor, size = _ready(model, precision, device)
-    return list(
-        predict_files(
-            network,
-            ImageProcess(processor, size),
-            [Path(image) for image in images],
-            normalisation=normalisation(processor),
-            accelerator=accelerator,
-            batch_size=batch_size or 32,
-            top_k=top_k,
-        )
-    )
-
-
-def _ready(model: str | Path, precision: str, device: str) -> tuple[Any, Any, Any, tuple[int, int]]:
-    """Return (accelerator, model on its device, processor, image size) of a finished checkpoint."""
-    from vitft.model.load import image_size_of, load_finished, locate
-    from vitft.train.device import make_accelerator
-
-    _quiet_libraries()
-    recipe = Recipe.load(None, {"train.precision": precision, "train.device": device})
-    accelerator, _ = make_accelerator(recipe)
-    with _main_process_first(accelerator):
-        folder, _ = locate(str(model))
-    network, processor = load_finished(folder, str(model))
-    return accelerator, network.to(accelerator.device), processor, image_size_of(network.config, processor)
-
-
-# --- shared ------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _main_process_first(accelerator: Any) -> Iterator[None]:
-    """Let the main process go first: it downloads, and the others find it in the cache.
-
-    If it fails they go all the same and fail alike; accelerate's own would let them wait for ever.
-    """
-    failure: Exception | None = None
-    if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-    try:
-        yield
-    except Exception as error:
-        failure = error
-    if accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-    if failure is not None:
-        raise failure
-
-
-_HEADLINES = ("top1", "top5", "mean_per_class_accuracy", "macro_f1", "nll", "count")
-
-
-def _headline(scores: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: scores[name] for name in _HEADLINES if name in scores}
-
-
-def _table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return the scores of splits as an aligned table, in per cent where that is the custom."""
-    further = [
-        name
-        for name, value in (rows[0][1] if rows else {}).items()
-        if name not in _HEADLINES and isinstance(value, int | float)
-    ]
-    names = [*(name for name in _HEADLINES if any(name in scores for _, scores in rows)), *further]
-    cells = [["", *names]] + [[split, *(_cell(name, scores.get(name)) for name in names)] for split, scores in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
-
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if name == "count":
-        return f"{value:,}"
-    return f"{100 * value:.2f}%" if name in _HEADLINES and name != "nll" else f"{value:.4f}"
-
-
-def _quiet_libraries() -> None:
-    """Keep libraries' own bars and advice off the terminal; what matters of it, vitft says itself."""
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
 
 
 def _reset_peak_memory(accelerator: Any) -> None:

@@ -1,0 +1,46 @@
+"""Image sizes as they are written: ``384`` for a square, ``384x512`` for 384 rows of 512 pixels."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+MOST_PIXELS = 4096  # a side; beyond, the tokens of a ViT fit no machine
+
+
+def parse_size(value: Any) -> tuple[int, int]:
+    """Return (height, width) of ``384``, ``"384"``, ``"384x512"`` or ``[384, 512]``.
+
+    Raises:
+        ValueError: if it is none of these, or a side is not from 1 to 4096.
+    """
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", value)):
+        height, width = int(match[1]), int(match[2] or match[1])
+    elif isinstance(value, int) and not isinstance(value, bool):
+        height = width = value
+    elif isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
+        height, width = value
+    else:
+        raise ValueError(f"{value!r} is no image size; write 384, or 384x512 for height x width")
+    if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
+        raise ValueError(f"an image size of {value} is not from 1 to {MOST_PIXELS} pixels a side")
+    return height, width
+
+
+def show_size(size: tuple[int, int]) -> str:
+    """Return ``384x512``."""
+    return f"{size[0]}x{size[1]}"
+
+
+def _plain(size: tuple[int, int]) -> int | str:
+    return size[0] if size[0] == size[1] else show_size(size)
+
+
+ImageSize = Annotated[
+    tuple[int, int],
+    BeforeValidator(parse_size),
+    PlainSerializer(_plain),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(x\d+)?$"}]}),
+]

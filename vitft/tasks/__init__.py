@@ -1,0 +1,26 @@
+"""What the commands do, as functions: the Python interface.
+
+    from vitft import Recipe, finetune, evaluate, predict, resize
+
+    result = finetune(Recipe.load("quickstart"))
+    print(result.results["test"]["top1"], result.run_dir)
+
+Functions return results and raise ``VitftError``; notes and progress go to stderr.
+"""
+
+from vitft.tasks.predicting import predict
+from vitft.tasks.resizing import ResizeResult, resize
+from vitft.tasks.scoring import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
+from vitft.tasks.training import FinetuneResult, finetune
+
+__all__ = [
+    "EvaluationResult",
+    "FinetuneResult",
+    "ResizeResult",
+    "SizeSweep",
+    "evaluate",
+    "evaluate_sizes",
+    "finetune",
+    "predict",
+    "resize",
+]

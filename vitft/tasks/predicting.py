@@ -1,0 +1,51 @@
+"""Labels of image files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vitft.tasks.shared import ready
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    image_size: tuple[int, int] | None = None,
+    method: str = "bicubic",
+) -> list[dict[str, Any]]:
+    """Return for each image file its most probable labels, or the reason why it has none.
+
+    Args:
+        model: folder, run directory or Hub id.
+        images: paths of image files.
+        top_k: labels per image.
+        batch_size: images per forward pass.
+        device, precision: as in the recipe.
+        image_size: (height, width) to run at; the model's own when not given.
+        method: how position tables are resampled to it.
+
+    Returns:
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
+    """
+    from vitft.model.processor import normalisation
+    from vitft.scoring.predict import predict_files
+
+    loaded = ready(model, precision, device, image_size, method)
+    return list(
+        predict_files(
+            loaded.model,
+            loaded.process,
+            [Path(image) for image in images],
+            normalisation=normalisation(loaded.processor),
+            accelerator=loaded.accelerator,
+            batch_size=batch_size or 32,
+            top_k=top_k,
+        )
+    )

@@ -1,0 +1,195 @@
+"""Scores of a model on a dataset, at one size or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitft.recipe import DataRecipe
+from vitft.sizes import show_size
+from vitft.tasks.shared import Ready, main_process_first, ready, score_table
+
+
+@dataclass
+class EvaluationResult:
+    """The scores of a model on a split.
+
+    Attributes:
+        scores: by name; ``count`` is the exact number of images.
+        split: the split that was scored.
+        image_size: (height, width) that the model ran at.
+        images_per_second: of the forward passes, over all processes.
+    """
+
+    scores: dict[str, Any]
+    split: str
+    image_size: tuple[int, int]
+    images_per_second: float
+
+    def __str__(self) -> str:
+        return score_table([(self.split, self.scores)])
+
+
+@dataclass
+class SizeSweep:
+    """The scores of a model at several image sizes.
+
+    Attributes:
+        rows: one result for each size, in the order in which they were asked for.
+        own_size: the size that the checkpoint has, at which it was trained.
+    """
+
+    rows: list[EvaluationResult]
+    own_size: tuple[int, int]
+
+    @property
+    def best(self) -> EvaluationResult:
+        """The size with the highest top-1, of equal ones the fastest."""
+        return max(self.rows, key=lambda row: (row.scores["top1"], row.images_per_second))
+
+    def __str__(self) -> str:
+        table = score_table(
+            [
+                (show_size(row.image_size), row.scores | {"images/s": round(row.images_per_second, 1)})
+                for row in self.rows
+            ]
+        )
+        return f"{table}\n{self.conclusion()}"
+
+    def conclusion(self) -> str:
+        """Say whether the training size is the best to test at (FixRes, arXiv:1906.06423)."""
+        best = self.best
+        own = next((row for row in self.rows if row.image_size == self.own_size), None)
+        if own is None:
+            return (
+                f"best at {show_size(best.image_size)}; the checkpoint's own {show_size(self.own_size)} was not tried"
+            )
+        if best.image_size == own.image_size:
+            return f"best at the checkpoint's own {show_size(self.own_size)}"
+        gain, count = best.scores["top1"] - own.scores["top1"], own.scores["count"]
+        # Two proportions on the same images; their common errors make this an upper bound.
+        error = (sum(row.scores["top1"] * (1 - row.scores["top1"]) for row in (best, own)) / max(count, 1)) ** 0.5
+        sure = "more" if gain > 2 * error else "not more"
+        return (
+            f"best at {show_size(best.image_size)}: {100 * gain:+.2f} points over the checkpoint's own "
+            f"{show_size(self.own_size)}, {sure} than chance explains ({count:,} images)"
+        )
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return the rows as plain values."""
+        return [
+            {"image_size": list(row.image_size), "images_per_second": round(row.images_per_second, 2), **row.scores}
+            for row in self.rows
+        ]
+
+
+def evaluate(
+    model: str | Path,
+    dataset: str | DataRecipe,
+    *,
+    split: str | None = None,
+    metrics: Sequence[str] = (),
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    bad_images: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    method: str = "bicubic",
+) -> EvaluationResult:
+    """Score a fine-tuned model on a split, every image exactly once.
+
+    Args:
+        model: folder, run directory or Hub id.
+        dataset: what ``--dataset`` takes, or a recipe's data section.
+        split: ``test`` if not given, else validation.
+        metrics: further `evaluate` metrics by name or folder.
+        batch_size: images per forward pass.
+        precision, device: as in the recipe.
+        bad_images: ``stop`` or ``skip``.
+        image_size: (height, width) to run at; the model's own when not given.
+        method: how position tables are resampled to it.
+    """
+    from vitft.data.source import open_for_evaluation
+    from vitft.scoring.scores import check_metrics
+
+    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
+    check_metrics(metrics)
+    loaded = ready(model, precision, device, image_size, method)
+    with main_process_first(loaded.accelerator):
+        rows = open_for_evaluation(data, _classes(loaded), split=split)
+    return _score(loaded, rows, data, metrics, batch_size, bad_images)
+
+
+def evaluate_sizes(
+    model: str | Path,
+    dataset: str | DataRecipe,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    split: str | None = None,
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    bad_images: str | None = None,
+    method: str = "bicubic",
+) -> SizeSweep:
+    """Score a model on a split at several image sizes, resampled from its own each time.
+
+    Args:
+        sizes: (height, width) each.
+        model, dataset, split, batch_size, precision, device, bad_images, method: as for :func:`evaluate`.
+    """
+    from vitft.data.source import open_for_evaluation
+
+    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
+    rows, results = None, []
+    for size in dict.fromkeys(sizes):
+        loaded = ready(model, precision, device, size, method)
+        if rows is None:
+            with main_process_first(loaded.accelerator):
+                rows = open_for_evaluation(data, _classes(loaded), split=split)
+        results.append(_score(loaded, rows, data, (), batch_size, bad_images))
+    return SizeSweep(results, loaded.retargeting.old)
+
+
+def _classes(loaded: Ready) -> list[str]:
+    config = loaded.model.config
+    names = config.id2label or {}  # PVT's configuration may have none
+    return [names.get(number, f"LABEL_{number}") for number in range(config.num_labels)]
+
+
+def _score(
+    loaded: Ready,
+    rows: Any,
+    data: DataRecipe,
+    metrics: Sequence[str],
+    batch_size: int | None,
+    bad_images: str | None,
+) -> EvaluationResult:
+    from vitft.model.processor import normalisation
+    from vitft.scoring.predict import evaluation_batches, score_split
+    from vitft.scoring.scores import final_scores
+
+    batches = evaluation_batches(
+        rows,
+        loaded.process,
+        batch_size=batch_size or 32,
+        skip_bad=(bad_images or data.bad_images) == "skip",
+        workers=data.workers if isinstance(data.workers, int) else (1 if len(rows) > 2000 else 0),
+        accelerator=loaded.accelerator,
+    )
+    scored = score_split(
+        loaded.model,
+        batches,
+        num_classes=len(_classes(loaded)),
+        normalisation=normalisation(loaded.processor),
+        accelerator=loaded.accelerator,
+        collect=bool(metrics),
+    )
+    scores: dict[str, Any] = {}
+    if loaded.accelerator.is_main_process:
+        scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
+        scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
+    loaded.accelerator.wait_for_everyone()
+    return EvaluationResult(scores, rows.name, loaded.retargeting.new, scored.images_per_second)

@@ -1,0 +1,121 @@
+"""What several tasks need: processes that go in order, finished checkpoints, tables of scores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitft.recipe import Recipe
+
+
+@dataclass
+class Ready:
+    """A finished checkpoint on its device.
+
+    Attributes:
+        accelerator: says device, precision and processes.
+        model: in evaluation mode.
+        processor: its image processor.
+        retargeting: what another size made of it; ``retargeting.new`` is its size.
+    """
+
+    accelerator: Any
+    model: Any
+    processor: Any
+    retargeting: Any
+
+    @property
+    def process(self) -> Any:
+        """The function that makes an image the model's input."""
+        from vitft.model.processor import ImageProcess
+
+        return ImageProcess(self.processor, self.retargeting.new)
+
+
+def ready(
+    model: str | Path,
+    precision: str,
+    device: str,
+    image_size: tuple[int, int] | None = None,
+    method: Any = "bicubic",
+) -> Ready:
+    """Load a finished checkpoint, at its own size or another."""
+    from vitft.model.load import load_finished
+    from vitft.model.locate import locate
+    from vitft.model.retarget import Target
+    from vitft.train.device import make_accelerator
+
+    quiet_libraries()
+    recipe = Recipe.load(None, {"train.precision": precision, "train.device": device})
+    accelerator, _ = make_accelerator(recipe)
+    with main_process_first(accelerator):
+        folder, _ = locate(str(model))
+    network, processor, retargeting = load_finished(folder, str(model), Target(image_size, method=method))
+    return Ready(accelerator, network.to(accelerator.device), processor, retargeting)
+
+
+@contextmanager
+def main_process_first(accelerator: Any) -> Iterator[None]:
+    """Let the main process go first: it downloads, and the others find it in the cache.
+
+    If it fails they go all the same and fail alike; accelerate's own would let them wait for ever.
+    """
+    failure: Exception | None = None
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+    if failure is not None:
+        raise failure
+
+
+HEADLINES = ("top1", "top5", "mean_per_class_accuracy", "macro_f1", "nll", "count")
+
+
+def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores that stand in every table."""
+    return {name: scores[name] for name in HEADLINES if name in scores}
+
+
+def score_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return the scores of splits as an aligned table, in per cent where that is the custom."""
+    further = [
+        name
+        for name, value in (rows[0][1] if rows else {}).items()
+        if name not in HEADLINES and isinstance(value, int | float)
+    ]
+    names = [*(name for name in HEADLINES if any(name in scores for _, scores in rows)), *further]
+    cells = [["", *names]] + [[split, *(_cell(name, scores.get(name)) for name in names)] for split, scores in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name == "count":
+        return f"{value:,}"
+    return f"{100 * value:.2f}%" if name in HEADLINES and name != "nll" else f"{value:.4f}"
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' own bars and advice off the terminal; what matters of it, vitft says itself."""
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
