@@ -24,15 +24,15 @@ from vitft import Recipe, finetune
 PER_CLASS, EPOCHS, BATCH, LR = 10, 3, 32, 1e-4
 
 
-def subset(path: str) -> DatasetDict:
-    """Take the first 10 images per class of train and test, and 1 per class of train as validation."""
+def subset(path: str, per_class: int = PER_CLASS) -> DatasetDict:
+    """Take the first images per class of train, one more of each as validation, and 10 per class of test."""
     source = load_dataset(
         "parquet", data_files={s: str(Path(path) / "data" / f"{s}-*.parquet") for s in ("train", "test")}
     )
     parts = {}
     for name, split, start, stop in (
-        ("train", "train", 0, PER_CLASS),
-        ("validation", "train", PER_CLASS, PER_CLASS + 1),
+        ("train", "train", 0, per_class),
+        ("validation", "train", per_class, per_class + 1),
         ("test", "test", 0, PER_CLASS),
     ):
         labels = np.asarray(source[split]["fine_label"])

@@ -40,7 +40,7 @@ FOLDERS = {
     ],
     "model": [
         "position", "patch", "families", "processor", "weights", "locate", "config", "retarget", "load", "rewrite",
-        "adapt",
+        "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],

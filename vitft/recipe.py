@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.errors import RecipeError, did_you_mean
-from vitft.sizes import ImageSize
+from vitft.sizes import ImageSize, ResolutionSchedule, show_size
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -156,6 +156,8 @@ class TrainRecipe(Section):
 
     duration: TrainingLength = Duration(10, "epochs")
     """Length of the training."""
+    resolution_schedule: ResolutionSchedule | None = None
+    """Image sizes in turn, with their parts of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
     """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
     micro_batch_size: Literal["auto"] | Count = "auto"
@@ -231,6 +233,12 @@ class Recipe(Section):
             source = str(path)
             values = read_yaml(path)
         return validate(overlay(values, changes or {}), source)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """The (height, width) that the model is to have in the end; None for the checkpoint's own."""
+        schedule = self.train.resolution_schedule
+        return schedule[-1][0] if schedule else self.model.image_size
 
     def dump(self) -> str:
         """Return the recipe as YAML that :meth:`load` accepts again, every key written out."""
@@ -395,6 +403,12 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     for key in ("duration", "evaluate_every", "checkpoint_every"):
         if getattr(recipe.train, key).value == 0:
             yield f"train.{key}: a length of 0 does nothing"
+    schedule, size = recipe.train.resolution_schedule, recipe.model.image_size
+    if schedule and size and schedule[-1][0] != size:
+        yield (
+            f"train.resolution_schedule: it ends at {show_size(schedule[-1][0])}, "
+            f"but model.image_size is {show_size(size)}"
+        )
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
         yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"

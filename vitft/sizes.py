@@ -34,6 +34,32 @@ def show_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def parse_schedule(value: Any) -> tuple[tuple[tuple[int, int], float], ...]:
+    """Return (size, per cent of the steps) of ``{160: 60%, 224: 40%}``, in the order given.
+
+    Raises:
+        ValueError: if it is no such mapping, or the parts are not 100 % together.
+    """
+    if isinstance(value, tuple):
+        value = {show_size(size): f"{part}%" for size, part in value}
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{value!r} is no schedule; write sizes and parts of the steps: {{160: 60%, 224: 40%}}")
+    phases = []
+    for size, part in value.items():
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", part) if isinstance(part, str) else None
+        if match is None or not float(match[1]):
+            raise ValueError(f"{part!r} of size {size} is no part of the steps; write it as 60%")
+        phases.append((parse_size(size), float(match[1])))
+    total = sum(part for _, part in phases)
+    if abs(total - 100) > 0.01:
+        raise ValueError(f"the parts of the schedule are {total:g} % of the steps together, not 100 %")
+    return tuple(phases)
+
+
+def _plain_schedule(phases: tuple[tuple[tuple[int, int], float], ...]) -> dict[str, str]:
+    return {str(_plain(size)): f"{part:g}%" for size, part in phases}
+
+
 def _plain(size: tuple[int, int]) -> int | str:
     return size[0] if size[0] == size[1] else show_size(size)
 
@@ -43,4 +69,11 @@ ImageSize = Annotated[
     BeforeValidator(parse_size),
     PlainSerializer(_plain),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(x\d+)?$"}]}),
+]
+
+ResolutionSchedule = Annotated[
+    tuple[tuple[tuple[int, int], float], ...],
+    BeforeValidator(parse_schedule),
+    PlainSerializer(_plain_schedule),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "pattern": r"^\d+(\.\d*)? *%$"}}),
 ]

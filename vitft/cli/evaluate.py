@@ -79,17 +79,18 @@ def evaluate(
     if recipe.data.dataset is None:
         raise UsageError("no dataset was given", hint=f"vitft evaluate {model} --dataset D")
 
+    sizes = image_sizes(image_size)
+    if len(sizes) > 1 and metrics:
+        raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
+    if len(sizes) < 2 and plot is not None:
+        raise UsageError("--plot needs several sizes", hint="--image-size 160,192,224,256")
+
     code = launched(ctx, num_processes, device or "auto")
     if code is not None:
         return code
 
-    sizes = image_sizes(image_size)
     if len(sizes) > 1:
-        if metrics:
-            raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
         return _sweep(model, recipe.data, sizes, plot, split, batch_size, precision, device, method, format)
-    if plot is not None:
-        raise UsageError("--plot needs several sizes", hint="--image-size 160,192,224,256")
 
     from vitft import tasks
 
@@ -140,7 +141,7 @@ def _sweep(
         method=method or "bicubic",
     )
     if rank() == 0:
-        draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model} on {data.dataset}")
+        draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset}")
         print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else result)
         print(f"plot: {plot}", file=sys.stderr)
     return 0

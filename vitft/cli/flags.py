@@ -184,16 +184,18 @@ def image_sizes(text: str | None) -> list[tuple[int, int]]:
     from vitft.sizes import parse_size
 
     try:
-        return [parse_size(part) for part in text.split(",")] if text else []
+        return [parse_size(part) for part in text.split(",")] if text is not None else []
     except ValueError as error:
         raise UsageError(f"--image-size {text}: {error}", hint="--image-size 384") from None
 
 
 def one_size(text: str | None) -> tuple[int, int] | None:
     """Read what was given to ``--image-size`` of a command that takes one."""
+    from vitft.sizes import show_size
+
     sizes = image_sizes(text)
     if len(sizes) > 1:
-        raise UsageError(f"--image-size {text}: one size is possible here", hint=f"--image-size {sizes[-1][0]}")
+        raise UsageError(f"--image-size {text}: one size is possible here", hint=f"--image-size {show_size(sizes[-1])}")
     return sizes[0] if sizes else None
 
 

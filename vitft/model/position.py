@@ -116,7 +116,7 @@ def resample_distance_table(
 @cache
 def axis_weights(old: int, new: int, method: Method) -> Tensor:
     """Return the matrix that resamples one axis, float64 (new, old); its rows sum to 1."""
-    if method == "geometric":
+    if old > 1 and method == "geometric":
         return _geometric_weights(old, new)
     if old == 1 or (method == "corners" and new == 1):
         # Bicubic and bilinear repeat a single place; torch's corners would take the first of many for one.

@@ -36,6 +36,7 @@ def draw_size_sweep(
         title: what was scored.
     """
     # Without pyplot, which would choose a window system.
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,7 +45,7 @@ def draw_size_sweep(
     accuracy = [100 * row["top1"] for row in rows]
     below, above = zip(*(_interval(row["top1"], row["count"]) for row in rows), strict=True)
 
-    figure = Figure(figsize=(7, 4), layout="constrained", dpi=150)
+    figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     left = figure.add_subplot()
     bars = [[a - 100 * b for a, b in zip(accuracy, below, strict=True)],
@@ -53,19 +54,25 @@ def draw_size_sweep(
     left.set_ylabel("top-1 accuracy in %, with 95 % interval", color="#1f5fa8")
     left.set_xlabel("image size in pixels (height x width)")
     left.set_xticks(list(places), [show_size(tuple(row["image_size"])) for row in rows])
+    if len(rows) > 7:
+        left.tick_params(axis="x", labelrotation=30)
     own = [place for place, row in zip(places, rows, strict=True) if tuple(row["image_size"]) == own_size]
     for place in own:
-        left.axvline(place, color="#888888", linestyle=":", zorder=0)
-        left.annotate(
-            "the checkpoint's own size", (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -11),
-            textcoords="offset points", fontsize=8, color="#555555",
-        )  # fmt: skip
+        left.axvline(place, color="#888888", linestyle=":", zorder=0, label="the checkpoint's own size")
     right = left.twinx()
-    right.plot(places, [row["images_per_second"] for row in rows], marker="s", linestyle="--", color="#b35c00")
+    speed = [row["images_per_second"] for row in rows]
+    right.plot(places, speed, marker="s", linestyle="--", color="#b35c00", label="speed")
     right.set_ylabel("images per second", color="#b35c00")
     right.set_ylim(bottom=0)
-    left.set_title(title, fontsize=10)
-    figure.savefig(path)
+    left.set_title("\n".join(map(_shortened, title.splitlines())), fontsize=10, parse_math=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text, to be found and read aloud
+        figure.savefig(path)
+
+
+def _shortened(line: str, most: int = 90) -> str:
+    """Keep the end of a long line, where paths differ."""
+    return line if len(line) <= most else "…" + line[1 - most :]
 
 
 def _interval(part: float, count: int) -> tuple[float, float]:
@@ -75,4 +82,5 @@ def _interval(part: float, count: int) -> tuple[float, float]:
     z2 = 1.959964**2
     centre = (part + z2 / (2 * count)) / (1 + z2 / count)
     half = (z2 * (part * (1 - part) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding may carry a bound of 0 or all past the proportion itself, which matplotlib refuses to draw.
+    return max(0.0, min(part, centre - half)), min(1.0, max(part, centre + half))

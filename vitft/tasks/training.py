@@ -76,7 +76,8 @@ def finetune(
     accelerator, reasons = make_accelerator(recipe)
     with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
-        pretrained = load_for_training(recipe.model, source.classes, recipe.data.fit, seed=recipe.train.seed)
+        wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
+        pretrained = load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
     pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
@@ -137,10 +138,15 @@ def _score_and_save(
                 "seconds": round(fitted.state.elapsed_seconds, 3),
                 "images_per_second": round(fitted.images_per_second, 2),
                 "peak_memory_bytes": peak,
+                "speeds": fitted.speeds,
             }
             results["classes"] = list(source.classes)
             results["weights"] = fitted.weights
             results["bad_images"] = fitted.state.bad_rows
+            results["resize"] = pretrained.retargeting.record() if pretrained.retargeting else None
+            speeds = fitted.speeds if len(plan.phases) > 1 else {}
+            for size, each in speeds.items():
+                run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
             run.log("results", **{name: headline(results[name]) for name in scored})
             for name, each in scored.items():
                 try:  # a metric of others must not cost what a night has made

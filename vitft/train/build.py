@@ -15,6 +15,7 @@ from vitft.data.stream_batches import StreamBatches
 from vitft.errors import TrainError
 from vitft.model.adapt import DropPath, checkpoint_activations, freeze_unused
 from vitft.model.load import Pretrained
+from vitft.model.multisize import MultiSize
 from vitft.model.processor import ImageProcess, normalisation, takes_bgr
 from vitft.recipe import Recipe
 from vitft.run import Run
@@ -39,7 +40,7 @@ class Training:
     averaged: AveragedWeights | None
     drop_path: DropPath | None
     batches: TrainBatches | StreamBatches
-    view: Any
+    views: dict[tuple[int, int], Any]  # one per image size
     class_weights: Tensor | None
     process: ImageProcess
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
@@ -76,19 +77,24 @@ def build(
     # The scaler of fp16 must see each step's gradients itself to skip the step; fused kernels hide it.
     fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
     groups = parameter_groups(model, recipe.optim, pretrained.head)
-    wrapped, optimizer = accelerator.prepare(model, make_optimizer(groups, recipe.optim, fused=fused))
+    sizes = [phase.image_size for phase in plan.phases]
+    network = MultiSize(model, pretrained.image_size, sizes, recipe.model.resize_method) if len(sizes) > 1 else model
+    wrapped, optimizer = accelerator.prepare(network, make_optimizer(groups, recipe.optim, fused=fused))
 
     process = ImageProcess(pretrained.processor, pretrained.image_size)
     mean, std = normalisation(pretrained.processor)
-    view = policy(
-        recipe.augment,
-        fit=recipe.data.fit,
-        image_size=pretrained.image_size,
-        mean=mean,
-        std=std,
-        num_classes=len(source.classes),
-        seed=recipe.train.seed,
-    )
+    views = {
+        size: policy(
+            recipe.augment,
+            fit=recipe.data.fit,
+            image_size=size,
+            mean=mean,
+            std=std,
+            num_classes=len(source.classes),
+            seed=recipe.train.seed,
+        )
+        for size in sizes
+    }
     return Training(
         run=run,
         recipe=recipe,
@@ -101,7 +107,7 @@ def build(
         averaged=averaged,
         drop_path=drop_path,
         batches=_train_batches(recipe, plan, source, accelerator),
-        view=view,
+        views=views,
         class_weights=_class_weights(recipe, source, accelerator.device),
         process=process,
         normalisation=(mean, std),

@@ -26,7 +26,7 @@ from vitft.train.build import Training, build
 from vitft.train.checkpoint import Best, TrainState
 from vitft.train.optim import lr_at, set_lr
 from vitft.train.plan import Plan
-from vitft.train.progress import Speed, show_progress
+from vitft.train.progress import Speed, announce_phase, show_progress
 from vitft.train.resume import restore, save
 from vitft.train.step import take_step
 from vitft.train.stopping import agree, stop_requests
@@ -39,6 +39,7 @@ class Fitted:
     state: TrainState
     weights: str
     images_per_second: float
+    speeds: dict[str, dict[str, float]]
     score: Callable[..., Scored]
 
 
@@ -72,6 +73,7 @@ def fit(
         last_step = state.step if state.is_out_of_patience else plan.total_steps
         for step, batches in enumerate(training.batches.steps(state.step, last_step), start=state.step):
             speed.begin()
+            announce_phase(run, plan, step, speed)
             lr = lr_at(
                 step,
                 peak=recipe.optim.lr,
@@ -84,7 +86,8 @@ def fit(
             state.step = step + 1
             if training.averaged is not None:
                 training.averaged.update(state.step)
-            images_per_second = speed.end(training.batches.layout.step_size(step))
+            size = plan.phase_at(step).image_size
+            images_per_second = speed.end(training.batches.layout.step_size(step), size)
 
             run.log(
                 "step",
@@ -93,6 +96,7 @@ def fit(
                 grad_norm=grad_norm,
                 lr=lr,
                 images_per_second=round(images_per_second, 1),
+                image_size=list(size),
             )
             accelerator.log({"loss": loss, "grad_norm": grad_norm, "lr": lr}, step=state.step)
             show_progress(
@@ -118,7 +122,7 @@ def fit(
     run.status.stop()
     state.elapsed_seconds = time.monotonic() - started
     weights = _take_chosen_weights(training)
-    return Fitted(state, weights, speed.average, partial(score, training))
+    return Fitted(state, weights, speed.average, speed.by_size(), partial(score, training))
 
 
 def _evaluation_is_due(training: Training) -> bool:

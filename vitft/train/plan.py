@@ -18,10 +18,27 @@ from vitft.durations import Duration
 from vitft.errors import RecipeError, TrainError
 from vitft.model.adapt import checkpoint_activations
 from vitft.model.load import Pretrained
+from vitft.model.multisize import MultiSize, check_sizes
 from vitft.recipe import Recipe
+from vitft.sizes import show_size
 
 _DEFAULT_BATCH = 128
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training at one image size.
+
+    Attributes:
+        first_step: the step that it begins with, from 0.
+        image_size: (height, width) in pixels.
+        gflop: of one forward pass of one image (a multiply-add is two operations).
+    """
+
+    first_step: int
+    image_size: tuple[int, int]
+    gflop: float
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,8 @@ class Plan:
         stage_size: largest side of a staged image.
         workers: staging processes per training process.
         device, precision, world_size: where and how.
-        num_parameters, gflop: of the model; gflop of one forward pass of one image (a multiply-add is two).
+        num_parameters: of the model.
+        phases: image sizes in turn; one unless the recipe has a schedule.
         reasons: a sentence for each number that was not simply given.
         notes: what the numbers mean for the person.
     """
@@ -57,7 +75,7 @@ class Plan:
     precision: str
     world_size: int
     num_parameters: int
-    gflop: float
+    phases: tuple[Phase, ...]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -71,6 +89,24 @@ class Plan:
             rank,
             self.world_size,
         )
+
+    def phase_at(self, step: int) -> Phase:
+        """Return the phase that a step, counted from 0, belongs to."""
+        return next(phase for phase in reversed(self.phases) if phase.first_step <= step)
+
+    def work(self, first_step: int = 0) -> float:
+        """Return the gflop of all forward passes from a step to the end."""
+        ends = [*(phase.first_step for phase in self.phases[1:]), self.total_steps]
+        images = [
+            max(0, min(end * self.batch_size, self.total_samples) - max(phase.first_step, first_step) * self.batch_size)
+            for phase, end in zip(self.phases, ends, strict=True)
+        ]
+        return sum(count * phase.gflop for count, phase in zip(images, self.phases, strict=True))
+
+    @property
+    def gflop(self) -> float:
+        """Of one forward pass of one image, on average over the training."""
+        return self.work() / self.total_samples
 
     @property
     def accumulation(self) -> int:
@@ -101,6 +137,9 @@ class Plan:
                 f"per training image, {3 * self.gflop * self.total_samples / 1e6:.3g} PFLOP in all",
             ),
         ]
+        if len(self.phases) > 1:
+            turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
+            rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
         lines = [f"  {name:<17}{value!s:>10}  {self.reasons.get(name, note)}".rstrip() for name, value, note in rows]
         return "\n".join(["plan", *lines, *(f"  {note}" for note in self.notes)])
 
@@ -135,10 +174,10 @@ def make_plan(
     def steps(length: Duration) -> int:
         return max(1, length.in_steps(batch_size=batch_size, num_samples=num_samples, total_steps=total_steps))
 
-    stage_size = round(max(pretrained.image_size) * STAGE_MARGIN)
+    phases = _phases(recipe, pretrained, total_steps)
+    stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     micro = settled_micro_batch or _micro_batch_size(recipe, pretrained, accelerator, batch_size, reasons)
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
-    gflop = forward_gflop(pretrained.model, pretrained.image_size)
     warmup = recipe.optim.warmup
     return Plan(
         num_samples=num_samples,
@@ -156,10 +195,25 @@ def make_plan(
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
         num_parameters=sum(p.numel() for p in pretrained.model.parameters()),
-        gflop=gflop,
+        phases=phases,
         reasons=reasons,
         notes=(*_layout_warnings(pretrained.model), *_stream_warning(source)),
     )
+
+
+def _phases(recipe: Recipe, pretrained: Pretrained, total_steps: int) -> tuple[Phase, ...]:
+    """Turn parts of the steps into first steps; a part too small for one step is left out, the last never."""
+    own, method = pretrained.image_size, recipe.model.resize_method
+    schedule = recipe.train.resolution_schedule or ((own, 100.0),)
+    check_sizes(pretrained.model, (size for size, _ in schedule), method)
+    model = MultiSize(pretrained.model, own, (size for size, _ in schedule), method)
+    phases: dict[int, Phase] = {}
+    passed = 0.0
+    for size, part in schedule:
+        first = min(round(total_steps * passed / 100), total_steps - 1)
+        phases[first] = Phase(first, size, forward_gflop(model, size))
+        passed += part
+    return tuple(phases.values())
 
 
 # --- batch -------------------------------------------------------------------------------------------------

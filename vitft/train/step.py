@@ -74,20 +74,20 @@ def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> floa
         torch.manual_seed(order.derived_seed(training.recipe.train.seed, "dropout", step, rank, number))
         is_last = number == len(parts) - 1
         with nullcontext() if is_last else training.accelerator.no_sync(training.wrapped):
-            loss = _loss(training, part)
+            loss = _loss(training, step, part)
             # DDP averages over processes; the step's loss is the sum over all samples / their number.
             training.accelerator.backward(loss * (training.plan.world_size / step_size))
         local_loss += loss.detach()
     if not parts:  # a short last step left this process without samples; the others wait for its gradients
-        blank = torch.zeros(1, 3, *training.process.size, device=training.accelerator.device)
+        blank = torch.zeros(1, 3, *training.plan.phase_at(step).image_size, device=training.accelerator.device)
         training.set_positions(None)
         training.accelerator.backward(training.wrapped(blank).logits.sum() * 0)
     return float(training.accelerator.reduce(local_loss, "sum")) / step_size
 
 
-def _loss(training: Training, batch: StagedBatch) -> Tensor:
+def _loss(training: Training, step: int, batch: StagedBatch) -> Tensor:
     """Return the summed cross-entropy of a micro-batch with its soft targets."""
-    pixel_values, targets = training.view(batch)
+    pixel_values, targets = training.views[training.plan.phase_at(step).image_size](batch)
     if training.bgr:
         pixel_values = pixel_values.flip(1)
     training.set_positions(batch.positions.to(pixel_values.device))

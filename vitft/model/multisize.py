@@ -1,0 +1,116 @@
+"""One model that trains at several image sizes, with the parameters of one of them.
+
+The learned position table is that of the final size. A smaller size resamples it inside the forward pass, so its
+gradient reaches the table, and optimizer, averages and checkpoints never see another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from vitft.model.adapt import checkpoint_activations
+from vitft.model.families import Size, Table, family_of, vision_config
+from vitft.model.position import Method
+from vitft.model.retarget import Target, check_runs, image_size_of, retarget_config
+
+
+_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
+
+
+class MultiSize(nn.Module):
+    """Passes images on to the model, or to its twin of their size.
+
+    Its only parameters are the model's own, under ``model``. A twin has the modules that its size needs (index
+    tables, grids) and shares every parameter, every running statistic and every hook with the model; only position
+    tables are made anew for each forward pass.
+
+    Raises:
+        ModelError: if the family cannot have one of the sizes.
+    """
+
+    def __init__(self, model: Any, own_size: Size, sizes: Iterable[Size], method: Method) -> None:
+        super().__init__()
+        self.model = model
+        # A plain dictionary: as submodules the twins would give every parameter a second name.
+        self._twins = {size: _Twin(model, own_size, size, method) for size in dict.fromkeys(sizes) if size != own_size}
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        """Return what the model says of images (B, 3, H, W) of its own size or one of the others."""
+        height, width = pixel_values.shape[-2:]
+        twin = self._twins.get((height, width))
+        return self.model(pixel_values) if twin is None else twin(pixel_values)
+
+
+class _Twin:
+    """The model at another size."""
+
+    def __init__(self, model: Any, own_size: Size, size: Size, method: Method) -> None:
+        family = family_of(model.config)
+        if family is not None and family.any_size:
+            self.network = model
+            self._tables: list[tuple[nn.Module, str, Tensor, Table, Size, Size]] = []
+            return
+        config, _ = retarget_config(model.config, own_size, Target(size, method=method), "the model")
+        assert family is not None  # or retarget_config had refused
+        with init_empty_weights(include_buffers=False):
+            self.network = type(model)(config)
+        _share(model, self.network)
+        self._method: Method = method
+        self._tables = []
+        for name, parameter in model.named_parameters():
+            for table in family.tables:
+                old = table.grid_of(name, vision_config(model.config), own_size)
+                new = table.grid_of(name, vision_config(config), size)
+                if old and new and old != new:
+                    where, _, attribute = name.rpartition(".")
+                    module = self.network.get_submodule(where)
+                    del module._parameters[attribute]  # an ordinary tensor takes its place
+                    self._tables.append((module, attribute, parameter, table, old, new))
+
+    def __call__(self, pixel_values: Tensor) -> Any:
+        # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.
+        for module, attribute, parameter, table, old, new in self._tables:
+            setattr(module, attribute, table.resample(parameter, old, new, self._method))
+        return self.network(pixel_values)
+
+
+def _share(model: Any, twin: Any) -> None:
+    """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
+    for name, module in list(model.named_modules()):
+        other = _find(twin, name)
+        if other is None or type(other) is not type(module):  # our drop path
+            twin.set_submodule(name, module)
+            continue
+        other._parameters.update(module._parameters)
+        saved = {key for key in module._buffers if key not in module._non_persistent_buffers_set}
+        other._buffers.update({key: module._buffers[key] for key in saved})
+        for hooks in _HOOKS:
+            setattr(other, hooks, getattr(module, hooks))
+    if getattr(model, "is_gradient_checkpointing", False):
+        checkpoint_activations(twin)
+    twin.to(next(model.parameters()).device).train(model.training)  # only its own index tables are elsewhere
+
+
+def _find(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def check_sizes(model: Any, sizes: Iterable[Size], method: Method) -> None:
+    """Try one image of each size before anything starts.
+
+    Raises:
+        ModelError: naming the size that the model cannot have.
+    """
+    own = image_size_of(model.config)
+    for size in dict.fromkeys(sizes):
+        if size != own:
+            trial = MultiSize(model, own, [size], method)
+            trial.config = model.config
+            check_runs(trial, size)
