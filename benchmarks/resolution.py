@@ -4,7 +4,7 @@
     python benchmarks/resolution.py gain --model PATH|builtin:vit-micro --cifar100 PATH --sizes 96 160 [--per-class 10]
     python benchmarks/resolution.py schedule --model PATH --cifar100 PATH --size 160 --schedule '{96: 60%, 160: 40%}'
 
-agreement: the checkpoint is resized, not fine-tuned, and run by plain transformers: top-1 against itself at its own size.
+agreement: the checkpoint is resized, not fine-tuned, and run by plain transformers: its labels against its own.
 gain: fine-tuned at each size on CIFAR-100 images, 3 seeds, scored on 10 test images per class.
 schedule: at a fixed size and by the schedule, in turn, 3 seeds; accuracy, and seconds of the training steps.
 """

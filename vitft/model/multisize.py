@@ -17,7 +17,6 @@ from vitft.model.families import Size, Table, family_of, vision_config
 from vitft.model.position import Method
 from vitft.model.retarget import Target, check_runs, image_size_of, retarget_config
 
-
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
 
