@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
 import datasets
 import numpy as np
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits as load_sklearn_digits
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from vitft import Recipe, finetune
+from vitft.builtin import recipe_path
 from vitft.builtin.digits import load_digits
 
 
@@ -47,3 +52,32 @@ def test_digits_are_the_same_rows_each_time() -> None:
 def test_importing_digits_does_not_import_sklearn() -> None:
     code = "import sys, vitft.builtin.digits; print('sklearn' in sys.modules, 'datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2
+
+
+SHIPPED = sorted(path.stem for path in recipe_path("default").parent.glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def vit16(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a tiny random ViT with patches of 16 at 224 pixels."""
+    folder = tmp_path_factory.mktemp("vit16")
+    sides = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTForImageClassification(ViTConfig(**sides)).save_pretrained(folder)
+    ViTImageProcessor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_that_ships_opens_with_its_claim_and_command_and_can_be_planned(name: str, vit16: str) -> None:
+    text = recipe_path(name).read_text(encoding="utf-8")
+    assert re.match(r"# \w", text)
+    command = re.search(r"^#     (vitft finetune .*)$", text, re.MULTILINE)
+    assert command and (f"--recipe {name}" in command[1] or name == "default")
+    recipe = Recipe.load(name)
+    assert recipe.model_dump() != Recipe().model_dump() or name == "default"
+    changes = {"data.dataset": "builtin:digits", "data.workers": 0, "train.device": "cpu"}
+    if recipe.model.checkpoint == Recipe().model.checkpoint:
+        changes["model.checkpoint"] = vit16
+    plan = finetune(Recipe.load(name, changes), dry_run=True).plan_text
+    for size, _ in recipe.train.resolution_schedule or ():
+        assert f"{size[0]}x{size[1]} from step" in plan
