@@ -104,6 +104,8 @@ def _cell(name: str, value: float | None) -> str:
         return "-"
     if name == "count":
         return f"{value:,}"
+    if name == "images/s":
+        return f"{value:.1f}"
     return f"{100 * value:.2f}%" if name in HEADLINES and name != "nll" else f"{value:.4f}"
 
 
