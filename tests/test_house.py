@@ -18,7 +18,7 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["errors", "disk"],
-    ["builtin", "durations", "sizes"],
+    ["builtin", "durations", "sizes", "yaml12"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],

@@ -3,8 +3,9 @@
 import pytest
 
 from vitft.errors import RecipeError
-from vitft.recipe import Recipe, parse_yaml
+from vitft.recipe import Recipe
 from vitft.sizes import parse_size, show_size
+from vitft.yaml12 import parse_yaml
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ flags < ``--set``, validated together and never changed after; numbers derived f
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.errors import RecipeError, did_you_mean
 from vitft.sizes import ImageSize, ResolutionSchedule, show_size
+from vitft.yaml12 import parse_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -284,14 +284,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """Read YAML by the rules of YAML 1.2: 1e-4 is a number, ``no`` is a word, a repeated key is an error."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # _Loader is a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
 def parse_setting(text: str) -> tuple[str, object]:
     """Split ``section.key=value`` as given to ``--set``; the value is read as YAML."""
     key, equals, value = text.partition("=")
@@ -412,33 +404,3 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
         yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema on PyYAML, which follows 1.1."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                wrong = f"the key {key!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, wrong, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_OF_YAML_1_1 = (":bool", ":float", ":timestamp", ":int")
-_Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_OF_YAML_1_1)]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|nan))$"),
-    list("-+0123456789."),
-)

@@ -75,6 +75,7 @@ ADAMW = {
 LONELY = {  # 125 images: two steps, and one of a single image
     "train.duration": f"{125 / 501} epochs",
 }
+SIZES = {"train.duration": "10 steps", "train.resolution_schedule": {8: "60%", 16: "40%"}}
 FAMILY = {"model.drop_path": 0, "train.duration": "6 steps"}
 
 
@@ -84,7 +85,7 @@ def family(name: str, home: Path) -> dict[str, Any]:
 
 def jobs(home: Path) -> dict[str, dict[str, Any]]:
     vit = COMMON | {"model.checkpoint": str(home / "vit")}
-    finetunes = {"sgd": vit | SGD, "adamw": vit | ADAMW, "lonely": vit | LONELY}
+    finetunes = {"sgd": vit | SGD, "adamw": vit | ADAMW, "lonely": vit | LONELY, "sizes": vit | SIZES}
     finetunes |= {name: family(name, home) for name in FAMILIES}
     return {name: {"finetune": job} for name, job in finetunes.items()}
 
@@ -307,6 +308,15 @@ def test_a_last_step_may_leave_processes_without_samples(several: tuple[int, Pat
     assert [stop - start for start, stop in order.step_slots(125 % 62, count)] == [0] * (count - 1) + [1]
     assert_same_losses(folder / "lonely", one / "lonely", steps=3)
     assert_close(*[each / "lonely" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
+
+
+def test_a_run_at_several_sizes_takes_the_same_course(several: tuple[int, Path], one: Path) -> None:
+    count, folder = several
+    assert len({each["weights"] for each in witnesses(folder, "sizes", count)}) == 1
+    sizes = [event["image_size"] for event in events(folder / "sizes", "step")]
+    assert sizes == [[8, 8]] * 6 + [[16, 16]] * 4
+    assert_same_losses(folder / "sizes", one / "sizes", steps=10)
+    assert_close(*[each / "sizes" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

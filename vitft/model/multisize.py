@@ -89,7 +89,7 @@ def _share(model: Any, twin: Any) -> None:
         other._buffers.update({key: module._buffers[key] for key in saved})
         for hooks in _HOOKS:
             setattr(other, hooks, getattr(module, hooks))
-    if getattr(model, "is_gradient_checkpointing", False):
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         checkpoint_activations(twin)
     twin.to(next(model.parameters()).device).train(model.training)  # only its own index tables are elsewhere
 
