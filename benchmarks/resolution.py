@@ -2,10 +2,10 @@
 
     python benchmarks/resolution.py agreement --model PATH-OF-VIT-TINY --photos FOLDER [--photos FOLDER ...]
     python benchmarks/resolution.py gain --model PATH|builtin:vit-micro --cifar100 PATH --sizes 96 160 [--per-class 10]
-    python benchmarks/resolution.py schedule --model PATH --cifar100 PATH --size 160 --schedule '{96: 60%, 160: 40%}'
+    python benchmarks/resolution.py schedule --model PATH --dataset FOLDER --size 224 --schedule '{160: 70%, 224: 30%}'
 
 agreement: the checkpoint is resized, not fine-tuned, and run by plain transformers: its labels against its own.
-gain: fine-tuned at each size on CIFAR-100 images, 3 seeds, scored on 10 test images per class.
+gain: fine-tuned at each size on CIFAR-100 images (or --dataset), 3 seeds, scored on 10 test images per class.
 schedule: at a fixed size and by the schedule, in turn, 3 seeds; accuracy, and seconds of the training steps.
 """
 
@@ -63,11 +63,13 @@ def runs(given: argparse.Namespace, variants: dict[str, dict[str, Any]]) -> dict
     """Fine-tune by each variant in turn for each seed; print and return top-1 and seconds."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as temporary:
-        subset(given.cifar100, given.per_class).save_to_disk(f"{temporary}/data")
+        data = given.dataset or f"{temporary}/data"
+        if not given.dataset:
+            subset(given.cifar100, given.per_class).save_to_disk(data)
         for seed in range(given.seeds):
             for name, changes in variants.items():
                 settings = {
-                    "data.dataset": f"{temporary}/data", "model.checkpoint": given.model, "train.seed": seed,
+                    "data.dataset": data, "model.checkpoint": given.model, "train.seed": seed,
                     "train.duration": f"{given.epochs} epochs", "train.evaluate_every": "100%",
                     "train.checkpoint_every": "100%", "run.output_dir": f"{temporary}/runs",
                 }  # fmt: skip
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--photos", action="append", default=[])
     parser.add_argument("--cifar100")
+    parser.add_argument("--dataset", help="instead of the CIFAR-100 subset")
     parser.add_argument("--sizes", type=int, nargs="+", default=[160, 288, 384])
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--schedule", default="{96: 60%, 160: 40%}")

@@ -1,6 +1,7 @@
 """Every family at another size: what is written loads in plain transformers and computes what it did in memory."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -342,3 +343,24 @@ def test_a_grid_of_as_many_places_but_another_shape_is_resampled(tmp_path):
 def test_a_swin_smaller_than_its_windows_is_a_clear_error(tmp_path):
     _, folder = checkpoint("swin", tmp_path)
     assert "does not suit" in refusal(folder, tmp_path / "out", image_size=(16, 16))
+
+
+# --- the real thing ----------------------------------------------------------------------------------------
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [(160, 160), (288, 288), (224, 320)])
+def test_a_real_checkpoint_says_mostly_the_same_at_another_size(size, tmp_path):
+    """Without training: a scrambled table would agree on hardly any photo."""
+    folder = DATA / "vit-tiny-patch16-224"
+    tasks.resize(folder, tmp_path / "out", image_size=size)
+    photos = sorted((DATA / "flowers12" / "test").rglob("*.jpg"))[::10]
+    own, resized = (
+        pipeline("image-classification", model=str(where), device="cpu", top_k=1)([str(p) for p in photos])
+        for where in (folder, tmp_path / "out")
+    )
+    agreement = np.mean([a[0]["label"] == b[0]["label"] for a, b in zip(own, resized, strict=True)])
+    assert len(photos) == 24
+    assert agreement >= 0.6

@@ -143,6 +143,7 @@ def evaluate_sizes(
     from vitft.data.source import open_for_evaluation
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
+    _check_sizes(str(model), sizes, method)
     rows, results = None, []
     for size in dict.fromkeys(sizes):
         loaded = ready(model, precision, device, size, method)
@@ -151,6 +152,19 @@ def evaluate_sizes(
                 rows = open_for_evaluation(data, _classes(loaded), split=split)
         results.append(_score(loaded, rows, data, (), batch_size, bad_images))
     return SizeSweep(results, loaded.retargeting.old)
+
+
+def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: Any) -> None:
+    """Refuse a size that the family cannot have before the first is scored."""
+    from vitft.model.config import read_config
+    from vitft.model.locate import locate
+    from vitft.model.processor import load_processor
+    from vitft.model.retarget import Target, image_size_of, retarget_config
+
+    folder, _ = locate(model)
+    config, (processor, note) = read_config(folder, model), load_processor(folder)
+    for size in sizes:
+        retarget_config(config, image_size_of(config, None if note else processor), Target(size, method=method), model)
 
 
 def _classes(loaded: Ready) -> list[str]:
