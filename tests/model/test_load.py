@@ -432,17 +432,18 @@ def test_a_size_that_a_family_cannot_run_at_is_a_clear_error(tmp_path):
 
 
 def test_a_finished_model_is_loaded_as_it_is(folder):
-    model, processor, retargeting = load_finished(folder, "mine")
+    finished = load_finished(folder, "mine")
+    model = finished.model
     plain = AutoModelForImageClassification.from_pretrained(folder)
     assert not model.training
     assert torch.equal(model(images_of()).logits, plain(images_of()).logits)
-    assert processor.to_dict()["image_processor_type"] == "ViTImageProcessor"
-    assert not retargeting and retargeting.new == (32, 32)
+    assert finished.processor.to_dict()["image_processor_type"] == "ViTImageProcessor"
+    assert not finished.retargeting and finished.retargeting.new == (32, 32)
 
 
 def test_a_distilled_finished_model_keeps_both_heads(tmp_path):
     teacher = transformers.DeiTForImageClassificationWithTeacher(zoo.config("deit")).eval()
-    model, _, _ = load_finished(Path(zoo.save(teacher, tmp_path / "deit", "deit")), "deit")
+    model = load_finished(Path(zoo.save(teacher, tmp_path / "deit", "deit")), "deit").model
     assert torch.allclose(model(images_of()).logits, teacher(images_of()).logits, atol=1e-6)
 
 

@@ -9,8 +9,8 @@ from vitft.errors import ModelError
 from vitft.model.adapt import DropPath, checkpoint_activations
 from vitft.model.families import FAMILIES
 from vitft.model.load import load_finished
-from vitft.model.multisize import MultiSize, check_sizes
-from vitft.model.retarget import Target, image_size_of
+from vitft.model.multisize import MultiSize
+from vitft.model.retarget import Target, check_runs
 
 FAMILIES_WITH_SIZES = sorted(WITH_TABLES | {"swin", "swinv2", "donut-swin", "convnext", "segformer"})
 
@@ -27,8 +27,8 @@ def images_of(size, count=4):
 
 def made(family, tmp_path):
     _, folder = checkpoint(family, tmp_path)
-    model, _, done = load_finished(tmp_path / family, "mine")
-    return folder, model.train(), done.new
+    finished = load_finished(tmp_path / family, "mine")
+    return folder, finished.model.train(), finished.retargeting.new
 
 
 @pytest.mark.parametrize("family", FAMILIES_WITH_SIZES)
@@ -36,7 +36,7 @@ def test_another_size_computes_what_a_checkpoint_of_that_size_does(family, tmp_p
     _, model, own = made(family, tmp_path)
     size = other_size(family)
     several = MultiSize(model, own, [size, own], "bicubic")
-    expected, _, _ = load_finished(tmp_path / family, "mine", Target(size))
+    expected = load_finished(tmp_path / family, "mine", Target(size)).model
     images = images_of(size)
     torch.manual_seed(1)
     logits = several(images).logits
@@ -116,16 +116,26 @@ def test_running_statistics_are_one(tmp_path):
     assert all(not torch.equal(model.get_buffer(name), b) for name, b in before.items())
 
 
-def test_a_size_that_cannot_be_is_found_before_anything_starts(tmp_path):
-    _, model, _ = made("vit", tmp_path)
+def test_evaluation_mode_reaches_every_size(tmp_path):
+    _, model, own = made("levit", tmp_path)
+    several = MultiSize(model, own, [(96, 96)], "bicubic").eval()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    with torch.no_grad():
+        several(images_of((96, 96)))
+    assert all(torch.equal(model.get_buffer(name), b) for name, b in before.items())
+
+
+def test_a_size_that_a_family_cannot_have_is_refused(tmp_path):
+    _, model, own = made("vit", tmp_path)
     with pytest.raises(ModelError, match="20x20 is not divisible by 8"):
-        check_sizes(model, [(20, 20)], "bicubic")
-    _, model, _ = made("swin", tmp_path)
-    with pytest.raises(ModelError, match="does not suit"):
-        check_sizes(model, [(8, 8)], "bicubic")
-    _, model, _ = made("clip", tmp_path)
+        MultiSize(model, own, [(20, 20)], "bicubic")
+    _, model, own = made("swin", tmp_path)
+    with pytest.raises(ModelError, match="does not suit this swin model"):
+        check_runs(MultiSize(model, own, [(8, 8)], "bicubic"), (8, 8), "swin")
+    assert model.training
+    _, model, own = made("clip", tmp_path)
     with pytest.raises(ModelError, match="one number"):
-        check_sizes(model, [(16, 24), image_size_of(model.config)], "bicubic")
+        MultiSize(model, own, [(16, 24)], "bicubic")
 
 
 def test_the_zoo_has_what_is_tested():

@@ -8,13 +8,22 @@ import pytest
 import torch
 import zoo
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPModel, ViTModel, pipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    CLIPModel,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+    ViTModel,
+    pipeline,
+)
 
 from vitft import tasks
 from vitft.errors import ModelError
 from vitft.model.families import FAMILIES, vision_config
 from vitft.model.load import load_finished, load_for_training
 from vitft.model.position import resample_table
+from vitft.model.processor import ImageProcess
 from vitft.model.retarget import Target, image_size_of
 from vitft.recipe import ModelRecipe
 
@@ -87,7 +96,7 @@ def test_a_resized_checkpoint_is_a_plain_one(family, square, tmp_path):
     assert image_size_of(model.config, AutoImageProcessor.from_pretrained(tmp_path / "out")) == size
     torch.manual_seed(0)
     images = torch.randn(2, 3, *size)
-    in_memory, _, _ = load_finished(tmp_path / family, "mine", Target(size))
+    in_memory = load_finished(tmp_path / family, "mine", Target(size)).model
     with torch.no_grad():
         expected, logits = in_memory(images).logits, model(images).logits
     assert logits.std() > 1e-4 or family not in WITH_TABLES, "a model that says the same of all images proves nothing"
@@ -281,6 +290,81 @@ def test_a_fine_tuned_model_starts_from_the_resampled_tables(tmp_path):
     assert any("4x4 -> 6x8 (bicubic-plain)" in note for note in loaded.notes)
     made = loaded.processor(zoo.photo(30, 40))["pixel_values"][0]
     assert np.asarray(made).shape == (3, 48, 64)
+
+
+# --- families with a will of their own ---------------------------------------------------------------------
+
+
+def test_a_dinov2_runs_at_the_size_of_its_processor_and_keeps_its_larger_table(tmp_path):
+    """As released: a table of 518 pixels, and a processor that cuts out 224."""
+    model, _ = checkpoint("dinov2", tmp_path)
+    folder = zoo.save(model, tmp_path / "cut", "dinov2", size=24)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    processor.crop_size, processor.do_center_crop = {"height": 16, "width": 16}, True
+    processor.save_pretrained(folder)
+    loaded = load_for_training(ModelRecipe(checkpoint=folder), ["a", "b"], "squash")
+    assert loaded.image_size == (16, 16) and loaded.model.config.image_size == 32
+    assert any("runs at 16x16" in note and "positions are of 32x32" in note for note in loaded.notes)
+    finished = load_finished(tmp_path / "cut", "mine")
+    assert finished.retargeting.new == (16, 16)
+    assert ImageProcess(finished.processor, (16, 16))(zoo.photo(40, 30)).shape == (3, 16, 16)
+
+    once = load_for_training(ModelRecipe(checkpoint=folder, image_size=16), ["a", "b"], "squash")
+    assert once.model.config.image_size == 16
+    assert once.model.dinov2.embeddings.position_embeddings.shape == (1, 5, 16)
+    larger = tasks.resize(folder, tmp_path / "out", image_size=(48, 48))
+    assert [(each["old"], each["new"]) for each in larger.record["tensors"]] == [("4x4", "6x6")]
+
+
+def test_the_coordinates_of_a_swinv2_stay_those_of_its_windows(tmp_path):
+    """At 16 pixels the last stage's window shrinks from 4 to 2: an offset of one patch must still mean as much."""
+    _, folder = checkpoint("swinv2", tmp_path)
+    coordinates = "swinv2.encoder.layers.1.blocks.0.attention.self.relative_coords_table"
+    before = dict(plain(folder).named_buffers())[coordinates]
+    result = tasks.resize(folder, tmp_path / "out", image_size=(16, 16))
+    after = dict(plain(tmp_path / "out").named_buffers())[coordinates]
+    assert before.shape == (1, 7, 7, 2) and after.shape == (1, 3, 3, 2)
+    assert torch.allclose(after, before[:, 2:5, 2:5])
+    assert result.record["settings"]["pretrained_window_sizes"] == {"before": [0, 0, 0, 0], "after": [4, 4, 0, 0]}
+
+
+def test_an_old_clip_that_has_its_settings_twice_loads_at_the_new_size(tmp_path):
+    _, folder = checkpoint("clip", tmp_path)
+    path = tmp_path / "clip" / "config.json"
+    values = json.loads(path.read_text())
+    values["vision_config_dict"] = values.pop("vision_config")
+    path.write_text(json.dumps(values))
+    tasks.resize(folder, tmp_path / "out", image_size=(48, 48))
+    assert plain(tmp_path / "out").config.vision_config.image_size == 48
+
+
+def test_a_masked_autoencoder_becomes_a_vit_that_loads(tmp_path):
+    sizes = {key: value for key, value in zoo.PLAIN.items() if key != "num_labels"}
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    ViTMAEForPreTraining(ViTMAEConfig(**sizes, **decoder)).save_pretrained(tmp_path / "mae")
+    result = tasks.resize(tmp_path / "mae", tmp_path / "out", image_size=(48, 48))
+    assert any("decoder is left out" in line for line in result.lines)
+    encoder, info = ViTModel.from_pretrained(tmp_path / "out", output_loading_info=True, add_pooling_layer=False)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert encoder.embeddings.position_embeddings.shape == (1, 37, 16)
+    assert load_for_training(ModelRecipe(checkpoint=str(tmp_path / "out")), ["a", "b"], "squash").image_size == (48, 48)
+
+
+def test_a_config_that_binds_nothing_is_no_change(tmp_path):
+    folder = zoo.save(zoo.classifier(zoo.config("convnext")), tmp_path / "convnext", "convnext", size=96)
+    assert not load_finished(tmp_path / "convnext", "mine").retargeting
+    with pytest.raises(ModelError, match="has this size already: 96x96"):
+        tasks.resize(folder, tmp_path / "out", image_size=(96, 96))
+
+
+def test_what_a_processor_cannot_do_in_its_own_way_is_said(tmp_path):
+    _, folder = checkpoint("hiera", tmp_path)
+    result = tasks.resize(folder, tmp_path / "out", image_size=(96, 128))
+    assert any("images are squashed to 96x128" in line for line in result.lines)
+    wide = np.zeros((60, 120, 3), np.uint8)
+    wide[:, :10] = 255  # a stripe that a crop of the middle would lose
+    made = AutoImageProcessor.from_pretrained(tmp_path / "out")(wide, return_tensors="np")["pixel_values"]
+    assert made.shape == (1, 3, 96, 128) and made[..., 2].min() > made[..., 60].max()
 
 
 # --- what is refused ---------------------------------------------------------------------------------------

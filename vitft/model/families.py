@@ -111,6 +111,10 @@ class Family:
         square_only: why only square images are possible, if so.
         any_size: whether every image size runs with the same weights (convolutions and the like). The size is
             then what the image processor makes; ``config.image_size``, if there is one, binds nothing.
+        resamples_itself: whether transformers resamples the table in every forward pass, so that the image
+            processor says the size and ``config.image_size`` only that of the table.
+        has_window_networks: whether biases come from a network over coordinates that are scaled by the window
+            (SwinV2), which must go on being that of the pretraining.
     """
 
     blocks: str
@@ -120,6 +124,8 @@ class Family:
     patch: str = ""
     square_only: str = ""
     any_size: bool = False
+    resamples_itself: bool = False
+    has_window_networks: bool = False
 
     @property
     def has_windows(self) -> bool:
@@ -154,7 +160,13 @@ def _tower(prefix: int) -> Family:
 
 
 _ENCODER_LAYER = r"\w+\.(?:encoder\.)?layers?\.\d+"
-_DINO = Family(_ENCODER_LAYER, tables=(Table(_PLACES, _patches, fixed=1),), patch=_PATCH, square_only=_SCRAMBLED)
+_DINO = Family(
+    _ENCODER_LAYER,
+    tables=(Table(_PLACES, _patches, fixed=1),),
+    patch=_PATCH,
+    square_only=_SCRAMBLED,
+    resamples_itself=True,
+)
 _BEIT = Family(
     _ENCODER_LAYER,
     tables=(Table(_PLACES, _patches, fixed=1), Table(_OFFSETS, _patches, "offsets", fixed=3)),
@@ -182,7 +194,7 @@ FAMILIES: Mapping[str, Family] = {
     "siglip": _tower(prefix=0),
     # stages of falling resolution
     "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",), tables=_SWIN),
-    "swinv2": Family(_BLOCKS_OF_LAYERS, tables=_SWIN[:1]),  # its biases come from a network, not from a table
+    "swinv2": Family(_BLOCKS_OF_LAYERS, tables=_SWIN[:1], has_window_networks=True),
     "donut-swin": Family(_BLOCKS_OF_LAYERS, branches=("output",), tables=_SWIN),
     "hiera": Family(
         r"\w+\.encoder\.stages\.\d+\.layers\.\d+", tables=(Table(_PLACES, _hiera_units),), step=_hiera_step

@@ -28,9 +28,11 @@ from vitft.model.retarget import (
     image_size_of,
     retarget_config,
     retarget_state,
+    table_size,
 )
 from vitft.model.weights import find_key, read_weights, spelled_in_file
 from vitft.recipe import ModelRecipe
+from vitft.sizes import show_size
 
 
 @dataclass
@@ -72,18 +74,22 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     """
     named = recipe.checkpoint
     folder, revision = locate(named, recipe.revision)
-    config = read_config(folder, named)
-    own_processor, note = load_processor(folder)
-    notes = [note] if note else []
-    own_size = image_size_of(config, None if note else own_processor)
-    set_classes(config, classes)
-    drop_path_off(config, notes)
+    opened = open_checkpoint(folder, named)
+    notes = opened.notes
+    set_classes(opened.config, classes)
+    drop_path_off(opened.config, notes)
     target = Target(recipe.image_size, recipe.patch_size, recipe.window_size, recipe.resize_method)
-    own_config, (config, retargeting) = config, retarget_config(config, own_size, target, named)
+    config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     image_size = retargeting.new
-    processor = fit_processor(own_processor, image_size, fit)
-    if type(processor) is not type(own_processor):
-        notes.append(f"{type(own_processor).__name__} cannot {fit}: saved with {type(processor).__name__} instead")
+    processor = fit_processor(opened.processor, image_size, fit)
+    if type(processor) is not type(opened.processor):
+        notes.append(f"{type(opened.processor).__name__} cannot {fit}: saved with {type(processor).__name__} instead")
+    table = table_size(config)
+    if table and table != image_size and getattr(family_of(config), "resamples_itself", False):
+        notes.append(
+            f"runs at {show_size(image_size)}, the size of its image processor; its positions are of "
+            f"{show_size(table)} and are resampled in every pass (--image-size {image_size[0]} does it once)"
+        )
 
     classifier = classifier_class(config)
     head = _head_parameters(classifier, config)
@@ -95,17 +101,62 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     else:
         state, note = read_weights(folder, named)
         notes += [note] if note else []
-        state = retarget_state(with_prefix(state, config), own_config, config, retargeting, target.method, named)
+        state = retarget_state(with_prefix(state, config), opened.config, config, retargeting, target.method, named)
         model = _load_backbone(classifier, config, state, head, recipe, notes)
     if retargeting:
-        check_runs(model, image_size)
+        check_runs(model, image_size, config.model_type)
     notes += retargeting.lines()
     _zero(model, head)
     notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised")
     return Pretrained(model, processor, named, revision, image_size, head, retargeting, notes)
 
 
-def load_finished(folder: Path, named: str, target: Target | None = None) -> tuple[Any, Any, Retargeting]:
+@dataclass
+class Finished:
+    """A fine-tuned model, at its own size or another.
+
+    Attributes:
+        model: in evaluation mode.
+        processor: its image processor at that size.
+        retargeting: what the size changed.
+        notes: the same as sentences.
+    """
+
+    model: Any
+    processor: Any
+    retargeting: Retargeting
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Opened:
+    """A checkpoint folder before its weights are read.
+
+    Attributes:
+        config: of a classifier.
+        processor: its image processor, ViT's if it has none.
+        image_size: (height, width) that it runs at.
+        notes: what was noticed.
+    """
+
+    config: Any
+    processor: Any
+    image_size: tuple[int, int]
+    notes: list[str]
+
+
+def open_checkpoint(folder: Path, named: str) -> Opened:
+    """Read a checkpoint's configuration and image processor.
+
+    Raises:
+        ModelError: if either cannot be used.
+    """
+    config = read_config(folder, named)
+    processor, note = load_processor(folder)
+    return Opened(config, processor, image_size_of(config, None if note else processor), [note] if note else [])
+
+
+def load_finished(folder: Path, named: str, target: Target | None = None) -> Finished:
     """Load a fine-tuned model as it is, or at another size.
 
     Args:
@@ -113,29 +164,26 @@ def load_finished(folder: Path, named: str, target: Target | None = None) -> tup
         named: how the user called it.
         target: the size to have; its own when not given.
 
-    Returns:
-        The model in evaluation mode, its image processor, and what the size changed.
-
     Raises:
         ModelError: if it is no classifier, or any of its weights is not there, or it cannot have that size.
     """
     target = target or Target()
-    own_config = read_config(folder, named)
-    processor, note = load_processor(folder)
-    own_size = image_size_of(own_config, None if note else processor)
-    config, retargeting = retarget_config(own_config, own_size, target, named)
+    opened = open_checkpoint(folder, named)
+    config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     state, _ = read_weights(folder, named)
-    state = retarget_state(state, own_config, config, retargeting, target.method, named)
+    state = retarget_state(state, opened.config, config, retargeting, target.method, named)
     model, info = _from_state(classifier_class(config, as_saved=True), config, state, named)
     if info["missing_keys"]:
         raise ModelError(
             f"{named} lacks weights of its own architecture: {_some(_spelled(model, info['missing_keys']))}",
             hint=f"fine-tune it first: vitft finetune --model {named} --dataset ...",
         )
+    finished = Finished(model.eval(), opened.processor, retargeting)
     if retargeting:
-        check_runs(model, retargeting.new)
-        processor = resize_processor(processor, retargeting.old, retargeting.new)
-    return model.eval(), processor, retargeting
+        check_runs(model, retargeting.new, config.model_type)
+        finished.processor, note = resize_processor(opened.processor, retargeting.old, retargeting.new)
+        finished.notes = [*retargeting.lines(), *([note] if note else [])]
+    return finished
 
 
 def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:
@@ -155,7 +203,7 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
         )
     family = family_of(config)
     if family is None or not family.patch:  # one sequence of tokens runs when its tables fit
-        check_runs(model, size)
+        check_runs(model, size, config.model_type)
 
 
 # --- weights -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitft.model.adapt import checkpoint_activations
 from vitft.model.families import Size, Table, family_of, vision_config
 from vitft.model.position import Method
-from vitft.model.retarget import Target, check_runs, image_size_of, retarget_config
+from vitft.model.retarget import Target, retarget_config, table_size
 
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
@@ -43,6 +43,13 @@ class MultiSize(nn.Module):
         twin = self._twins.get((height, width))
         return self.model(pixel_values) if twin is None else twin(pixel_values)
 
+    def train(self, mode: bool = True) -> MultiSize:
+        """Put the model and its twins into training or evaluation mode."""
+        super().train(mode)
+        for twin in self._twins.values():
+            twin.network.train(mode)
+        return self
+
 
 class _Twin:
     """The model at another size."""
@@ -62,7 +69,7 @@ class _Twin:
         self._tables = []
         for name, parameter in model.named_parameters():
             for table in family.tables:
-                old = table.grid_of(name, vision_config(model.config), own_size)
+                old = table.grid_of(name, vision_config(model.config), table_size(model.config) or own_size)
                 new = table.grid_of(name, vision_config(config), size)
                 if old and new and old != new:
                     where, _, attribute = name.rpartition(".")
@@ -99,17 +106,3 @@ def _find(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
-
-
-def check_sizes(model: Any, sizes: Iterable[Size], method: Method) -> None:
-    """Try one image of each size before anything starts.
-
-    Raises:
-        ModelError: naming the size that the model cannot have.
-    """
-    own = image_size_of(model.config)
-    for size in dict.fromkeys(sizes):
-        if size != own:
-            trial = MultiSize(model, own, [size], method)
-            trial.config = model.config
-            check_runs(trial, size)

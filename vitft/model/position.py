@@ -46,7 +46,7 @@ def resample_table(
         method: see :data:`Method`; all but ``geometric``.
 
     Returns:
-        Shape (..., prefix + H * W, D), in the dtype of ``table``, computed in float32.
+        Shape (..., prefix + H * W, D), in the dtype of ``table``, computed in float32 or better.
 
     Raises:
         ValueError: if the table is not of the old grid, or the method is not for it.
@@ -147,13 +147,15 @@ def _geometric_weights(old: int, new: int) -> Tensor:
 
 
 def _resample(grid: Tensor, new: tuple[int, int], method: Method) -> Tensor:
-    """Resample (..., h, w, D) to (..., H, W, D), in float32 also under autocast."""
+    """Resample (..., h, w, D) to (..., H, W, D), in float32 or better, also under autocast."""
+    values = grid.to(torch.promote_types(grid.dtype, torch.float32))
     rows, columns = (
-        axis_weights(old, wanted, method).to(grid.device, torch.float32)
+        axis_weights(old, wanted, method).to(values.device, values.dtype)
         for old, wanted in zip(grid.shape[-3:-1], new, strict=True)
     )
     with torch.autocast(grid.device.type, enabled=False):
-        return torch.einsum("yh,xw,...hwd->...yxd", rows, columns, grid.float()).to(grid.dtype)
+        tall = torch.einsum("yh,...hwd->...ywd", rows, values)  # one after the other: their outer product is large
+        return torch.einsum("xw,...ywd->...yxd", columns, tall).to(grid.dtype)
 
 
 def _offsets(grid: tuple[int, int]) -> tuple[int, int]:

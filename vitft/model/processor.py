@@ -110,16 +110,20 @@ def fit_processor(processor: Any, size: tuple[int, int], fit: Fit) -> Any:
     return _plain(image_mean=list(mean), image_std=list(std), resample=2 if resample is None else resample, **settings)
 
 
-def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int]) -> Any:
-    """Return a processor that does the same at another size: all its sizes grow with the model's.
+def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int]) -> tuple[Any, str | None]:
+    """Return a processor that does the same at another size, and a note if it cannot quite.
 
-    One that cuts out of a larger image (256 to 224) keeps the proportion. Where the family's own class cannot make
-    the new size, as of a rectangle when it knows only the shortest edge, images are squashed.
+    All its sizes grow with the model's, so one that cuts out of a larger image (256 to 224) keeps the proportion.
+    A rectangle is never cut out, and what the family's own class cannot make is squashed.
 
     Args:
         processor: of a checkpoint.
         old, new: (height, width) of the model's input.
     """
+    name = type(processor).__name__
+    squashed = f"images are squashed to {new[0]}x{new[1]}: {name} cannot make that shape in its own way"
+    if new[0] != new[1] and _processes_by_cutting(processor):
+        return fit_processor(processor, new, "squash"), squashed
     settings = {
         key: {name: _scaled(name, side, old, new) for name, side in dict(size).items()}
         for key in ("size", "crop_size", "pad_size")
@@ -130,9 +134,15 @@ def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int])
         process = ImageProcess(resized, new)
         for shape in ((new[0] + 11, 2 * new[1] + 37), (2 * new[0] + 3, new[1])):
             process(_ramps(*shape))
-        return resized
     except (ModelError, ValueError, TypeError, KeyError, AttributeError):
-        return fit_processor(processor, new, "squash")  # each class refuses in its own way what it does not know
+        return fit_processor(processor, new, "squash"), squashed  # each class refuses what it does not know in its way
+    if getattr(processor, "crop_pct", None) and (old[0] < 384) != (new[0] < 384):
+        return resized, f"{name} cuts out the middle below 384 pixels and squashes from 384 on"
+    return resized, None
+
+
+def _processes_by_cutting(processor: Any) -> bool:
+    return bool(getattr(processor, "do_center_crop", None) or getattr(processor, "crop_pct", None))
 
 
 def _scaled(name: str, side: int | None, old: tuple[int, int], new: tuple[int, int]) -> int | None:

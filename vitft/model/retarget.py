@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitft.errors import ModelError
 from vitft.model.config import classifier_class, one_line
@@ -77,7 +77,9 @@ class Retargeting:
         """Return sentences for the person, tables of one kind in one."""
         if not self:
             return []
-        lines = [f"image size {show_size(self.new)} instead of the checkpoint's {show_size(self.old)}"]
+        lines = []
+        if self.old != self.new:
+            lines = [f"image size {show_size(self.new)} instead of the checkpoint's {show_size(self.old)}"]
         for key, (old, new) in self.settings.items():
             if key != "image_size":
                 lines.append(f"{key} {new} instead of {old}")
@@ -110,12 +112,18 @@ class Retargeting:
 def image_size_of(config: Any, processor: Any = None) -> Size:
     """Return the (height, width) of a model's input in pixels.
 
-    The configuration says it, or the image processor for families that run at any size; 224 if neither does.
+    The configuration says it, or the image processor for families that run at other sizes too; 224 if neither does.
     """
-    sizes = [_pair(getattr(vision_config(config), "image_size", None)), _processed_size(processor)]
-    if _runs_at_any_size(config):
+    sizes = [table_size(config), _processed_size(processor)]
+    family = family_of(config)
+    if family is not None and (family.any_size or family.resamples_itself):
         sizes.reverse()
     return next((size for size in sizes if size), (224, 224))
+
+
+def table_size(config: Any) -> Size | None:
+    """Return the image size that a configuration speaks of, which its tables are made for."""
+    return _pair(getattr(vision_config(config), "image_size", None))
 
 
 def _processed_size(processor: Any) -> Size | None:
@@ -132,11 +140,6 @@ def _pair(size: Any) -> Size | None:
     if isinstance(size, list | tuple) and len(size) >= 2:
         return int(size[-2]), int(size[-1])
     return (int(size), int(size)) if isinstance(size, int) else None
-
-
-def _runs_at_any_size(config: Any) -> bool:
-    family = family_of(config)
-    return family is not None and family.any_size
 
 
 def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple[Any, Retargeting]:
@@ -156,9 +159,12 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
     new = copy.deepcopy(config)
     vision = vision_config(new)
     wanted: dict[str, Any] = {"patch_size": target.patch_size, "window_size": target.window_size}
-    stored = getattr(vision, "image_size", None)
-    if stored is not None and _pair(stored) != size:
+    stored, family = getattr(vision, "image_size", None), family_of(config)
+    is_bound = own != size or not (family and family.any_size)  # one that binds nothing follows, and changes nothing
+    if stored is not None and target.image_size and _pair(stored) != size and is_bound:
         wanted["image_size"] = size[0] if isinstance(stored, int) and size[0] == size[1] else list(size)
+    if family and family.has_window_networks and own != size:
+        wanted["pretrained_window_sizes"] = _pretrained_windows(vision, own, size)
     for key, value in wanted.items():
         if value is not None and getattr(vision, key, None) != value:
             done.settings[key] = (getattr(vision, key, None), value)
@@ -169,6 +175,21 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
         if not family.any_size:
             _check_divisible(size, family.step(vision))
     return new, done
+
+
+def _pretrained_windows(config: Any, old: Size, new: Size) -> list[int] | None:
+    """Return SwinV2's windows of the pretraining by stage, where the new size changes the windows.
+
+    A window is at most as large as its stage's grid. The coordinates of the bias network are divided by that of the
+    pretraining, or by its own where none is written down (arXiv:2111.09883, section 3.3).
+    """
+    grids = [[min(size) // config.patch_size >> stage for stage in range(len(config.depths))] for size in (old, new)]
+    before, after = ([min(config.window_size, side) for side in each] for each in grids)
+    written = list(config.pretrained_window_sizes)
+    if before == after:
+        return None
+    own = [given or (side if side > 1 else 0) for given, side in zip(written, before, strict=False)]
+    return own + written[len(own) :]  # of stages that a small model has not
 
 
 def _check_kind(config: Any, done: Retargeting, target: Target, named: str) -> Family:
@@ -302,11 +323,12 @@ def _rewriting(family: Family, name: str, old: Any, new: Any, done: Retargeting,
     """Return what is to be done to a parameter, None if it stays."""
     for table in family.tables:
         before, after = (
-            table.grid_of(name, vision_config(config), size) for config, size in ((old, done.old), (new, done.new))
+            table.grid_of(name, vision_config(config), table_size(config) or size)
+            for config, size in ((old, done.old), (new, done.new))
         )
         if before and after and before != after:
             if table.layout == "places":
-                done.fixed = table.fixed
+                done.fixed = max(done.fixed, table.fixed)
             return _Rewriting(table, before, after, method)
     if family.patch and "patch_size" in done.settings and re.fullmatch(family.patch, name):
         before, after = done.settings["patch_size"]
@@ -314,7 +336,7 @@ def _rewriting(family: Family, name: str, old: Any, new: Any, done: Retargeting,
     return None
 
 
-def check_runs(model: Any, size: Size) -> None:
+def check_runs(model: nn.Module, size: Size, family: str) -> None:
     """Try a changed size on one image.
 
     Raises:
@@ -323,10 +345,11 @@ def check_runs(model: Any, size: Size) -> None:
     was_training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, *size))
+            model.eval()(torch.zeros(1, 3, *size, device=next(model.parameters()).device))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         raise ModelError(
-            f"an image size of {show_size(size)} does not suit this {model.config.model_type} model: {one_line(error)}",
+            f"an image size of {show_size(size)} does not suit this {family} model: {one_line(error)}",
             hint="a multiple of 32 usually does; a Swin needs 2^stages times its window, or another --window-size",
         ) from error
-    model.train(was_training)
+    finally:
+        model.train(was_training)

@@ -1,12 +1,13 @@
 """A checkpoint at another size, as a folder of its own that plain transformers loads.
 
 The file is rewritten, not the model: tensors that do not change keep their names and their number format, those
-that a classifier does not use (a text tower, a decoder) stay.
+that a classifier does not use (a text tower, a pooler) stay.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from vitft.disk import flush, flush_folder
 from vitft.errors import ModelError
-from vitft.model.config import read_config
 from vitft.model.families import TOWERS
-from vitft.model.load import check_loads, with_prefix
-from vitft.model.processor import load_processor, resize_processor
-from vitft.model.retarget import Retargeting, Target, image_size_of, retarget_config, retarget_state
+from vitft.model.load import check_loads, open_checkpoint, with_prefix
+from vitft.model.processor import resize_processor
+from vitft.model.retarget import Retargeting, Target, retarget_config, retarget_state
 from vitft.model.weights import read_weights
+from vitft.sizes import show_size
 
+_OF_MAE_ALONE = re.compile(r"decoder\.|mask_token|(vit\.)?embeddings\.mask_token")
 _READ = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
@@ -45,29 +47,30 @@ def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> t
     """
     if out.exists():
         raise ModelError(f"{out} exists; nothing is overwritten", hint=f"another name, such as {out}-2")
-    own_config = read_config(folder, named)
-    processor, note = load_processor(folder)
-    notes = [note] if note else []
-    own_size = image_size_of(own_config, None if note else processor)
-    config, done = retarget_config(own_config, own_size, target, named)
+    opened = open_checkpoint(folder, named)
+    notes = opened.notes
+    config, done = retarget_config(opened.config, opened.image_size, target, named)
     if not done:
         raise ModelError(
-            f"{named} has this size already: {own_size[0]}x{own_size[1]}", hint="another --image-size or --patch-size"
+            f"{named} has this size already: {show_size(done.old)}", hint="another --image-size or --patch-size"
         )
     state, note = read_weights(folder, named)
     notes += [note] if note else []
     renamed = with_prefix(state, config)
-    rewritten = retarget_state(renamed, own_config, config, done, target.method, named)
+    rewritten = retarget_state(renamed, opened.config, config, done, target.method, named)
     check_loads(config, rewritten, named, done.new)
-    resized = resize_processor(processor, done.old, done.new)
-    if type(resized) is not type(processor):
-        notes.append(f"{type(processor).__name__} cannot make this size: {type(resized).__name__} squashes instead")
+    resized, note = resize_processor(opened.processor, done.old, done.new)
+    notes += [note] if note else []
     left = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in _READ and not _is_weights(p.name))
     if left:
         notes.append(f"files that were not copied: {', '.join(left)}")
     if renamed is not state:
         rewritten = {key.removeprefix("vision_model."): tensor for key, tensor in rewritten.items()}
-    _write(out, _settings(folder, done), rewritten, resized, asdict(target) | done.record())
+    settings = _settings(folder, config, done)
+    if settings["model_type"] == "vit" and _model_type(folder) == "vit_mae":
+        notes.append("MAE's encoder is written as a ViT; its decoder is left out, as its positions are of the old size")
+        rewritten = {key: tensor for key, tensor in rewritten.items() if not _OF_MAE_ALONE.match(key)}
+    _write(out, settings, rewritten, resized, asdict(target) | done.record())
     return done, notes
 
 
@@ -75,11 +78,21 @@ def _is_weights(name: str) -> bool:
     return name.endswith((".safetensors", ".bin", ".index.json"))
 
 
-def _settings(folder: Path, done: Retargeting) -> dict[str, Any]:
+def _model_type(folder: Path) -> str:
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+
+
+def _settings(folder: Path, config: Any, done: Retargeting) -> dict[str, Any]:
     """Return config.json with the changed keys, everything else as it was."""
     values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    is_pair = done.family in TOWERS.values() and values["model_type"] not in TOWERS
-    place = values.setdefault("vision_config", {}) if is_pair else values
+    if values["model_type"] == "vit_mae":
+        kept: dict[str, Any] = json.loads(config.to_json_string())
+        return kept | {"architectures": ["ViTModel"]}
+    place = values
+    if done.family in TOWERS.values() and values["model_type"] not in TOWERS:
+        # Old files of CLIP have the same under a second name, which transformers prefers.
+        place = (values.get("vision_config") or {}) | (values.pop("vision_config_dict", None) or {})
+        values["vision_config"] = place
     for key, (_, after) in done.settings.items():
         place[key] = after
     return values

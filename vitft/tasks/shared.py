@@ -55,8 +55,12 @@ def ready(
     accelerator, _ = make_accelerator(recipe)
     with main_process_first(accelerator):
         folder, _ = locate(str(model))
-    network, processor, retargeting = load_finished(folder, str(model), Target(image_size, method=method))
-    return Ready(accelerator, network.to(accelerator.device), processor, retargeting)
+    finished = load_finished(folder, str(model), Target(image_size, method=method))
+    if accelerator.is_main_process:
+        for note in finished.notes:
+            print(note, file=sys.stderr)
+    network = finished.model.to(accelerator.device)
+    return Ready(accelerator, network, finished.processor, finished.retargeting)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from vitft.durations import Duration
 from vitft.errors import RecipeError, TrainError
 from vitft.model.adapt import checkpoint_activations
 from vitft.model.load import Pretrained
-from vitft.model.multisize import MultiSize, check_sizes
+from vitft.model.multisize import MultiSize
+from vitft.model.retarget import check_runs
 from vitft.recipe import Recipe
 from vitft.sizes import show_size
 
@@ -176,7 +177,8 @@ def make_plan(
 
     phases = _phases(recipe, pretrained, total_steps)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
-    micro = settled_micro_batch or _micro_batch_size(recipe, pretrained, accelerator, batch_size, reasons)
+    largest = max(phases, key=lambda phase: phase.gflop).image_size
+    micro = settled_micro_batch or _micro_batch_size(recipe, pretrained, accelerator, batch_size, largest, reasons)
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     warmup = recipe.optim.warmup
     return Plan(
@@ -205,11 +207,12 @@ def _phases(recipe: Recipe, pretrained: Pretrained, total_steps: int) -> tuple[P
     """Turn parts of the steps into first steps; a part too small for one step is left out, the last never."""
     own, method = pretrained.image_size, recipe.model.resize_method
     schedule = recipe.train.resolution_schedule or ((own, 100.0),)
-    check_sizes(pretrained.model, (size for size, _ in schedule), method)
     model = MultiSize(pretrained.model, own, (size for size, _ in schedule), method)
     phases: dict[int, Phase] = {}
     passed = 0.0
     for size, part in schedule:
+        if size != own:
+            check_runs(model, size, pretrained.model.config.model_type)
         first = min(round(total_steps * passed / 100), total_steps - 1)
         phases[first] = Phase(first, size, forward_gflop(model, size))
         passed += part
@@ -247,7 +250,12 @@ def _total_samples(duration: Duration, num_samples: int | None, batch_size: int)
 
 
 def _micro_batch_size(
-    recipe: Recipe, pretrained: Pretrained, accelerator: Any, batch_size: int, reasons: dict[str, str]
+    recipe: Recipe,
+    pretrained: Pretrained,
+    accelerator: Any,
+    batch_size: int,
+    image_size: tuple[int, int],
+    reasons: dict[str, str],
 ) -> int:
     part: int = -(-batch_size // accelerator.num_processes)
     part += part % 2  # pairs stay together
@@ -261,11 +269,11 @@ def _micro_batch_size(
     if given != "auto":
         return min(_even(int(given)), part)
     if accelerator.device.type == "cpu":
-        height, width = pretrained.image_size
+        height, width = image_size
         micro = min(part, max(8, _even(_CPU_PIXELS // (height * width))), 128)
         reasons["micro_batch_size"] = "auto: keeps the CPU's cores busy"
         return micro
-    micro = _largest_that_fits(recipe, pretrained, accelerator, part)
+    micro = _largest_that_fits(recipe, pretrained, accelerator, part, image_size)
     reasons["micro_batch_size"] = (
         "auto: the most that fit, found by trial" if micro < part else "auto: a whole part fits"
     )
@@ -276,19 +284,22 @@ def _even(number: int) -> int:
     return max(2, number // 2 * 2)
 
 
-def _largest_that_fits(recipe: Recipe, pretrained: Pretrained, accelerator: Any, start: int) -> int:
+def _largest_that_fits(
+    recipe: Recipe, pretrained: Pretrained, accelerator: Any, start: int, image_size: tuple[int, int]
+) -> int:
     """Try forward and backward passes, halving from ``start`` until one fits; the least of all processes counts."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     model = pretrained.model.to(accelerator.device).train()
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
+    several = MultiSize(model, pretrained.image_size, [image_size], recipe.model.resize_method)
     size = start
     while True:
         try:
-            images: torch.Tensor | None = torch.zeros(size, 3, *pretrained.image_size, device=accelerator.device)
+            images: torch.Tensor | None = torch.zeros(size, 3, *image_size, device=accelerator.device)
             with accelerator.autocast():
-                model(images).logits.float().sum().backward()
+                several(images).logits.float().sum().backward()
             # What AdamW, averages and best weights will want later: four more copies of the weights.
             torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
             break
