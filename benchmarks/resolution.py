@@ -26,7 +26,7 @@ from accuracy import subset
 from vitft import Recipe, finetune, resize
 
 
-def agreement(model: str, photos: Sequence[str], sizes: Sequence[int]) -> dict[str, float]:
+def agreement(model: str, photos: Sequence[str], sizes: Sequence[int], methods: Sequence[str]) -> dict[str, float]:
     """Return the part of photos whose label is the same as at the checkpoint's own size, by size."""
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -49,7 +49,7 @@ def agreement(model: str, photos: Sequence[str], sizes: Sequence[int]) -> dict[s
     result = {}
     with tempfile.TemporaryDirectory() as temporary:
         for size in sizes:
-            for method in ("bicubic", "bicubic-plain", "bilinear", "corners"):
+            for method in methods:
                 out = Path(temporary) / f"{size}-{method}"
                 resize(model, out, image_size=(size, size), method=method)
                 result[f"{size} {method}"] = float((labels(str(out)) == own).double().mean())
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--cifar100")
     parser.add_argument("--dataset", help="instead of the CIFAR-100 subset")
     parser.add_argument("--sizes", type=int, nargs="+", default=[160, 288, 384])
+    parser.add_argument("--methods", nargs="+", default=["bicubic"])
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--schedule", default="{96: 60%, 160: 40%}")
     parser.add_argument("--per-class", type=int, default=10)
@@ -113,7 +114,7 @@ def main() -> None:
     given = parser.parse_args()
     result: dict[str, Any]
     if given.what == "agreement":
-        result = agreement(given.model, given.photos, given.sizes)
+        result = agreement(given.model, given.photos, given.sizes, given.methods)
     elif given.what == "gain":
         result = runs(given, {f"{size} px": {"model.image_size": size} for size in given.sizes})
     else:
