@@ -28,7 +28,8 @@ def main() -> None:
             for seed in range(seeds):
                 changes = {
                     "model.init": start.split(",")[0], "data.max_train_samples": 100, "train.seed": seed,
-                    "train.batch_size": 20, "train.duration": "30 epochs", "train.evaluate_every": "100%", "run.output_dir": folder,
+                    "train.batch_size": 20, "train.duration": "30 epochs", "train.evaluate_every": "100%",
+                    "run.output_dir": folder,
                 } | more  # fmt: skip
                 scores.append(float(finetune(Recipe.load("quickstart", changes)).results["test"]["top1"]))
             means[start] = statistics.mean(scores)
