@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,13 +94,22 @@ def checkpoint_activations(model: Any) -> None:
     Raises:
         ModelError: if the family cannot.
     """
+    check_activations(model)
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its older name
+    enable({"use_reentrant": False})
+
+
+def check_activations(model: Any) -> None:
+    """Make sure that a model's blocks can forget their activations.
+
+    Raises:
+        ModelError: if the family cannot.
+    """
     if not model.supports_gradient_checkpointing:
         raise ModelError(
             f"train.gradient_checkpointing is not there for the family {model.config.model_type!r}",
             hint="--set train.gradient_checkpointing=false, and a smaller train.micro_batch_size",
         )
-    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its older name
-    enable({"use_reentrant": False})
 
 
 def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
@@ -163,6 +173,28 @@ def has_no_decay(name: str, parameter: Tensor) -> bool:
 # --- stochastic depth --------------------------------------------------------------------------------------
 
 
+def check_drop_path(model: nn.Module) -> None:
+    """Make sure that it is known which branches a model's blocks have.
+
+    Raises:
+        ModelError: if it is not.
+    """
+    config: Any = model.config
+    family = families.family_of(config)
+    branches = family.branches if family else ()
+    blocks = [block for _, block in families.blocks(model)]
+    if not any(_own_drop_paths(block) or any(hasattr(block, name) for name in branches) for block in blocks):
+        raise ModelError(
+            f"model.drop_path is not known for the family {config.model_type!r}",
+            allowed="0 for every family; more for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
+            hint="--set model.drop_path=0",
+        )
+
+
+def _own_drop_paths(block: nn.Module) -> list[str]:
+    return [name for name, _ in block.named_modules() if name.rpartition(".")[2] == "drop_path"]
+
+
 class DropPath:
     """Stochastic depth whose draws are a function of (seed, block, branch, position).
 
@@ -183,37 +215,27 @@ class DropPath:
         branches = family.branches if family else ()
         blocks = families.blocks(model)
         modules = _modules_in_order(model)
-        found = []
+        check_drop_path(model)
         for depth, (name, block) in enumerate(blocks):
             block_rate = rate * depth / max(len(blocks) - 1, 1)
             first = next(each for each in modules if each.startswith(f"{name}."))
-            own = self._replace(block, model.get_submodule(first), depth, block_rate)
-            found += own + self._hook(block, branches, depth, block_rate)
-        if not found:
-            raise ModelError(
-                f"model.drop_path is not known for the family {config.model_type!r}",
-                allowed="0 for every family; more for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
-                hint="--set model.drop_path=0",
-            )
+            self._replace(block, model.get_submodule(first), depth, block_rate)
+            self._hook(block, branches, depth, block_rate)
 
-    def _replace(self, block: nn.Module, first: nn.Module, depth: int, rate: float) -> list[str]:
-        """Put ours in the place of a block's own drop path; return the names of what was replaced."""
-        names = [name for name, _ in block.named_modules() if name.rpartition(".")[2] == "drop_path"]
-        for name in names:
+    def _replace(self, block: nn.Module, first: nn.Module, depth: int, rate: float) -> None:
+        """Put ours in the place of a block's own drop path."""
+        for name in _own_drop_paths(block):
             ours = _Branches(self._scale, f"drop_path/{depth}/{name}", rate)
             block.set_submodule(name, ours)
             # Counting starts anew with each pass of the block. Gradient checkpointing repeats a block without its
             # own hooks, but with those of what is inside.
             first.register_forward_pre_hook(ours.restart)
-        return names
 
-    def _hook(self, block: nn.Module, branches: Iterable[str], depth: int, rate: float) -> list[str]:
-        """Scale the output of a block's branches that pass no drop path; return their names."""
-        names = [name for name in branches if hasattr(block, name)]
-        for name in names:
+    def _hook(self, block: nn.Module, branches: Iterable[str], depth: int, rate: float) -> None:
+        """Scale the output of a block's branches that pass no drop path."""
+        for name in filter(partial(hasattr, block), branches):
             hook = _branch_hook(self._scale, f"drop_path/{depth}/{name}", rate)
             block.get_submodule(name).register_forward_hook(hook)
-        return names
 
     def _scale(self, branch: Tensor, stream: str, rate: float) -> Tensor:
         """Drop or scale up the samples of one residual branch, (B, ...)."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from vitft.data.batches import TrainBatches
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.data.stream_batches import StreamBatches
-from vitft.errors import TrainError
 from vitft.model.adapt import DropPath, checkpoint_activations, freeze_unused
 from vitft.model.load import Pretrained
 from vitft.model.multisize import MultiSize
@@ -152,11 +151,7 @@ def _train_batches(recipe: Recipe, plan: Plan, source: ImageSource, accelerator:
 def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:
     if recipe.train.class_weights == "none":
         return None
-    if not isinstance(source.train, ImageSplit):
-        raise TrainError(
-            "train.class_weights needs the counts of the classes, which a stream does not tell",
-            hint="--set train.class_weights=none, or no --streaming",
-        )
+    assert isinstance(source.train, ImageSplit)  # or the plan had refused
     counts = torch.bincount(torch.from_numpy(source.train.labels), minlength=len(source.classes)).double()
     weights = len(source.train) / (len(counts) * counts.clamp(min=1))
     if recipe.train.class_weights == "sqrt":

@@ -16,7 +16,7 @@ from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.durations import Duration
 from vitft.errors import RecipeError, TrainError
-from vitft.model.adapt import checkpoint_activations
+from vitft.model.adapt import check_activations, check_drop_path, checkpoint_activations
 from vitft.model.load import Pretrained
 from vitft.model.multisize import MultiSize
 from vitft.model.retarget import check_runs
@@ -164,6 +164,7 @@ def make_plan(
         RecipeError: if the batch is smaller than twice the number of processes, or a length cannot be counted.
     """
     assert source.train is not None
+    _check_possible(recipe, source.train, pretrained.model)
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
@@ -201,6 +202,19 @@ def make_plan(
         reasons=reasons,
         notes=(*_layout_warnings(pretrained.model), *_stream_warning(source)),
     )
+
+
+def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: Any) -> None:
+    """Refuse, before anything is written, what building the run would find impossible."""
+    if recipe.model.drop_path:
+        check_drop_path(model)
+    if recipe.train.gradient_checkpointing:
+        check_activations(model)
+    if recipe.train.class_weights != "none" and not isinstance(train, ImageSplit):
+        raise TrainError(
+            "train.class_weights needs the counts of the classes, which a stream does not tell",
+            hint="--set train.class_weights=none, or no --streaming",
+        )
 
 
 def _phases(recipe: Recipe, pretrained: Pretrained, total_steps: int) -> tuple[Phase, ...]:
