@@ -73,7 +73,7 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("optim: {lrr: 1, lr: fast}\ntrain: {duration: 10, seed: 1.5}\naugmnt: {}\nmodel: 3\n")
     said = complaints({"data.bad_images": "ignore"}, file)
-    assert said.splitlines()[0] == f"{file} has 7 errors:"
+    assert said.splitlines()[0] == f"{file} with what was laid over it has 7 errors:"
     for line in (
         "  optim.lrr: unknown key; did you mean 'lr'?",
         "  optim.lr: 'fast' is not allowed; use a number",

@@ -230,7 +230,7 @@ class Recipe(Section):
         values: dict[str, Any] = {}
         if base is not None:
             path = recipe_path(str(base))
-            source = str(path)
+            source = f"{path} with what was laid over it" if changes else str(path)
             values = read_yaml(path)
         return validate(overlay(values, changes or {}), source)
 
@@ -318,7 +318,9 @@ def validate(values: Mapping[str, Any], source: str) -> Recipe:
         ) from None
     complaints = list(_contradictions(recipe))
     if complaints:
-        raise RecipeError(f"{source} contradicts itself:\n  " + "\n  ".join(complaints))
+        raise RecipeError(
+            f"{source} contradicts itself:\n  " + "\n  ".join(complaints), hint="change one of the two, or leave it out"
+        )
     return recipe
 
 

@@ -131,7 +131,7 @@ def test_a_size_that_a_family_cannot_have_is_refused(tmp_path):
         MultiSize(model, own, [(20, 20)], "bicubic")
     _, model, own = made("swin", tmp_path)
     with pytest.raises(ModelError, match="does not suit this swin model"):
-        check_runs(MultiSize(model, own, [(8, 8)], "bicubic"), (8, 8), "swin")
+        check_runs(MultiSize(model, own, [(8, 8)], "bicubic"), (8, 8), model.config)
     assert model.training
     _, model, own = made("clip", tmp_path)
     with pytest.raises(ModelError, match="one number"):

@@ -383,7 +383,7 @@ def test_what_cannot_be_done_is_said_and_nothing_is_written(tmp_path):
     message = refusal(folder, out, image_size=(44, 44))
     assert "not divisible by 8" in message and "40 and 48" in message and "--image-size 48" in message
     assert "40x48 and 48x56" in refusal(folder, out, image_size=(44, 50))
-    assert "nearest are 8" in refusal(folder, out, image_size=(5, 5))
+    assert "the nearest is 8" in refusal(folder, out, image_size=(5, 5))
     assert "1 to 4096" in refusal(folder, out, image_size=(0, 32))
     assert "1 to 4096" in refusal(folder, out, image_size=(10**6, 10**6))
     assert "has this size already" in refusal(folder, out, image_size=(32, 32))
@@ -424,9 +424,48 @@ def test_a_grid_of_as_many_places_but_another_shape_is_resampled(tmp_path):
     assert not torch.allclose(table[:, 1:], before[:, 1:])
 
 
-def test_a_swin_smaller_than_its_windows_is_a_clear_error(tmp_path):
+def test_a_swin_smaller_than_its_windows_is_a_clear_error_whose_advice_works(tmp_path):
     _, folder = checkpoint("swin", tmp_path)
-    assert "does not suit" in refusal(folder, tmp_path / "out", image_size=(16, 16))
+    message = refusal(folder, tmp_path / "out", image_size=(28, 28), window_size=7)
+    assert "does not suit" in message and "--image-size 56 or more" in message  # 2 stages, patches of 4
+    tasks.resize(folder, tmp_path / "out", image_size=(56, 56), window_size=7)
+
+
+def test_the_advice_for_a_patch_is_a_patch(tmp_path):
+    _, folder = checkpoint("vit", tmp_path)
+    message = refusal(folder, tmp_path / "out", patch_size=12)
+    assert "patches of 4, 8, 16, 32" in message and "--patch-size 8" in message
+
+
+def test_a_damaged_table_or_config_is_not_carried_over(tmp_path):
+    _, folder = checkpoint("vit", tmp_path)
+    path = tmp_path / "vit" / "model.safetensors"
+    state = load_file(path)
+    state["vit.embeddings.position_embeddings"][0, 3, 3] = float("nan")
+    save_file(state, path, metadata={"format": "pt"})
+    assert "not finite" in refusal(folder, tmp_path / "out", image_size=(48, 48))
+    config = tmp_path / "vit" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"patch_size": 0}))
+    assert "patches of 0 pixels" in refusal(folder, tmp_path / "out", image_size=(48, 48))
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+    _, folder = checkpoint("vit", tmp_path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.save_torch_state_dict", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.resize(folder, tmp_path / "out", image_size=(48, 48))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["vit"]
+
+
+def test_a_place_where_nothing_can_be_written_is_found_at_once(tmp_path, monkeypatch):
+    _, folder = checkpoint("vit", tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("vitft.model.rewrite.read_weights", lambda *_: pytest.fail("the weights were read"))
+    assert "cannot write" in refusal(folder, tmp_path / "file" / "out", image_size=(48, 48))
 
 
 # --- the real thing ----------------------------------------------------------------------------------------

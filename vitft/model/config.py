@@ -23,7 +23,8 @@ def read_config(folder: Path, named: str) -> Any:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(
-            f"{named} has no config.json, so it is no transformers checkpoint", hint="--model FOLDER or OWNER/NAME"
+            f"{named} has no config.json, so it is no transformers checkpoint",
+            hint="a folder with config.json, a run directory, or a Hub id OWNER/NAME",
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -104,7 +104,7 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
         state = retarget_state(with_prefix(state, config), opened.config, config, retargeting, target.method, named)
         model = _load_backbone(classifier, config, state, head, recipe, notes)
     if retargeting:
-        check_runs(model, image_size, config.model_type)
+        check_runs(model, image_size, config)
     notes += retargeting.lines()
     _zero(model, head)
     notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised")
@@ -180,7 +180,7 @@ def load_finished(folder: Path, named: str, target: Target | None = None) -> Fin
         )
     finished = Finished(model.eval(), opened.processor, retargeting)
     if retargeting:
-        check_runs(model, retargeting.new, config.model_type)
+        check_runs(model, retargeting.new, config)
         finished.processor, note = resize_processor(opened.processor, retargeting.old, retargeting.new)
         finished.notes = [*retargeting.lines(), *([note] if note else [])]
     return finished
@@ -203,7 +203,7 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
         )
     family = family_of(config)
     if family is None or not family.patch:  # one sequence of tokens runs when its tables fit
-        check_runs(model, size, config.model_type)
+        check_runs(model, size, config)
 
 
 # --- weights -----------------------------------------------------------------------------------------------

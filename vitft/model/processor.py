@@ -7,7 +7,6 @@ backend of transformers: arrays without torchvision, tensors with it.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vitft.disk import flush, flush_folder
+from vitft.disk import whole_folder
 from vitft.errors import ModelError
 
 Fit = Literal["squash", "crop", "pad"]
@@ -110,6 +109,23 @@ def fit_processor(processor: Any, size: tuple[int, int], fit: Fit) -> Any:
     return _plain(image_mean=list(mean), image_std=list(std), resample=2 if resample is None else resample, **settings)
 
 
+def made_size(processor: Any) -> tuple[int, int] | None:
+    """Return the (height, width) of the images that a processor makes, None if it does not say."""
+    for switch, name in (("do_center_crop", "crop_size"), ("do_pad", "pad_size"), ("do_resize", "size")):
+        size = getattr(processor, name, None)
+        if getattr(processor, switch, None) and size:
+            size = dict(size)
+            return pair_of([size["height"], size["width"]] if size.get("height") else size.get("shortest_edge"))
+    return None
+
+
+def pair_of(size: Any) -> tuple[int, int] | None:
+    """Return (height, width) of a size as configurations write it, None if it is none."""
+    if isinstance(size, list | tuple) and len(size) >= 2:
+        return int(size[-2]), int(size[-1])
+    return (int(size), int(size)) if isinstance(size, int) else None
+
+
 def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int]) -> tuple[Any, str | None]:
     """Return a processor that does the same at another size, and a note if it cannot quite.
 
@@ -120,6 +136,7 @@ def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int])
         processor: of a checkpoint.
         old, new: (height, width) of the model's input.
     """
+    old = made_size(processor) or old  # which its checkpoint's config may contradict
     name = type(processor).__name__
     squashed = f"images are squashed to {new[0]}x{new[1]}: {name} cannot make that shape in its own way"
     if new[0] != new[1] and _processes_by_cutting(processor):
@@ -186,18 +203,11 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
     Raises:
         ModelError: if it cannot be written, as on a full disk.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        flush_folder(partial)
-        if folder.exists():  # left by a run that was stopped before its results were written
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        flush(folder.parent)
+        with whole_folder(folder) as partial:
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise ModelError(
             f"cannot write the model to {folder}: {error}", hint="make room, then resume the run"
         ) from error

@@ -6,6 +6,7 @@ Only what the family's entry names is resampled, once, in float32. Everything is
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from vitft.model.config import classifier_class, one_line
 from vitft.model.families import FAMILIES, Family, Size, Table, family_of, vision_config
 from vitft.model.patch import resize_patch_kernel
 from vitft.model.position import Method
+from vitft.model.processor import made_size, pair_of
 from vitft.model.weights import find_key
 from vitft.sizes import MOST_PIXELS, show_size
 
@@ -114,7 +116,7 @@ def image_size_of(config: Any, processor: Any = None) -> Size:
 
     The configuration says it, or the image processor for families that run at other sizes too; 224 if neither does.
     """
-    sizes = [table_size(config), _processed_size(processor)]
+    sizes = [table_size(config), made_size(processor)]
     family = family_of(config)
     if family is not None and (family.any_size or family.resamples_itself):
         sizes.reverse()
@@ -123,23 +125,7 @@ def image_size_of(config: Any, processor: Any = None) -> Size:
 
 def table_size(config: Any) -> Size | None:
     """Return the image size that a configuration speaks of, which its tables are made for."""
-    return _pair(getattr(vision_config(config), "image_size", None))
-
-
-def _processed_size(processor: Any) -> Size | None:
-    """Return the (height, width) that an image processor makes, None if it does not say."""
-    for switch, name in (("do_center_crop", "crop_size"), ("do_pad", "pad_size"), ("do_resize", "size")):
-        size = getattr(processor, name, None)
-        if getattr(processor, switch, None) and size:
-            size = dict(size)
-            return _pair([size["height"], size["width"]] if size.get("height") else size.get("shortest_edge"))
-    return None
-
-
-def _pair(size: Any) -> Size | None:
-    if isinstance(size, list | tuple) and len(size) >= 2:
-        return int(size[-2]), int(size[-1])
-    return (int(size), int(size)) if isinstance(size, int) else None
+    return pair_of(getattr(vision_config(config), "image_size", None))
 
 
 def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple[Any, Retargeting]:
@@ -161,7 +147,7 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
     wanted: dict[str, Any] = {"patch_size": target.patch_size, "window_size": target.window_size}
     stored, family = getattr(vision, "image_size", None), family_of(config)
     is_bound = own != size or not (family and family.any_size)  # one that binds nothing follows, and changes nothing
-    if stored is not None and target.image_size and _pair(stored) != size and is_bound:
+    if stored is not None and target.image_size and pair_of(stored) != size and is_bound:
         wanted["image_size"] = size[0] if isinstance(stored, int) and size[0] == size[1] else list(size)
     if family and family.has_window_networks and own != size:
         wanted["pretrained_window_sizes"] = _pretrained_windows(vision, own, size)
@@ -173,7 +159,7 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
         for key, (_, value) in done.settings.items():
             setattr(vision, key, value)
         if not family.any_size:
-            _check_divisible(size, family.step(vision))
+            _check_divisible(size, family, vision, "patch_size" in done.settings)
     return new, done
 
 
@@ -235,16 +221,30 @@ def _check_sides(size: Size) -> None:
         raise ModelError(f"an image size of {show_size(size)} cannot be", allowed=f"1 to {MOST_PIXELS} pixels a side")
 
 
-def _check_divisible(size: Size, step: int) -> None:
-    if any(side % step for side in size):
-        below = (max(size[0] // step, 1) * step, max(size[1] // step, 1) * step)
-        above = (-(-size[0] // step) * step, -(-size[1] // step) * step)
-        near = [show_size(each) if size[0] != size[1] else str(each[0]) for each in dict.fromkeys((below, above))]
+def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: bool) -> None:
+    """Refuse a size that the patches do not fill, naming the nearest sizes, or the patches, that would do."""
+    step = family.step(config)
+    if step < 1:
+        raise ModelError(f"the config.json speaks of patches of {step} pixels", hint="mend its patch_size")
+    if not any(side % step for side in size):
+        return
+    wrong = f"an image size of {show_size(size)} is not divisible by {step}, the pixels that belong together"
+    if has_new_patch:
+        side = math.gcd(*size)
+        fitting = [str(patch) for patch in range(4, 65) if side % patch == 0]
         raise ModelError(
-            f"an image size of {show_size(size)} is not divisible by {step}, the pixels that belong together",
-            allowed=f"multiples of {step}; the nearest are {' and '.join(near)}",
-            hint=f"--image-size {near[-1]}",
+            wrong,
+            allowed=f"for this image size patches of {', '.join(fitting)}",
+            hint=f"--patch-size {min(fitting, key=lambda patch: abs(int(patch) - step), default='16')}",
         )
+    below = (max(size[0] // step, 1) * step, max(size[1] // step, 1) * step)
+    above = (-(-size[0] // step) * step, -(-size[1] // step) * step)
+    near = [show_size(each) if size[0] != size[1] else str(each[0]) for each in dict.fromkeys((below, above))]
+    raise ModelError(
+        wrong,
+        allowed=f"multiples of {step}; the nearest {'are' if len(near) > 1 else 'is'} {' and '.join(near)}",
+        hint=f"--image-size {near[-1]}",
+    )
 
 
 # --- its tensors -------------------------------------------------------------------------------------------
@@ -282,6 +282,8 @@ def retarget_state(
                 f"{tuple(state[key].shape)} in the file and {tuple(parameter.shape)} by the config",
                 hint="mend its config.json (image_size, patch_size)",
             )
+        if not torch.isfinite(state[key]).all():
+            raise ModelError(f"{key} of {named} holds values that are not finite", hint="use an undamaged checkpoint")
         rewritten[key], change = rewriting.apply(state[key], key)
         done.changes.append(change)
     return rewritten
@@ -336,7 +338,7 @@ def _rewriting(family: Family, name: str, old: Any, new: Any, done: Retargeting,
     return None
 
 
-def check_runs(model: nn.Module, size: Size, family: str) -> None:
+def check_runs(model: nn.Module, size: Size, config: Any) -> None:
     """Try a changed size on one image.
 
     Raises:
@@ -347,9 +349,13 @@ def check_runs(model: nn.Module, size: Size, family: str) -> None:
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, *size, device=next(model.parameters()).device))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        hint, family = "a multiple of 32 usually does", family_of(config)
+        if family and family.has_windows:
+            least = config.patch_size * config.window_size << (len(config.depths) - 1)
+            hint = f"--image-size {least} or more, or a smaller --window-size than {config.window_size}"
         raise ModelError(
-            f"an image size of {show_size(size)} does not suit this {family} model: {one_line(error)}",
-            hint="a multiple of 32 usually does; a Swin needs 2^stages times its window, or another --window-size",
+            f"an image size of {show_size(size)} does not suit this {config.model_type} model: {one_line(error)}",
+            hint=hint,
         ) from error
     finally:
         model.train(was_training)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import Tensor
 
-from vitft.disk import flush, flush_folder
+from vitft.disk import whole_folder
 from vitft.errors import ModelError
 from vitft.model.families import TOWERS
 from vitft.model.load import check_loads, open_checkpoint, with_prefix
@@ -46,7 +44,17 @@ def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> t
         ModelError: if it cannot have that size, does not fit its own config, or cannot be written.
     """
     if out.exists():
-        raise ModelError(f"{out} exists; nothing is overwritten", hint=f"another name, such as {out}-2")
+        raise ModelError(f"{out} exists; nothing is overwritten", hint="a folder name that is not taken")
+    try:
+        with whole_folder(out) as partial:  # made first: a place where nothing can be written is found at once
+            return _rewrite(folder, named, partial, target)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot write {out}: {error}", hint="make room, or write to another place") from error
+
+
+def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retargeting, list[str]]:
+    from huggingface_hub import save_torch_state_dict
+
     opened = open_checkpoint(folder, named)
     notes = opened.notes
     config, done = retarget_config(opened.config, opened.image_size, target, named)
@@ -70,7 +78,10 @@ def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> t
     if settings["model_type"] == "vit" and _model_type(folder) == "vit_mae":
         notes.append("MAE's encoder is written as a ViT; its decoder is left out, as its positions are of the old size")
         rewritten = {key: tensor for key, tensor in rewritten.items() if not _OF_MAE_ALONE.match(key)}
-    _write(out, settings, rewritten, resized, asdict(target) | done.record())
+    save_torch_state_dict(rewritten, out)
+    for name, values in (("config.json", settings), ("resize.json", asdict(target) | done.record())):
+        (out / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    resized.save_pretrained(out)
     return done, notes
 
 
@@ -96,24 +107,3 @@ def _settings(folder: Path, config: Any, done: Retargeting) -> dict[str, Any]:
     for key, (_, after) in done.settings.items():
         place[key] = after
     return values
-
-
-def _write(
-    out: Path, settings: dict[str, Any], state: dict[str, Tensor], processor: Any, record: dict[str, Any]
-) -> None:
-    from huggingface_hub import save_torch_state_dict
-
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        save_torch_state_dict(state, partial)
-        for name, values in (("config.json", settings), ("resize.json", record)):
-            (partial / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        processor.save_pretrained(partial)
-        flush_folder(partial)
-        partial.rename(out)
-        flush(out.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ModelError(f"cannot write {out}: {error}", hint="make room, or another folder") from error

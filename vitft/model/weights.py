@@ -63,7 +63,7 @@ def read_weights(folder: Path, named: str) -> tuple[dict[str, Tensor], str | Non
         raise ModelError(
             f"{named} has no weights",
             allowed="model.safetensors, pytorch_model.bin, or their sharded forms",
-            hint="--set model.init=random trains its architecture from random weights",
+            hint="vitft finetune --set model.init=random trains its architecture from random weights",
         )
     state: dict[str, Tensor] = {}
     for name in files:

@@ -15,7 +15,11 @@ _FORMATS = (".png", ".svg", ".pdf")
 def check_figure_path(path: Path) -> Path:
     """Return a path where a figure can be written, counting up if there is a file; raise UsageError if none can."""
     if path.suffix.lower() not in _FORMATS:
-        raise UsageError(f"a figure cannot be written as {path.name}", allowed=", ".join(_FORMATS))
+        raise UsageError(
+            f"a figure cannot be written as {path.name}",
+            allowed=", ".join(_FORMATS),
+            hint=f"--plot {path.with_suffix('.png')}",
+        )
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
     number, free = 2, path

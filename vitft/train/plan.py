@@ -15,7 +15,7 @@ from vitft.accelerate_config import accelerate_settings, reconcile
 from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.durations import Duration
-from vitft.errors import RecipeError, TrainError
+from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.adapt import check_activations, check_drop_path, checkpoint_activations
 from vitft.model.load import Pretrained
 from vitft.model.multisize import MultiSize
@@ -221,12 +221,16 @@ def _phases(recipe: Recipe, pretrained: Pretrained, total_steps: int) -> tuple[P
     """Turn parts of the steps into first steps; a part too small for one step is left out, the last never."""
     own, method = pretrained.image_size, recipe.model.resize_method
     schedule = recipe.train.resolution_schedule or ((own, 100.0),)
-    model = MultiSize(pretrained.model, own, (size for size, _ in schedule), method)
+    try:
+        model = MultiSize(pretrained.model, own, (size for size, _ in schedule), method)
+        for size in {size for size, _ in schedule} - {own}:
+            check_runs(model, size, pretrained.model.config)
+    except ModelError as error:
+        hint = "another size in train.resolution_schedule"
+        raise ModelError(f"train.resolution_schedule: {error.wrong}", allowed=error.allowed, hint=hint) from error
     phases: dict[int, Phase] = {}
     passed = 0.0
     for size, part in schedule:
-        if size != own:
-            check_runs(model, size, pretrained.model.config.model_type)
         first = min(round(total_steps * passed / 100), total_steps - 1)
         phases[first] = Phase(first, size, forward_gflop(model, size))
         passed += part
