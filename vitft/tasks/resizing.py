@@ -56,7 +56,7 @@ def resize(
     from vitft.model.retarget import Target
     from vitft.model.rewrite import rewrite_checkpoint
 
-    quiet_libraries()
+    quiet_libraries(with_datasets=False)
     folder, _ = locate(str(model), revision)
     target = Target(image_size, patch_size, window_size, method)
     done, notes = rewrite_checkpoint(folder, str(model), Path(out), target)

@@ -113,15 +113,18 @@ def _cell(name: str, value: float | None) -> str:
     return f"{100 * value:.2f}%" if name in HEADLINES and name != "nll" else f"{value:.4f}"
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(*, with_datasets: bool = True) -> None:
     """Keep libraries' own bars and advice off the terminal; what matters of it, vitft says itself."""
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    if not with_datasets:  # which takes a second to import
+        return
+    import datasets
+
     datasets.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
