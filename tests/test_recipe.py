@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from vitft.builtin import recipe_names, recipe_path
 from vitft.errors import RecipeError, did_you_mean
-from vitft.recipe import Duration, Recipe, keys, overlay, parse_setting
-from vitft.yaml12 import parse_yaml
+from vitft.recipe import Duration, Recipe, keys, overlay
+from vitft.yaml12 import parse_setting, parse_yaml
 
 
 def complaints(changes, base=None):

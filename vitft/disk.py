@@ -41,6 +41,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         partial.rename(folder)
         flush(folder.parent)
-    except BaseException:
+    except BaseException:  # an interrupt too must leave nothing behind
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -284,14 +284,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def parse_setting(text: str) -> tuple[str, object]:
-    """Split ``section.key=value`` as given to ``--set``; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError(f"--set {text!r} has no '='", allowed="section.key=value", hint="--set optim.lr=3e-4")
-    return key.strip(), parse_yaml(value, f"the value of --set {key.strip()}")
-
-
 def overlay(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
     """Return a copy of nested ``values`` with each dotted key of ``changes`` laid over it."""
     result: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}

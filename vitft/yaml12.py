@@ -18,6 +18,14 @@ def parse_yaml(text: str, source: str) -> Any:
         raise RecipeError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
+def parse_setting(text: str) -> tuple[str, object]:
+    """Split ``section.key=value`` as given to ``--set``; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text!r} has no '='", allowed="section.key=value", hint="--set optim.lr=3e-4")
+    return key.strip(), parse_yaml(value, f"the value of --set {key.strip()}")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core schema on PyYAML, which follows 1.1."""
 

@@ -1,9 +1,10 @@
 import io
-import pickle
 import random
 import struct
 import warnings
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -288,11 +289,13 @@ def test_random_damage_is_either_read_or_refused():
 
 
 def test_a_bad_image_crosses_process_borders():
+    broken = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     with pytest.raises(BadImage) as caught:
-        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    copy = pickle.loads(pickle.dumps(caught.value))
-    assert type(copy) is BadImage
-    assert str(copy) == str(caught.value)
+        decode(broken)
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
+        there = pool.submit(decode, broken).exception()
+    assert type(there) is BadImage
+    assert str(there) == str(caught.value)
 
 
 # --- stage -------------------------------------------------------------------------------------------------

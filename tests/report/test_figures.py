@@ -114,6 +114,8 @@ def test_a_checkpoints_size_that_was_not_tried_is_not_marked(tmp_path):
 @pytest.mark.parametrize(("top1", "count"), [(0.0, 3), (0.0, 12), (1.0, 10), (1.0, 19), (1.0, 1)])
 def test_none_or_all_right_can_be_drawn(tmp_path, top1, count):
     drawn(tmp_path / "a.png", [row((224, 224), top1, count)])
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.asarray(image.convert("L")).std() > 0, "an empty page"
 
 
 @pytest.mark.parametrize("title", ["runs/a_b", "runs/$a_$b", "100 % {x}"])

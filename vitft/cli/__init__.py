@@ -85,7 +85,7 @@ def _run(arguments: list[str]) -> tuple[int, str]:
     except VitftError as error:
         _explain(error, arguments, is_local=isinstance(error, DataError | TrainError))
         return error.exit_code, str(error)
-    except Exception as error:
+    except Exception as error:  # the last resort: a bug is said in our words, with the way to its traceback
         unknown = VitftError(
             f"this is a bug in vitft, or a failure under it that it does not know: {_describe(error)}",
             hint="the same command with --debug shows the traceback",
@@ -105,7 +105,7 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
         arguments = arguments[1:]
     try:
         outcome: Callable[[], object] | int = parser.main(arguments, prog_name=" ".join(name), standalone_mode=False)
-    except Exception as error:
+    except Exception as error:  # which of click's classes it is depends on typer
         # Click's own complaints know how to show themselves; which click they come from depends on typer.
         show = getattr(error, "show", None)
         if show is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ from vitft.cli.flags import (
     settings,
 )
 from vitft.errors import UsageError
+
+if TYPE_CHECKING:
+    from vitft.recipe import DataRecipe
 
 
 def evaluate(
@@ -64,21 +67,7 @@ def evaluate(
     and speed, and a plot. --set takes the keys of the recipe's data section. Arguments after -- go to
     accelerate's launcher.
     """
-    from vitft.recipe import Recipe
-
-    changes = {"data.dataset": dataset, "data.bad_images": bad_images}
-    given = settings(settings_given)
-    others = [key for key in given if not key.startswith("data.")]
-    if others:
-        raise UsageError(
-            f"--set {others[0]}: only the dataset has settings here",
-            allowed="keys of the section data, such as data.label_column",
-            hint="vitft evaluate MODEL --dataset D --set data.label_column=label",
-        )
-    recipe = Recipe.load(None, {key: value for key, value in changes.items() if value is not None} | given)
-    if recipe.data.dataset is None:
-        raise UsageError("no dataset was given", hint=f"vitft evaluate {model} --dataset D")
-
+    data = _data_recipe(model, {"data.dataset": dataset, "data.bad_images": bad_images}, settings(settings_given))
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and metrics:
         raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
@@ -89,39 +78,45 @@ def evaluate(
     if code is not None:
         return code
 
+    options: dict[str, Any] = {
+        "split": split,
+        "batch_size": batch_size,
+        "precision": precision or "auto",
+        "device": device or "auto",
+        "bad_images": data.bad_images,
+        "method": method or "bicubic",
+    }
     if len(sizes) > 1:
-        return _sweep(model, recipe.data, sizes, plot, split, batch_size, precision, device, method, format)
+        return _sweep(model, data, sizes, plot, format, options)
 
     from vitft import tasks
 
-    result = tasks.evaluate(
-        model,
-        recipe.data,
-        split=split,
-        metrics=tuple(metrics or ()),
-        batch_size=batch_size,
-        precision=precision or "auto",
-        device=device or "auto",
-        bad_images=recipe.data.bad_images,
-        image_size=sizes[0] if sizes else None,
-        method=method or "bicubic",
-    )
+    size = sizes[0] if sizes else None
+    result = tasks.evaluate(model, data, metrics=tuple(metrics or ()), image_size=size, **options)
     if rank() == 0:
         print(json.dumps(result.scores, indent=2) if format == "json" else result)
     return 0
 
 
+def _data_recipe(model: str, changes: dict[str, object], given: dict[str, object]) -> DataRecipe:
+    """Return the dataset that the flags and ``--set`` describe; raise UsageError if they describe anything else."""
+    from vitft.recipe import Recipe
+
+    others = [key for key in given if not key.startswith("data.")]
+    if others:
+        raise UsageError(
+            f"--set {others[0]}: only the dataset has settings here",
+            allowed="keys of the section data, such as data.label_column",
+            hint="vitft evaluate MODEL --dataset D --set data.label_column=label",
+        )
+    data = Recipe.load(None, {key: value for key, value in changes.items() if value is not None} | given).data
+    if data.dataset is None:
+        raise UsageError("no dataset was given", hint=f"vitft evaluate {model} --dataset D")
+    return data
+
+
 def _sweep(
-    model: str,
-    data: Any,
-    sizes: list[tuple[int, int]],
-    plot: Path | None,
-    split: str | None,
-    batch_size: int | None,
-    precision: str | None,
-    device: str | None,
-    method: str | None,
-    format: str,
+    model: str, data: DataRecipe, sizes: list[tuple[int, int]], plot: Path | None, format: str, options: dict[str, Any]
 ) -> int:
     """Score at several sizes, print one table and draw it."""
     from vitft import tasks
@@ -129,17 +124,7 @@ def _sweep(
     from vitft.report.figures import check_figure_path, draw_size_sweep
 
     plot = check_figure_path(plot or Path(f"{slug(model)}-sizes.png"))
-    result = tasks.evaluate_sizes(
-        model,
-        data,
-        sizes,
-        split=split,
-        batch_size=batch_size,
-        precision=precision or "auto",
-        device=device or "auto",
-        bad_images=data.bad_images,
-        method=method or "bicubic",
-    )
+    result = tasks.evaluate_sizes(model, data, sizes, **options)
     if rank() == 0:
         draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset}")
         print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else result)

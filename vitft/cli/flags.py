@@ -201,7 +201,7 @@ def one_size(text: str | None) -> tuple[int, int] | None:
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:
     """Read what was given to ``--set``; of a key given twice the last counts."""
-    from vitft.recipe import parse_setting
+    from vitft.yaml12 import parse_setting
 
     return dict(parse_setting(text) for text in texts or ())
 

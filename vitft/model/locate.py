@@ -50,5 +50,5 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str | None]:
         return Path(snapshot_download(repo, revision=info.sha, allow_patterns=wanted)), info.sha
     except ModelError:
         raise
-    except Exception as error:
+    except Exception as error:  # the same; names.py tells them apart
         raise explain_hub_error(error, repo, kind="model", revision=revision) from error

@@ -74,7 +74,7 @@ def main_process_first(accelerator: Any) -> Iterator[None]:
         accelerator.wait_for_everyone()
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever it is: the others wait for this process
         failure = error
     if accelerator.is_main_process:
         accelerator.wait_for_everyone()

@@ -74,31 +74,18 @@ def fit(
         for step, batches in enumerate(training.batches.steps(state.step, last_step), start=state.step):
             speed.begin()
             announce_phase(run, plan, step, speed)
-            lr = lr_at(
-                step,
-                peak=recipe.optim.lr,
-                total_steps=plan.total_steps,
-                warmup_steps=plan.warmup_steps,
-                schedule=recipe.optim.schedule,
-            )
-            set_lr(training.optimizer, lr)
+            lr = _set_rate(training, step)
             loss, grad_norm = take_step(training, step, batches)
             state.step = step + 1
             if training.averaged is not None:
                 training.averaged.update(state.step)
             size = plan.phase_at(step).image_size
             images_per_second = speed.end(training.batches.layout.step_size(step), size)
-
+            seen = {"loss": loss, "grad_norm": grad_norm, "lr": lr}
             run.log(
-                "step",
-                step=state.step,
-                loss=loss,
-                grad_norm=grad_norm,
-                lr=lr,
-                images_per_second=round(images_per_second, 1),
-                image_size=list(size),
+                "step", step=state.step, **seen, images_per_second=round(images_per_second, 1), image_size=list(size)
             )
-            accelerator.log({"loss": loss, "grad_norm": grad_norm, "lr": lr}, step=state.step)
+            accelerator.log(seen, step=state.step)
             show_progress(
                 run, plan, state.step, state.step - first_step, loss=loss, lr=lr, images_per_second=images_per_second
             )
@@ -123,6 +110,20 @@ def fit(
     state.elapsed_seconds = time.monotonic() - started
     weights = _take_chosen_weights(training)
     return Fitted(state, weights, speed.average, speed.by_size(), partial(score, training))
+
+
+def _set_rate(training: Training, step: int) -> float:
+    """Give the optimizer the learning rate of a step, and return it."""
+    optim, plan = training.recipe.optim, training.plan
+    lr = lr_at(
+        step,
+        peak=optim.lr,
+        total_steps=plan.total_steps,
+        warmup_steps=plan.warmup_steps,
+        schedule=optim.schedule,
+    )
+    set_lr(training.optimizer, lr)
+    return lr
 
 
 def _evaluation_is_due(training: Training) -> bool:

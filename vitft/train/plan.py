@@ -22,6 +22,7 @@ from vitft.model.multisize import MultiSize
 from vitft.model.retarget import check_runs
 from vitft.recipe import Recipe
 from vitft.sizes import show_size
+from vitft.train.cost import forward_gflop
 
 _DEFAULT_BATCH = 128
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
@@ -363,22 +364,7 @@ def _workers(
     return min(16, max(1, per_process - 1))
 
 
-# --- cost and warnings -------------------------------------------------------------------------------------
-
-
-def forward_gflop(model: Any, image_size: tuple[int, int]) -> float:
-    """Return 1e9 floating-point operations of one image's forward pass, a multiply-add counted as two."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    was_training = model.training
-    image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
-    # On the model itself, as some families keep tensors of a forward pass for the life of the process; with plain
-    # attention, as the counter does not know the CPU's fused one.
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model.eval()(image)
-    model.train(was_training)
-    return float(counter.get_total_flops()) / 1e9
+# --- warnings ----------------------------------------------------------------------------------------------
 
 
 def _layout_warnings(model: torch.nn.Module) -> list[str]:

@@ -1,0 +1,22 @@
+"""What a forward pass costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def forward_gflop(model: Any, image_size: tuple[int, int]) -> float:
+    """Return 1e9 floating-point operations of one image's forward pass, a multiply-add counted as two."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training = model.training
+    image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
+    # On the model itself, as some families keep tensors of a forward pass for the life of the process; with plain
+    # attention, as the counter does not know the CPU's fused one.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model.eval()(image)
+    model.train(was_training)
+    return float(counter.get_total_flops()) / 1e9
