@@ -18,14 +18,15 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["errors", "disk"],
-    ["builtin", "durations", "sizes", "yaml12"],
+    ["builtin", "durations", "sizes", "yaml12", "complaints", "retry"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],
     ["model"],
     ["views"],
     ["scoring", "pictures"],
-    ["train", "report", "hub"],
+    ["train", "report"],
+    ["hub"],
     ["tasks"],
     ["cli"],
     ["__main__"],
@@ -39,8 +40,8 @@ FOLDERS = {
         "source", "staging", "batches", "stream_batches",
     ],
     "model": [
-        "position", "patch", "families", "processor", "weights", "locate", "config", "retarget", "load", "rewrite",
-        "adapt", "multisize",
+        "position", "patch", "families", "processor", "weights", "locate", "origin", "config", "retarget", "load",
+        "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
@@ -49,9 +50,9 @@ FOLDERS = {
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
     ],
     "report": ["figures", "page"],
-    "hub": ["card", "push"],
-    "tasks": ["shared", "training", "scoring", "predicting", "resizing", "__init__"],
-    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "recipes", "__init__"],
+    "hub": ["bundle", "card", "access", "push", "background"],
+    "tasks": ["shared", "publishing", "training", "scoring", "predicting", "resizing", "__init__"],
+    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "push", "recipes", "__init__"],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -183,7 +184,7 @@ def test_import_vitft_imports_nothing_heavy():
 
 
 def test_the_public_names_exist():
-    assert vitft.__all__ == ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "resize"]
+    assert vitft.__all__ == ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "push", "resize"]
     assert dir(vitft) == vitft.__all__
     for name in vitft.__all__:
         assert getattr(vitft, name) is not None

@@ -6,6 +6,8 @@
     ├── DataError            a dataset, a split, a column or an image
     ├── ModelError           a checkpoint or its configuration
     ├── TrainError           the run itself: a non-finite loss, a full disk, a damaged checkpoint
+    ├── HubError             the Hub refuses, or cannot be reached
+    │   └── PublishError  3  the same once a model is trained and saved: it stays, unpublished
     └── StoppedEarly     75  not a failure: stopped on request, with a complete checkpoint
 
 Library modules raise these and never print or exit; only ``vitft.cli`` does.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class VitftError(Exception):
@@ -65,6 +68,21 @@ class ModelError(VitftError):
 
 class TrainError(VitftError):
     """The run cannot go on."""
+
+
+class HubError(VitftError):
+    """The Hub refuses what was asked of it, or cannot be reached."""
+
+
+class PublishError(HubError):
+    """A model was trained and saved, but not published.
+
+    Attributes:
+        result: what the task would have returned, if it did more than publish.
+    """
+
+    exit_code = 3
+    result: Any = None
 
 
 class StoppedEarly(VitftError):  # noqa: N818 - an outcome, not an error

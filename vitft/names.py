@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from vitft.errors import DataError, ModelError, VitftError, did_you_mean
+from vitft.retry import chain, is_passing, kinds_of, patiently
 
 BUILTIN_DATASETS = ("builtin:digits",)
 
@@ -32,7 +31,6 @@ _OWNED = {
 }
 _HUB_ID = re.compile(r"(?=.{1,96}$)(?:[A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*")
 _FILE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
-_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -103,20 +101,14 @@ def find_dataset_on_hub(name: str, revision: str | None = None) -> HubDataset:
 
     if is_offline_mode():
         return _without_hub(name, None)
-    for attempt in range(_TRIES):
-        try:
-            info = HfApi().dataset_info(name, revision=revision, timeout=30)
-            note = f"dataset: {name} is {info.id} on the Hub" if info.id != name else None
-            return HubDataset(info.id, info.sha, note)
-        except Exception as error:  # the Hub client's errors share no ancestor but Exception
-            kinds = _kinds(error)
-            if attempt + 1 < _TRIES and _is_passing(error, kinds):
-                time.sleep(2.0**attempt)
-            elif kinds & _UNREACHABLE or _is_passing(error, kinds):
-                return _without_hub(name, error)
-            else:
-                raise explain_hub_error(error, name, kind="dataset", revision=revision) from error
-    raise AssertionError("the last try returns or raises")
+    try:
+        info = patiently(lambda: HfApi().dataset_info(name, revision=revision, timeout=30), waits=(1.0, 2.0))
+    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+        if kinds_of(error) & _UNREACHABLE or is_passing(error):
+            return _without_hub(name, error)
+        raise explain_hub_error(error, name, kind="dataset", revision=revision) from error
+    note = f"dataset: {name} is {info.id} on the Hub" if info.id != name else None
+    return HubDataset(info.id, info.sha, note)
 
 
 def explain_hub_error(
@@ -133,8 +125,8 @@ def explain_hub_error(
     Returns:
         A DataError or ModelError to raise ``from error``.
     """
-    kinds = _kinds(error)
-    text = " ".join(str(link) for link in _chain(error))
+    kinds = kinds_of(error)
+    text = " ".join(str(link) for link in chain(error))
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
     local = f"--{kind} ./FOLDER, or --{kind} builtin:{'digits' if kind == 'dataset' else 'vit-micro'}"
     allowed: str | None = None
@@ -143,7 +135,7 @@ def explain_hub_error(
         hint = f"ask for access on {page}, then log in with: hf auth login"
     elif "RevisionNotFoundError" in kinds or "Invalid rev id" in text:
         wrong = f"the {kind} {name!r} has no revision {revision!r}"
-        allowed, hint = "a branch, a tag or a full commit hash", f"--set {_section(kind)}.revision=main"
+        allowed, hint = "a branch, a tag or a full commit hash", f"--{kind}-revision main"
     elif "RepositoryNotFoundError" in kinds or "doesn't exist on the Hub" in text:
         wrong = f"there is no {kind} {name!r} on the Hub, or it is private and you are not logged in"
         guess = did_you_mean(name, _OWNED) if kind == "dataset" else None
@@ -153,7 +145,7 @@ def explain_hub_error(
         hint = f"unset HF_HUB_OFFLINE, or {local}"
     elif "scripts are no longer supported" in text:
         wrong = f"the dataset {name!r} is a loading script, which `datasets` does not run any more"
-        hint = "take the Hub's own conversion of it: --set data.revision=refs/convert/parquet"
+        hint = "take the Hub's own conversion of it: --dataset-revision refs/convert/parquet"
     elif kinds & _UNREACHABLE:
         wrong = f"cannot reach {endpoint()} for the {kind} {name!r}, and it is not in this machine's cache"
         hint = f"look at the network (and HF_ENDPOINT), or {local}"
@@ -183,33 +175,10 @@ _UNREACHABLE = {
 }  # fmt: skip
 
 
-def _section(kind: str) -> str:
-    return "data" if kind == "dataset" else "model"
-
-
 def _without_hub(name: str, error: Exception | None) -> HubDataset:
     full = _OWNED.get(name, name)
     note = f"dataset: {name} was taken for {full}; the Hub could not be asked" if full != name else None
     return HubDataset(full, None, note, error)
-
-
-def _is_passing(error: BaseException, kinds: set[str]) -> bool:
-    """Return whether a failure may be gone in a second; a name that does not resolve will not."""
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    return status == 429 or status >= 500 or bool(kinds & {"TimeoutException", "RemoteProtocolError", "ReadError"})
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-
-
-def _kinds(error: BaseException) -> set[str]:
-    # By name: the client's classes moved between modules and transports (requests, httpx).
-    return {ancestor.__name__ for link in _chain(error) for ancestor in type(link).__mro__}
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,16 +6,16 @@ flags < ``--set``, validated together and never changed after; numbers derived f
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vitft.complaints import complaints
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
-from vitft.errors import RecipeError, did_you_mean
+from vitft.errors import RecipeError
 from vitft.sizes import ImageSize, ResolutionSchedule, show_size
 from vitft.yaml12 import parse_yaml
 
@@ -203,6 +203,27 @@ class RunRecipe(Section):
     """Experiment trackers that receive the metrics, by accelerate's names."""
 
 
+class HubRecipe(Section):
+    """Whether and how the result is published."""
+
+    push: bool = False
+    """Publish the model on the Hub."""
+    repo: str | None = None
+    """`OWNER/NAME`, or `NAME` of your own; the name of the run's folder when not given."""
+    private: bool = False
+    """Make the repository a private one, if it is made."""
+    revision: str | None = None
+    """Branch to push to; made if it is not there."""
+    create_pr: bool = False
+    """Open a pull request instead of changing the branch."""
+    every: Literal["end", "best", "checkpoint"] = "end"
+    """What is pushed during training, in the background: nothing, each best model, or each checkpoint."""
+    license: str | None = None
+    """Licence of the model, as the Hub spells it (`apache-2.0`); the base model's when not given."""
+    force: bool = False
+    """Push also into a repository whose content vitft did not make."""
+
+
 class Recipe(Section):
     """Everything that a run needs."""
 
@@ -212,6 +233,7 @@ class Recipe(Section):
     optim: OptimRecipe = OptimRecipe()
     train: TrainRecipe = TrainRecipe()
     run: RunRecipe = RunRecipe()
+    hub: HubRecipe = HubRecipe()
 
     @classmethod
     def load(cls, base: str | Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
@@ -303,77 +325,17 @@ def validate(values: Mapping[str, Any], source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
-        lines = list(_complaints(error.errors()))
+        lines = list(complaints(error.errors(), dict(keys())))
         raise RecipeError(
             f"{source} has {len(lines)} error{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
             hint="vitft recipes show default (all keys with their defaults)",
         ) from None
-    complaints = list(_contradictions(recipe))
-    if complaints:
+    lines = list(_contradictions(recipe))
+    if lines:
         raise RecipeError(
-            f"{source} contradicts itself:\n  " + "\n  ".join(complaints), hint="change one of the two, or leave it out"
+            f"{source} contradicts itself:\n  " + "\n  ".join(lines), hint="change one of the two, or leave it out"
         )
     return recipe
-
-
-def _complaints(errors: Iterable[Any]) -> Iterator[str]:
-    """Yield one line for each key that pydantic complains of."""
-    by_key: dict[str, list[Any]] = {}
-    for error in errors:
-        # Below a key the location names union branches and list places; the reader wants the key.
-        by_key.setdefault(".".join(str(part) for part in error["loc"][:2]), []).append(error)
-    known = dict(keys())
-    for dotted, group in by_key.items():
-        first = group[0]
-        if first["type"] == "extra_forbidden":
-            yield f"{dotted}: unknown key; {_advice(dotted, known)}"
-        elif dotted not in known:
-            yield f"{dotted}: {first['input']!r} is no section; write its keys below it, indented"
-        elif first["type"] == "value_error":
-            yield f"{dotted}: {first['ctx']['error']}"
-        elif first["type"] == "string_pattern_mismatch":
-            yield f"{dotted}: {first['input']!r} is not allowed; it is: {known[dotted].description}"
-        else:
-            words = [_expectation(error, known[dotted]) for error in group]
-            if type(None) in typing.get_args(known[dotted].annotation):
-                words.append("null")
-            yield f"{dotted}: {first['input']!r} is not allowed; use {' or '.join(dict.fromkeys(words))}"
-
-
-def _advice(dotted: str, known: Mapping[str, Any]) -> str:
-    section, _, key = dotted.rpartition(".")
-    siblings = _siblings(section) if section else list(Recipe.model_fields)
-    guess = did_you_mean(key, siblings)
-    elsewhere = [each for each in known if each.split(".")[1] == key]
-    if elsewhere:  # the right name in the wrong section
-        return f"did you mean {elsewhere[0]}?"
-    return f"did you mean {guess!r}?" if guess else f"known: {', '.join(siblings)}"
-
-
-_EXPECTED = {
-    "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false",
-    "string": "a text", "tuple": "a list",
-}  # fmt: skip
-_BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<")}
-_BOUNDS["less_than_equal"] = ("le", "<=")
-
-
-def _expectation(error: Any, field: Any) -> str:
-    """Say what the branch of a key's type that pydantic tried would take."""
-    kind, limits = error["type"], error.get("ctx", {})
-    if kind == "literal_error":
-        return str(limits["expected"]).replace("'", "")
-    if kind in _BOUNDS:
-        name, sign = _BOUNDS[kind]
-        return f"a number {sign} {limits[name]:g}"
-    if "actual_length" in limits or kind == "missing":
-        return f"a list of {len(typing.get_args(field.annotation))}"
-    return _EXPECTED.get(kind.split("_")[0], str(error["msg"]))
-
-
-def _siblings(section: str) -> list[str]:
-    holder = Recipe.model_fields.get(section)
-    return list(holder.annotation.model_fields) if holder and holder.annotation else []
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:

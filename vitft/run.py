@@ -33,6 +33,13 @@ class Run:
         self.folder, self.is_main = folder, is_main
         self.status = Status(enabled=is_main)
 
+    @staticmethod
+    def free_name(recipe: Recipe, default_name: str) -> str:
+        """Return the name that a new run would have now."""
+        parent = Path(recipe.run.output_dir).expanduser()
+        names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 10_000))
+        return recipe.run.name or next((name for name in names if not (parent / name).exists()), default_name)
+
     @classmethod
     def create(cls, recipe: Recipe, default_name: str) -> Run:
         """Make a new run directory; nothing that exists is ever touched.
@@ -94,6 +101,11 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of resumable states."""
         return self.folder / "checkpoints"
+
+    @property
+    def best_folder(self) -> Path:
+        """The transformers folder of the best model so far, which is there while ``hub.every`` is ``best``."""
+        return self.folder / "best"
 
     @property
     def is_finished(self) -> bool:

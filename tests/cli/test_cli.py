@@ -22,12 +22,14 @@ from vitft.recipe import Recipe, keys
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
 FLAGS = {
-    "finetune": """--bad-images --batch-size --dataset --debug --deterministic --device --dry-run --epochs
-        --format --image-size --lr --max-train-samples --metrics --model --name --num-processes --output-dir --precision
+    "finetune": """--bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic --device
+        --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
+        --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
         --recipe --resume --seed --set --streaming --track --train""",
-    "evaluate": """--bad-images --batch-size --dataset --debug --device --format --image-size --method --metrics
-        --num-processes --plot --precision --set --split""",
-    "predict": "--batch-size --debug --device --format --image-size --method --precision --top-k",
+    "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size --method
+        --metrics --model-revision --num-processes --plot --precision --set --split""",
+    "predict": "--batch-size --debug --device --format --image-size --method --model-revision --precision --top-k",
+    "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",
     "recipes show": "--debug",
@@ -52,7 +54,12 @@ def tasks(monkeypatch):
 
     def finetune(recipe, **options):
         calls.append((recipe, options))
-        return SimpleNamespace(run_dir=Path("runs/x"), results={"test": {"top1": 0.5}}, plan_text="steps: 3\n\nlr: 1")
+        return SimpleNamespace(
+            run_dir=None if options["dry_run"] else Path("runs/x"),
+            results={"test": {"top1": 0.5}},
+            plan_text="steps: 3\n\nlr: 1",
+            published=None,
+        )
 
     fake = SimpleNamespace(finetune=finetune, calls=calls)
     monkeypatch.setitem(sys.modules, "vitft.tasks", fake)
@@ -169,6 +176,22 @@ def test_dry_run_prints_a_recipe_with_the_plan_in_comments(tasks, tmp_path, caps
 def test_json_results_are_one_document(tasks, capsys):
     assert run("finetune", "--dataset", "builtin:digits", "--format", "json") == 0
     assert json.loads(capsys.readouterr().out) == {"run_dir": "runs/x", "test": {"top1": 0.5}}
+
+
+def test_hub_flags_become_keys_and_need_the_wish_to_push(tasks, capsys):
+    flags = ("--hub-repo", "me/x", "--private", "--hub-every", "best", "--hub-revision", "v2", "--force")
+    assert run("finetune", "--dataset", "builtin:digits", "--push-to-hub", *flags) == 0
+    hub = tasks.calls[0][0].hub
+    assert (hub.push, hub.repo, hub.private, hub.every, hub.revision, hub.force) == (
+        True,
+        "me/x",
+        True,
+        "best",
+        "v2",
+        True,
+    )
+    assert run("finetune", "--dataset", "builtin:digits", *flags) == 2
+    assert "add --push-to-hub" in capsys.readouterr().err
 
 
 # --- several processes -------------------------------------------------------------------------------------

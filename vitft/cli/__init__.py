@@ -1,8 +1,8 @@
 """The command line: commands parse, call ``vitft.tasks`` and print; errors become exit codes here.
 
-    0  done                         75  stopped early with a complete checkpoint
-    1  the run could not be done   130  interrupted
-    2  the command line was wrong
+    0  done                            3  trained and saved, but not published
+    1  the run could not be done      75  stopped early with a complete checkpoint
+    2  the command line was wrong    130  interrupted
 
 Nothing heavy is imported until a command runs: ``vitft --help`` loads neither torch nor pydantic.
 """
@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import vitft
 from vitft import launch
-from vitft.cli import evaluate, finetune, predict, recipes, resize
+from vitft.cli import evaluate, finetune, predict, push, recipes, resize
 from vitft.cli.flags import CONTEXT, Command, rank
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
 
@@ -34,12 +34,13 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings=CONTEXT,
     epilog="Exit codes: 0 done; 1 it could not be done; 2 the command line or recipe was wrong; "
-    "75 stopped early with a complete checkpoint; 130 interrupted.",
+    "3 trained and saved, but not published; 75 stopped early with a complete checkpoint; 130 interrupted.",
 )
 app.command("finetune", cls=Command, context_settings=CONTEXT)(finetune.finetune)
 app.command("evaluate", cls=Command, context_settings=CONTEXT)(evaluate.evaluate)
 app.command("predict", cls=Command, context_settings=CONTEXT)(predict.predict)
 app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)
+app.command("push", cls=Command, context_settings=CONTEXT)(push.push)
 app.add_typer(recipes.app, name="recipes")
 
 

@@ -13,10 +13,12 @@ from vitft.cli.flags import (
     BadImages,
     BatchSize,
     Dataset,
+    DatasetRevision,
     Debug,
     Device,
     Format,
     Metrics,
+    ModelRevision,
     NumProcesses,
     Precision,
     ResizeMethod,
@@ -37,6 +39,8 @@ def evaluate(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")],
     dataset: Dataset = None,
+    model_revision: ModelRevision = None,
+    dataset_revision: DatasetRevision = None,
     split: Split = None,
     metrics: Metrics = None,
     image_size: Annotated[
@@ -67,7 +71,12 @@ def evaluate(
     and speed, and a plot. --set takes the keys of the recipe's data section. Arguments after -- go to
     accelerate's launcher.
     """
-    data = _data_recipe(model, {"data.dataset": dataset, "data.bad_images": bad_images}, settings(settings_given))
+    flags: dict[str, object] = {
+        "data.dataset": dataset,
+        "data.revision": dataset_revision,
+        "data.bad_images": bad_images,
+    }
+    data = _data_recipe(model, flags, settings(settings_given))
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and metrics:
         raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
@@ -85,6 +94,7 @@ def evaluate(
         "device": device or "auto",
         "bad_images": data.bad_images,
         "method": method or "bicubic",
+        "revision": model_revision,
     }
     if len(sizes) > 1:
         return _sweep(model, data, sizes, plot, format, options)

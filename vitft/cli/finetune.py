@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,23 +11,33 @@ import typer
 
 from vitft.cli.flags import (
     BadImages,
+    CreatePr,
     Dataset,
+    DatasetRevision,
     Debug,
     Device,
+    Force,
     Format,
+    HubEvery,
+    HubRepo,
+    HubRevision,
     ImageSize,
     Metrics,
+    ModelRevision,
     NumProcesses,
     Precision,
+    Private,
+    PushToHub,
     Settings,
     launched,
     rank,
     settings,
 )
-from vitft.errors import UsageError
+from vitft.errors import PublishError, UsageError
 
 if TYPE_CHECKING:
     from vitft.recipe import Recipe
+    from vitft.tasks import FinetuneResult
 
 
 def finetune(
@@ -46,6 +57,8 @@ def finetune(
             help="Hub id, folder, or builtin:vit-micro.  [google/vit-base-patch16-224-in21k]",
         ),
     ] = None,
+    model_revision: ModelRevision = None,
+    dataset_revision: DatasetRevision = None,
     image_size: ImageSize = None,
     train: Annotated[
         str | None,
@@ -94,6 +107,13 @@ def finetune(
         typer.Option("--track", metavar="TRACKER", help="An experiment tracker, such as tensorboard; repeatable."),
     ] = None,
     metrics: Metrics = None,
+    push_to_hub: PushToHub = None,
+    hub_repo: HubRepo = None,
+    private: Private = None,
+    hub_revision: HubRevision = None,
+    hub_every: HubEvery = None,
+    create_pr: CreatePr = None,
+    force: Force = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan, and stop.")
     ] = False,
@@ -107,10 +127,12 @@ def finetune(
     """
     changes: dict[str, object] = {
         "data.dataset": dataset,
+        "data.revision": dataset_revision,
         "data.bad_images": bad_images,
         "data.streaming": streaming,
         "data.max_train_samples": max_train_samples,
         "model.checkpoint": model,
+        "model.revision": model_revision,
         "model.image_size": image_size,
         "model.train": train,
         "optim.lr": lr,
@@ -124,6 +146,13 @@ def finetune(
         "run.output_dir": output_dir,
         "run.track": track or None,
         "run.metrics": metrics or None,
+        "hub.push": push_to_hub,
+        "hub.repo": hub_repo,
+        "hub.private": private,
+        "hub.revision": hub_revision,
+        "hub.every": hub_every,
+        "hub.create_pr": create_pr,
+        "hub.force": force,
     }
     changes = {key: value for key, value in changes.items() if value is not None} | settings(settings_given)
 
@@ -135,10 +164,19 @@ def finetune(
 
     from vitft import tasks
 
-    result = tasks.finetune(None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run)
-    if rank() != 0:
-        return 0
-    if dry_run:
+    try:
+        result = tasks.finetune(None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run)
+    except PublishError as error:
+        _show(error.result, resolved, format)
+        raise
+    if rank() == 0:
+        _show(result, resolved, format)
+    return 0
+
+
+def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
+    """Print what a run made; of a dry run the recipe and the plan."""
+    if result.run_dir is None:
         assert resolved is not None  # a resume without a recipe file has raised in tasks
         if format == "json":
             print(json.dumps({"recipe": resolved.model_dump(mode="json"), "plan": result.plan_text}, indent=2))
@@ -146,10 +184,10 @@ def finetune(
             # The plan in comments: what is printed is a recipe that --recipe accepts.
             print(resolved.dump(), *(f"# {line}".rstrip() for line in result.plan_text.splitlines()), sep="\n")
     elif format == "json":
-        print(json.dumps({"run_dir": str(result.run_dir), **result.results}, indent=2))
+        published = {"published": asdict(result.published)} if result.published else {}
+        print(json.dumps({"run_dir": str(result.run_dir), **result.results, **published}, indent=2))
     else:
         print(result)
-    return 0
 
 
 def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]) -> Recipe | None:
@@ -158,6 +196,8 @@ def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]
 
     if resume is None:
         resolved = Recipe.load(recipe, changes)
+        if not resolved.hub.push and any(key.startswith("hub.") for key in changes):
+            raise UsageError("nothing is pushed without --push-to-hub", hint="add --push-to-hub")
         if resolved.data.dataset is None:
             raise UsageError(
                 "no dataset was given",

@@ -64,6 +64,33 @@ ResizeMethod = Annotated[
     Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"] | None,
     typer.Option("--method", help="How position tables are resampled to another size [default: bicubic]."),
 ]
+ModelRevision = Annotated[
+    str | None, typer.Option("--model-revision", metavar="REVISION", help="Branch, tag or commit of a Hub model.")
+]
+DatasetRevision = Annotated[
+    str | None, typer.Option("--dataset-revision", metavar="REVISION", help="Branch, tag or commit of a Hub dataset.")
+]
+PushToHub = Annotated[
+    bool | None, typer.Option("--push-to-hub", help="Publish the model on the Hub; asked before training.")
+]
+HubRepo = Annotated[
+    str | None,
+    typer.Option("--hub-repo", metavar="REPO", help="OWNER/NAME, or NAME of your own.  [the run's name]"),
+]
+Private = Annotated[bool | None, typer.Option("--private", help="Make the repository a private one.")]
+HubRevision = Annotated[
+    str | None, typer.Option("--hub-revision", metavar="BRANCH", help="Branch to push to; made if it is not there.")
+]
+HubEvery = Annotated[
+    Literal["end", "best", "checkpoint"] | None,
+    typer.Option("--hub-every", help="What else is pushed, in the background, while it trains.  [end]"),
+]
+CreatePr = Annotated[
+    bool | None, typer.Option("--create-pr", help="Open a pull request instead of changing the branch.")
+]
+Force = Annotated[
+    bool | None, typer.Option("--force", help="Push also into a repository that holds what vitft did not make.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,6 +121,10 @@ FOREIGN = {
     "--evaluation-strategy": "--set train.evaluate_every='1 epoch'",
     "--fp16": "--precision fp16",
     "--gradient-accumulation-steps": "leave it out: derived from --batch-size and train.micro_batch_size",
+    "--hub-model-id": "--hub-repo",
+    "--hub-private-repo": "--private",
+    "--hub-strategy": "--hub-every",
+    "--hub-token": "set the environment variable HF_TOKEN, or run: hf auth login",
     "--ignore-mismatched-sizes": "leave it out: only the head is new; model.allow_new names what else may be",
     "--image-column-name": "--set data.image_column=NAME",
     "--image-processor-name": "leave it out: it belongs to --model",
@@ -108,7 +139,6 @@ FOREIGN = {
     "--metric-for-best-model": "leave it out: the best weights have the best validation top-1",
     "--model-name": "--model",
     "--model-name-or-path": "--model",
-    "--model-revision": "--set model.revision=REVISION",
     "--num-epochs": "--epochs",
     "--num-train-epochs": "--epochs",
     "--num-warmup-steps": "--set optim.warmup='N steps'",

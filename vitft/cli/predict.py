@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vitft.cli.flags import BatchSize, Debug, Device, ImageSize, Precision, ResizeMethod, one_size
+from vitft.cli.flags import BatchSize, Debug, Device, ImageSize, ModelRevision, Precision, ResizeMethod, one_size
 from vitft.errors import UsageError
 
 # What a folder is searched for; a file that is named is opened whatever its suffix.
@@ -23,6 +23,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")],
     images: Annotated[list[str], typer.Argument(help="Image files, folders or globs.", metavar="IMAGES")],
     top_k: Annotated[int, typer.Option("--top-k", min=1, metavar="N", help="Labels per image.")] = 5,
+    model_revision: ModelRevision = None,
     image_size: ImageSize = None,
     method: ResizeMethod = None,
     batch_size: BatchSize = None,
@@ -51,6 +52,7 @@ def predict(
         precision=precision or "auto",
         image_size=one_size(image_size),
         method=method or "bicubic",
+        revision=model_revision,
     )
     if format == "json":
         print(json.dumps(rows, indent=2))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vitft.cli.flags import Debug, Format, ImageSize, ResizeMethod, one_size
+from vitft.cli.flags import Debug, Format, ImageSize, ModelRevision, ResizeMethod, one_size
 from vitft.errors import UsageError
 
 
@@ -24,9 +24,7 @@ def resize(
         typer.Option("--window-size", min=1, metavar="N", help="Side of Swin's attention windows in patches."),
     ] = None,
     method: ResizeMethod = None,
-    revision: Annotated[
-        str | None, typer.Option("--model-revision", metavar="REVISION", help="Branch, tag or commit of a Hub model.")
-    ] = None,
+    model_revision: ModelRevision = None,
     format: Format = "text",
     debug: Debug = False,
 ) -> int:
@@ -54,7 +52,7 @@ def resize(
         patch_size=patch_size,
         window_size=window_size,
         method=method or "bicubic",
-        revision=revision,
+        revision=model_revision,
     )
     print(json.dumps({"folder": str(out), **result.record}, indent=2) if format == "json" else result)
     return 0

@@ -28,6 +28,7 @@ from vitft.data.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 from vitft.errors import DataError, did_you_mean
 from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
 from vitft.recipe import DataRecipe
+from vitft.retry import patiently
 
 # Each load would call a counting host. The attribute too: `datasets` may have been imported before this line.
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
@@ -106,7 +107,9 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
         # Without this, `datasets` would try again for half a minute.
         raise explain_hub_error(found.unreachable, found.id, kind="dataset", revision=data.revision)
     try:
-        opened = datasets.load_dataset(found.id, data.config, revision=data.revision, streaming=data.streaming)
+        opened = patiently(
+            lambda: datasets.load_dataset(found.id, data.config, revision=data.revision, streaming=data.streaming)
+        )
     except Exception as error:  # whatever `datasets`, the Hub client or a file format raise
         raise (
             _known_error(error, found.id, data.config)

@@ -20,6 +20,7 @@ from vitft.errors import ModelError
 from vitft.model.config import classifier_class, drop_path_off, one_line, read_config, set_classes
 from vitft.model.families import family_of
 from vitft.model.locate import locate
+from vitft.model.origin import Origin, read_origin
 from vitft.model.processor import Fit, fit_processor, load_processor, resize_processor
 from vitft.model.retarget import (
     Retargeting,
@@ -47,6 +48,7 @@ class Pretrained:
         head: names of the parameters whose shape depends on the classes.
         notes: what is new, what was left, what was decided.
         retargeting: what a changed size made of the checkpoint.
+        origin: its base model on the Hub, and its licence.
     """
 
     model: Any
@@ -56,6 +58,7 @@ class Pretrained:
     image_size: tuple[int, int]
     head: tuple[str, ...]
     retargeting: Retargeting
+    origin: Origin
     notes: list[str] = field(default_factory=list)
 
 
@@ -108,7 +111,8 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     notes += retargeting.lines()
     _zero(model, head)
     notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised")
-    return Pretrained(model, processor, named, revision, image_size, head, retargeting, notes)
+    origin = read_origin(folder, named, is_on_hub=revision is not None)
+    return Pretrained(model, processor, named, revision, image_size, head, retargeting, origin, notes)
 
 
 @dataclass

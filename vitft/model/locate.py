@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 from vitft.builtin import checkpoint_path
 from vitft.errors import ModelError
 from vitft.model.weights import weight_files
 from vitft.names import explain_hub_error, looks_like_path
+from vitft.retry import is_passing, patiently, status_of
 
 MICRO = "builtin:vit-micro"
 
@@ -39,16 +42,53 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str | None]:
 
     try:
         try:
-            info = HfApi().model_info(repo, revision=revision, timeout=30)
+            info = patiently(lambda: HfApi().model_info(repo, revision=revision, timeout=30))
         except Exception as error:  # the Hub client's errors share no ancestor but Exception
-            if getattr(error, "response", None) is not None:
+            if status_of(error) and not is_passing(error):
                 raise  # the Hub has answered; only without an answer does the cache stand in
             folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
             return folder, folder.name
         weights = weight_files((sibling.rfilename for sibling in info.siblings or []), repo)
-        wanted = ["config.json", "preprocessor_config.json", "processor_config.json", *weights]
-        return Path(snapshot_download(repo, revision=info.sha, allow_patterns=wanted)), info.sha
+        wanted = ["config.json", "preprocessor_config.json", "processor_config.json", "README.md", *weights]
+
+        def download() -> Path:
+            return Path(snapshot_download(repo, revision=info.sha, allow_patterns=wanted))
+
+        has_all = all(_is_cached(repo, info.sha, name) for name in weights)
+        folder = patiently(download)
+        if not has_all and _remove_damaged(folder, weights):
+            folder = patiently(download)
+            if damaged := _remove_damaged(folder, weights):
+                raise ModelError(
+                    f"{damaged[0]} of {repo} arrived damaged twice: its SHA-256 is not the Hub's",
+                    hint="look at the network (a proxy?), and try again",
+                )
+        return folder, info.sha
     except ModelError:
         raise
     except Exception as error:  # the same; names.py tells them apart
         raise explain_hub_error(error, repo, kind="model", revision=revision) from error
+
+
+def _is_cached(repo: str, commit: str | None, name: str) -> bool:
+    """Return whether a file of the Hub is in this machine's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, name, revision=commit), str)
+
+
+def _remove_damaged(folder: Path, names: list[str]) -> list[str]:
+    """Return those files that are not what the Hub has, having removed them from the cache.
+
+    The client checks sizes only. A large file lies in the cache under its SHA-256, which tells.
+    """
+    damaged = []
+    for name in names:
+        blob = (folder / name).resolve()
+        if re.fullmatch("[0-9a-f]{64}", blob.name):
+            with blob.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != blob.name:
+                    damaged.append(name)
+                    (folder / name).unlink()
+                    blob.unlink(missing_ok=True)
+    return damaged

@@ -1,6 +1,6 @@
 """What the commands do, as functions: the Python interface.
 
-    from vitft import Recipe, finetune, evaluate, predict, resize
+    from vitft import Recipe, finetune, evaluate, predict, push, resize
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -8,7 +8,9 @@
 Functions return results and raise ``VitftError``; notes and progress go to stderr.
 """
 
+from vitft.hub.push import Published
 from vitft.tasks.predicting import predict
+from vitft.tasks.publishing import push
 from vitft.tasks.resizing import ResizeResult, resize
 from vitft.tasks.scoring import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
 from vitft.tasks.training import FinetuneResult, finetune
@@ -16,11 +18,13 @@ from vitft.tasks.training import FinetuneResult, finetune
 __all__ = [
     "EvaluationResult",
     "FinetuneResult",
+    "Published",
     "ResizeResult",
     "SizeSweep",
     "evaluate",
     "evaluate_sizes",
     "finetune",
     "predict",
+    "push",
     "resize",
 ]

@@ -19,6 +19,7 @@ def predict(
     precision: str = "auto",
     image_size: tuple[int, int] | None = None,
     method: str = "bicubic",
+    revision: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return for each image file its most probable labels, or the reason why it has none.
 
@@ -30,6 +31,7 @@ def predict(
         device, precision: as in the recipe.
         image_size: (height, width) to run at; the model's own when not given.
         method: how position tables are resampled to it.
+        revision: branch, tag or commit of a Hub model.
 
     Returns:
         ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
@@ -37,7 +39,7 @@ def predict(
     from vitft.model.processor import normalisation
     from vitft.scoring.predict import predict_files
 
-    loaded = ready(model, precision, device, image_size, method)
+    loaded = ready(model, precision, device, image_size, method, revision)
     return list(
         predict_files(
             loaded.model,

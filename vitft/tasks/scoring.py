@@ -101,6 +101,7 @@ def evaluate(
     bad_images: str | None = None,
     image_size: tuple[int, int] | None = None,
     method: str = "bicubic",
+    revision: str | None = None,
 ) -> EvaluationResult:
     """Score a fine-tuned model on a split, every image exactly once.
 
@@ -114,13 +115,14 @@ def evaluate(
         bad_images: ``stop`` or ``skip``.
         image_size: (height, width) to run at; the model's own when not given.
         method: how position tables are resampled to it.
+        revision: branch, tag or commit of a Hub model.
     """
     from vitft.data.source import open_for_evaluation
     from vitft.scoring.scores import check_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
-    loaded = ready(model, precision, device, image_size, method)
+    loaded = ready(model, precision, device, image_size, method, revision)
     with main_process_first(loaded.accelerator):
         rows = open_for_evaluation(data, _classes(loaded), split=split)
     return _score(loaded, rows, data, metrics, batch_size, bad_images)
@@ -137,22 +139,23 @@ def evaluate_sizes(
     device: str = "auto",
     bad_images: str | None = None,
     method: str = "bicubic",
+    revision: str | None = None,
 ) -> SizeSweep:
     """Score a model on a split at several image sizes, resampled from its own each time.
 
     Args:
         sizes: (height, width) each.
-        model, dataset, split, batch_size, precision, device, bad_images, method: as for :func:`evaluate`.
+        model, dataset, split, batch_size, precision, device, bad_images, method, revision: as for :func:`evaluate`.
     """
     from vitft.data.source import open_for_evaluation
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:
         raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
-    _check_sizes(str(model), sizes, method)
+    _check_sizes(str(model), sizes, method, revision)
     rows, results = None, []
     for size in dict.fromkeys(sizes):
-        loaded = ready(model, precision, device, size, method)
+        loaded = ready(model, precision, device, size, method, revision)
         if rows is None:
             with main_process_first(loaded.accelerator):
                 rows = open_for_evaluation(data, _classes(loaded), split=split)
@@ -160,13 +163,13 @@ def evaluate_sizes(
     return SizeSweep(results, loaded.retargeting.old)
 
 
-def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: Any) -> None:
+def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: Any, revision: str | None) -> None:
     """Refuse a size that the family cannot have before the first is scored."""
     from vitft.model.load import open_checkpoint
     from vitft.model.locate import locate
     from vitft.model.retarget import Target, retarget_config
 
-    opened = open_checkpoint(locate(model)[0], model)
+    opened = open_checkpoint(locate(model, revision)[0], model)
     for size in sizes:
         retarget_config(opened.config, opened.image_size, Target(size, method=method), model)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from vitft.errors import VitftError
 from vitft.recipe import Recipe
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -43,6 +46,7 @@ def ready(
     device: str,
     image_size: tuple[int, int] | None = None,
     method: Any = "bicubic",
+    revision: str | None = None,
 ) -> Ready:
     """Load a finished checkpoint, at its own size or another."""
     from vitft.model.load import load_finished
@@ -54,7 +58,7 @@ def ready(
     recipe = Recipe.load(None, {"train.precision": precision, "train.device": device})
     accelerator, _ = make_accelerator(recipe)
     with main_process_first(accelerator):
-        folder, _ = locate(str(model))
+        folder, _ = locate(str(model), revision)
     finished = load_finished(folder, str(model), Target(image_size, method=method))
     if accelerator.is_main_process:
         for note in finished.notes:
@@ -80,6 +84,25 @@ def main_process_first(accelerator: Any) -> Iterator[None]:
         accelerator.wait_for_everyone()
     if failure is not None:
         raise failure
+
+
+def on_main_process(do: Callable[[], Value], accelerator: Any) -> Value:
+    """Return what the main process finds when it does something; the others wait, and fail if it does."""
+    from accelerate.utils import broadcast_object_list
+
+    made: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            made = [do()]
+        except Exception as error:  # whatever it is: the others wait for this process
+            made = [error if isinstance(error, VitftError) else VitftError(f"{type(error).__name__}: {error}")]
+            made[0].__cause__ = error
+    if accelerator.num_processes > 1:
+        broadcast_object_list(made)
+    if isinstance(made[0], VitftError):
+        raise made[0]
+    value: Value = made[0]
+    return value
 
 
 HEADLINES = ("top1", "top5", "mean_per_class_accuracy", "macro_f1", "nll", "count")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import RecipeError, StoppedEarly, UsageError, VitftError
+from vitft.errors import PublishError, RecipeError, StoppedEarly, UsageError, VitftError
+from vitft.hub.push import Published
+from vitft.names import slug
 from vitft.recipe import Recipe
 from vitft.run import Run, environment
 from vitft.sizes import show_size
-from vitft.tasks.shared import headline, main_process_first, quiet_libraries, score_table
+from vitft.tasks.publishing import announce, publish, pushes_during_training, write_local_card
+from vitft.tasks.shared import headline, main_process_first, on_main_process, quiet_libraries, score_table
 
 
 @dataclass
@@ -24,17 +27,20 @@ class FinetuneResult:
         run_dir: its folder; None for a dry run.
         results: what stands in ``results.json``.
         plan_text: the plan as it was printed.
+        published: where it is on the Hub, if it is.
     """
 
     run_dir: Path | None
     results: dict[str, Any] = field(default_factory=dict)
     plan_text: str = ""
+    published: Published | None = None
 
     def __str__(self) -> str:
         if self.run_dir is None:
             return self.plan_text
         rows = [(name, self.results[name]) for name in ("validation", "test") if name in self.results]
-        return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}"])
+        published = [f"published: {self.published.url}"] if self.published else []
+        return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published])
 
 
 def finetune(
@@ -74,6 +80,7 @@ def finetune(
     quiet_libraries()
 
     accelerator, reasons = make_accelerator(recipe)
+    destination, hub_notes = _announce(run, recipe, accelerator) if recipe.hub.push and not dry_run else (None, [])
     with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
         wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
@@ -86,11 +93,15 @@ def finetune(
 
     is_new = run is None
     run = _run_of_all_processes(run, recipe, accelerator)
-    _tell(run, recipe, source, pretrained, plan)
+    _tell(run, recipe, source, pretrained, plan, hub_notes)
     if recipe.run.track:
         accelerator.project_configuration.set_directories(str(run.folder))
         accelerator.init_trackers(run.folder.name, config={k: str(v) for k, v in recipe.flat().items()})
-    return _train_and_score(run, recipe, source, pretrained, plan, accelerator, resume=not is_new)
+    with pushes_during_training(run, recipe.hub, destination):
+        result = _train_and_score(run, recipe, source, pretrained, plan, accelerator, resume=not is_new)
+    if accelerator.is_main_process:
+        _publish(run, recipe, destination, result)
+    return result
 
 
 def _train_and_score(
@@ -207,25 +218,35 @@ def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) ->
 
 def _run_of_all_processes(run: Run | None, recipe: Recipe, accelerator: Any) -> Run:
     """Return the run; a new one is made by the main process and known to all."""
-    from accelerate.utils import broadcast_object_list
-
-    from vitft.names import slug
-
-    made: list[Any] = [run.folder if run else None]
-    if run is None and accelerator.is_main_process:
-        assert recipe.data.dataset is not None
-        try:
-            made = [Run.create(recipe, f"{slug(recipe.model.checkpoint)}-{slug(recipe.data.dataset)}").folder]
-        except VitftError as error:
-            made = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(made)
-    if isinstance(made[0], VitftError):
-        raise made[0]
-    return Run(made[0], is_main=accelerator.is_main_process)
+    folder = run.folder if run else on_main_process(lambda: Run.create(recipe, _name(recipe)).folder, accelerator)
+    return Run(folder, is_main=accelerator.is_main_process)
 
 
-def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any) -> None:
+def _name(recipe: Recipe) -> str:
+    """Return the name of a run that was given none."""
+    assert recipe.data.dataset is not None
+    return f"{slug(recipe.model.checkpoint)}-{slug(recipe.data.dataset)}"
+
+
+def _announce(run: Run | None, recipe: Recipe, accelerator: Any) -> tuple[Any, list[str]]:
+    """Ask the Hub whether the result may be pushed; all processes learn the answer, or end alike."""
+    name = run.folder.resolve().name if run else Run.free_name(recipe, _name(recipe))
+    return on_main_process(lambda: announce(recipe.hub, name), accelerator)
+
+
+def _publish(run: Run, recipe: Recipe, destination: Any, result: FinetuneResult) -> None:
+    """Write the card, and push the model if that was asked for."""
+    write_local_card(run, recipe.hub.license)
+    if not recipe.hub.push:
+        return
+    try:
+        result.published = publish(run, recipe.hub, destination)
+    except PublishError as error:
+        error.result = result
+        raise
+
+
+def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, hub_notes: Sequence[str]) -> None:
     """Say and record everything that was chosen before the first step."""
     from vitft.train import checkpoint
 
@@ -237,6 +258,8 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any) -> 
     run.say(f"run      {run.folder}")
     run.say(f"dataset  {source.id}: {len(source.classes)} classes, " + ", ".join(f"{n} {s}" for n, s in sizes.items()))
     run.say(f"model    {pretrained.id} at {show_size(pretrained.image_size)}")
+    for note in hub_notes:
+        run.say(f"  {note}")
     if checkpoint.newest(run.checkpoints):  # a resumed run, in which all this is written already
         run.say(str(plan))
         return
@@ -245,7 +268,7 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any) -> 
         run.note(note)
     run.say(str(plan))
     dataset = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint, "rows": sizes}
-    model = {"id": pretrained.id, "revision": pretrained.revision}
+    model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
     run.write_json("environment.json", environment(dataset=dataset, model=model, device=plan.device, command=sys.argv))
 
 

@@ -32,7 +32,8 @@ from vitft.errors import TrainError
 RESUMABLE_CHANGES = frozenset(
     {
         "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "train.device",
-        "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit",
+        "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit", "hub.push", "hub.repo", "hub.private",
+        "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
     }
 )  # fmt: skip
 """Keys that may change when a run is resumed: they do not change what is computed."""

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
-from vitft.errors import StoppedEarly
+from vitft.errors import ModelError, StoppedEarly
 from vitft.model.load import Pretrained
+from vitft.model.processor import save_model
 from vitft.recipe import Recipe
 from vitft.run import Run
 from vitft.scoring.predict import Scored, evaluation_batches, score_split
@@ -151,6 +152,8 @@ def _evaluate(training: Training, request: Callable[[], str]) -> None:
                 training.best_weights = {
                     k: v.detach().to("cpu", copy=True) for k, v in training.model.state_dict().items()
                 }
+            if training.recipe.hub.push and training.recipe.hub.every == "best":
+                _show_best(training)
     training.run.log("validation", step=training.state.step, **now.present())
     training.accelerator.log({"validation/top1": now.top1, "validation/nll": now.nll}, step=training.state.step)
     taken = min(training.state.step * training.plan.batch_size, training.plan.total_samples)
@@ -165,6 +168,15 @@ def _evaluate(training: Training, request: Callable[[], str]) -> None:
     training.state.is_out_of_patience = (
         patience is not None and training.state.step - training.state.best.step >= patience
     )
+
+
+def _show_best(training: Training) -> None:
+    """Write the best model so far as a folder of its own, for whoever publishes it; a full disk ends no training."""
+    if training.accelerator.is_main_process:
+        try:
+            save_model(training.model, training.process.processor, training.run.best_folder)
+        except ModelError as error:
+            training.run.note(f"the best model so far was not written: {error.wrong}")
 
 
 def score(

@@ -1,0 +1,88 @@
+"""What goes up says nothing of whose machine it came from."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from vitft.errors import HubError
+from vitft.hub.bundle import check_secrets, collect, collect_training, shortener
+
+
+def test_local_paths_lose_what_stands_before_their_last_part(run: Path) -> None:
+    shorten = shortener(run)
+    recipe = (run / "recipe.yaml").read_text()
+    photos = next(line.split(": ")[1] for line in recipe.splitlines() if "dataset:" in line)
+    assert shorten(f"passed over {photos}/train/ash/003.png: broken") == "passed over photos/train/ash/003.png: broken"
+    assert shorten("see /home/ada/secret plans/x.txt") == "see secret plans/x.txt"
+    assert shorten(r"C:\Users\ada\x.txt and ~/photos/cat.png") == "x.txt and cat.png"
+    for text in (
+        "https://huggingface.co/uoft-cs/cifar100",
+        "1/2 and/or 3/4",
+        "positions 8x8 -> 12x12",
+        "a / b",
+        "</s>",
+    ):
+        assert shorten(text) == text
+
+
+def test_the_bundle_holds_no_path_of_this_machine(run: Path) -> None:
+    (run / "figures").mkdir()
+    (run / "figures" / "rollout.png").write_bytes(b"picture")
+    (run / "figures" / "notes.txt").write_text("not for others")
+    bundle = collect(run, run / "model", f"made in {run}")
+    assert "figures/rollout.png" in bundle and "figures/notes.txt" not in bundle
+    for name, content in (bundle | collect_training(run, next((run / "checkpoints").glob("step-*")))).items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        assert str(run.parent).encode() not in data and b"/tmp" not in data, name
+    assert bundle["README.md"] == b"made in leaves"
+    assert b"push: false" in bundle["recipe.yaml"]
+
+
+def test_a_checkpoint_that_went_up_can_be_resumed(run: Path, tmp_path: Path) -> None:
+    from vitft.train.checkpoint import load
+
+    bundle = collect_training(run, sorted((run / "checkpoints").glob("step-*"))[-1])
+    for name, content in bundle.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    [checkpoint] = (tmp_path / "training" / "checkpoints").iterdir()
+    state, tensors = load(checkpoint)  # verifies every checksum
+    assert state.step == 11 and tensors["model"]
+
+
+def test_a_secret_stops_the_push_and_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "ada-laptop")
+    check_secrets(collect(run, run / "model", "clean"), "hf_secret")
+    for content, what in {
+        "log in with hf_secret": "token",
+        "see /home/ada/x": "home folder",
+        "made on ada-laptop.": "name of this machine",
+    }.items():
+        with pytest.raises(HubError, match=f"README.md holds .*{what}"):
+            check_secrets({"README.md": content.encode()}, "hf_secret")
+    for harmless in ("/home/adalbert/x", "not-ada-laptop-at-all", "ada-laptops"):
+        check_secrets({"README.md": harmless.encode()}, "hf_secret")
+
+
+def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitft.hub.bundle._CHUNK", 16)
+    picture = tmp_path / "x.png"
+    for place in range(40):
+        picture.write_bytes(b"." * place + b"hf_secret" + b"." * 20)
+        with pytest.raises(HubError, match=r"figures/x\.png"):
+            check_secrets({"figures/x.png": picture}, "hf_secret")
+    picture.write_bytes(b"hf_secre" * 20)
+    check_secrets({"figures/x.png": picture}, "hf_secret")
+
+
+def test_environment_keeps_what_is_not_a_path(run: Path) -> None:
+    bundle = collect(run, run / "model", "")
+    assert isinstance(bundle["environment.json"], bytes)
+    ours, theirs = json.loads((run / "environment.json").read_text()), json.loads(bundle["environment.json"])
+    assert theirs["versions"] == ours["versions"] and theirs["dataset"]["rows"] == ours["dataset"]["rows"]
+    assert theirs["dataset"]["id"] == "photos" and theirs["model"]["id"] == "checkpoint"

@@ -1,0 +1,124 @@
+"""A model card that needs no edit: valid metadata, text that shows what it says, no link to what is only here."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from vitft.hub.card import as_text, interval, write_card
+
+
+def change(run: Path, name: str, **values: object) -> None:
+    path = run / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values), encoding="utf-8")
+
+
+def change_recipe(run: Path, section: str, **values: object) -> None:
+    path = run / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe[section] |= values
+    path.write_text(yaml.safe_dump(recipe))
+
+
+def nulls(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(nulls(each) for each in value.values())
+    return any(map(nulls, value)) if isinstance(value, list) else value is None
+
+
+def test_the_card_of_local_things_is_valid_and_links_nowhere(run: Path) -> None:
+    card = write_card(run, run / "model", "me/leaves")
+    data = ModelCard(card.text).data
+    assert isinstance(data, ModelCardData)
+    assert data.library_name == "transformers" and data.pipeline_tag == "image-classification"
+    assert "vitft" in data.tags
+    metadata = data.to_dict()
+    assert not nulls(metadata)
+    assert not {"base_model", "datasets", "license"} & metadata.keys()
+    assert "huggingface.co" not in card.text
+    assert any("--license" in note for note in card.notes)
+    assert str(run) not in card.text
+
+
+def test_scores_survive_the_round_trip_of_the_metadata(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    data = ModelCard(write_card(run, run / "model", "me/leaves").text).data
+    found = {(each.dataset_split, each.metric_type): each.metric_value for each in data.eval_results}
+    for split in ("test", "validation"):
+        assert found[split, "accuracy"] == results[split]["top1"]
+        assert found[split, "f1"] == results[split]["macro_f1"]
+    again = ModelCardData(**{key: value for key, value in data.__dict__.items() if value is not None})
+    assert again.eval_results == data.eval_results
+
+
+def test_hub_names_are_linked_with_their_revision_and_configuration(run: Path) -> None:
+    change_recipe(run, "data", dataset="uoft-cs/cifar100", config="fine")
+    change_recipe(run, "model", checkpoint="acme/vit")
+    dataset = {"id": "uoft-cs/cifar100", "revision": "c" * 40, "rows": {}}
+    model = {"id": "acme/vit", "revision": "a" * 40, "base": "acme/vit", "license": {"license": "mit"}}
+    change(run, "environment.json", dataset=dataset, model=model)
+    card = write_card(run, run / "model", "me/leaves")
+    data = ModelCard(card.text).data
+    assert (data.base_model, data.license, data.datasets) == ("acme/vit", "mit", ["uoft-cs/cifar100"])
+    result = data.eval_results[0]
+    assert (result.dataset_config, result.dataset_revision) == ("fine", "c" * 40)
+    assert "https://huggingface.co/acme/vit" in card.text
+    assert "https://huggingface.co/datasets/uoft-cs/cifar100" in card.text
+    assert not card.notes
+
+
+def test_a_licence_that_is_said_wins(run: Path) -> None:
+    change(run, "environment.json", model={"base": None, "license": {"license": "mit"}})
+    assert ModelCard(write_card(run, run / "model", "me/x", "cc-by-4.0").text).data.license == "cc-by-4.0"
+
+
+@pytest.mark.parametrize(
+    "name", ["no", "~", "a: b", "#1", "[x]", "- y", "海豹", 'it\'s "a"', "a|b", "*", "null", "<b>"]
+)
+def test_class_names_may_be_anything(name: str, run: Path) -> None:
+    change(run / "model", "config.json", id2label={"0": name, "1": "birch", "2": "cedar"})
+    text = write_card(run, run / "model", "me/leaves").text
+    ModelCard(text)
+    body = text.split("## Classes\n\n")[1].split("\n\n")[0]
+    assert re.sub(r"\\(.)", r"\1", body) == f"{as_text(name)}, birch, cedar.".replace("\\", "")
+
+
+@pytest.mark.parametrize("dataset", ["./a: b", "./[x] #1", "./海豹"])
+def test_a_folder_may_be_called_anything(dataset: str, run: Path) -> None:
+    change_recipe(run, "data", dataset=dataset)
+    ModelCard(write_card(run, run / "model", "me/leaves").text)
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Newcombe 1998 (doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E), table I: 81 of 263.
+    assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert interval(1.0, 10)[1] == 1.0 and interval(0.0, 10)[0] == 0.0
+
+
+def test_a_resized_model_says_how(run: Path) -> None:
+    change(run, "results.json", resize={
+        "image_size": {"before": [8, 8], "after": [16, 12]},
+        "tensors": [{"name": "pos", "kind": "positions", "old": "2x2", "new": "4x3", "method": "bicubic"}],
+    })  # fmt: skip
+    text = write_card(run, run / "model", "me/leaves").text
+    assert "from 8 x 8 to 16 x 12 pixels" in text and "`pos`: positions 2x2 to 4x3, bicubic" in text
+
+
+def test_figures_of_the_run_are_shown(run: Path) -> None:
+    (run / "figures").mkdir()
+    (run / "figures" / "rollout.png").write_bytes(b"png")
+    assert "![rollout](figures/rollout.png)" in write_card(run, run / "model", "me/leaves").text
+
+
+def test_a_run_without_test_images_says_so(run: Path) -> None:
+    path = run / "results.json"
+    results = json.loads(path.read_text())
+    del results["test"]
+    path.write_text(json.dumps(results))
+    text = write_card(run, run / "model", "me/leaves").text
+    assert "There were no test images." in text and "| test |" not in text

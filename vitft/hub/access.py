@@ -1,0 +1,235 @@
+"""Where a model goes on the Hub, and whether it may: asked before training, so that a bad token costs seconds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from vitft.errors import HubError, UsageError
+from vitft.hub.bundle import TRAINING
+from vitft.names import endpoint, is_offline
+from vitft.recipe import HubRecipe
+from vitft.retry import is_passing, is_unreachable, kinds_of, patiently, status_of
+
+_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.\-]{0,94}[A-Za-z0-9_])?", re.ASCII)
+_SAYS_NOTHING = {".gitattributes", ".gitignore", "README.md", "LICENSE"}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A repository that this token may write to.
+
+    Attributes:
+        repo: ``OWNER/NAME``.
+        revision: the branch.
+        create_pr: whether a pull request is opened instead of changing the branch.
+        notes: what was made or decided on the way.
+    """
+
+    repo: str
+    revision: str = "main"
+    create_pr: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"{endpoint()}/{self.repo}"
+
+
+class Unreachable(HubError):  # noqa: N818 - an answer, not a fault of ours
+    """The Hub could not be asked; it may answer later."""
+
+
+def find_destination(hub: HubRecipe, default_name: str) -> Destination:
+    """Find out where a model is to go, and make the repository and the branch if they are not there.
+
+    Args:
+        hub: what the recipe says.
+        default_name: of the repository if the recipe names none.
+
+    Raises:
+        UsageError: if the name has a form that the Hub does not take.
+        Unreachable: if the Hub does not answer.
+        HubError: if there is no token, or it may not write there, or the repository holds something else.
+    """
+    check_form(hub)
+    token_or_error()
+    try:
+        return _find(hub, default_name)
+    except HubError:
+        raise
+    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+        raise explain(error, hub.repo or default_name) from error
+
+
+def check_form(hub: HubRecipe) -> None:
+    """Check what can be checked of ``hub`` without the Hub.
+
+    Raises:
+        UsageError: for a name that no repository can have, or flags that contradict each other.
+    """
+    parts = (hub.repo or "name").split("/")
+    if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts) or parts[-1].endswith(".git"):
+        raise UsageError(
+            f"{hub.repo!r} cannot be the name of a repository",
+            allowed="OWNER/NAME or NAME of letters, digits, and - _ . inside, 96 at most, without -- and ..",
+            hint=f"--hub-repo {_likely_name(hub.repo or '')}",
+        )
+    if hub.create_pr and hub.revision not in (None, "main"):
+        raise UsageError("a pull request is opened against main", hint="leave out --hub-revision, or --create-pr")
+    if hub.create_pr and hub.every != "end":
+        raise UsageError("one pull request holds the finished model", hint="leave out --hub-every, or --create-pr")
+
+
+def token_or_error() -> str:
+    """Return the token that the Hub's client will use.
+
+    Raises:
+        HubError: if there is none, or the Hub is switched off.
+    """
+    from huggingface_hub import get_token
+
+    if is_offline():
+        raise HubError(
+            "HF_HUB_OFFLINE forbids the Hub, so nothing can be pushed",
+            hint="unset HF_HUB_OFFLINE, or train without --push-to-hub and later: vitft push RUN",
+        )
+    token = get_token()
+    if not token:
+        raise HubError(
+            "to push to the Hub needs a token, and there is none",
+            hint="make one that may write on https://huggingface.co/settings/tokens, then: hf auth login "
+            "(or set HF_TOKEN)",
+        )
+    return token
+
+
+def explain(error: BaseException, repo: str) -> HubError:
+    """Return what a failed visit to the Hub means for who wants to push to ``repo``."""
+    status, kinds = status_of(error), kinds_of(error)
+    first = _without_token(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+    if status == 401 and "RepositoryNotFoundError" not in kinds:
+        return HubError(
+            "the Hub does not know this token: it is mistyped, or was taken back",
+            hint="hf auth login (or set HF_TOKEN) with a token of https://huggingface.co/settings/tokens",
+        )
+    if status == 403:
+        return _may_not_write(repo)
+    if "RevisionNotFoundError" in kinds:
+        return HubError(f"{repo} has no such revision: {first}", hint="--hub-revision BRANCH")
+    if kinds & {"RepositoryNotFoundError"} or status == 404:
+        return HubError(f"there is no {repo} on the Hub, or this token may not see it", hint="--hub-repo OWNER/NAME")
+    if is_passing(error) or is_unreachable(error) or "NetworkError" in kinds:
+        return Unreachable(f"{endpoint()} does not answer as it should: {first}", hint="look at the network, and again")
+    return HubError(f"the Hub refused: {first}", hint=f"look at {endpoint()}/{repo}")
+
+
+def _find(hub: HubRecipe, default_name: str) -> Destination:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    me = patiently(api.whoami)
+    owner, name = (hub.repo or default_name).split("/") if "/" in (hub.repo or "") else (None, hub.repo or default_name)
+    repo = f"{owner or me['name']}/{name}"
+    _check_owner(me, repo, hub)
+    info = _info(api, repo)
+    notes = []
+    if info is None:
+        if hub.create_pr:
+            raise HubError(f"there is no {repo} to open a pull request for", hint="leave out --create-pr to make it")
+        patiently(lambda: api.create_repo(repo, private=hub.private or None, exist_ok=True))
+        notes.append(f"hub: made the {'private ' if hub.private else ''}repository {repo}")
+    else:
+        _check_existing(api, info, repo, hub)
+    if hub.revision not in (None, "main") and not hub.create_pr:
+        notes += _make_branch(api, repo, str(hub.revision))
+    return Destination(repo, hub.revision or "main", hub.create_pr, tuple(notes))
+
+
+def _check_owner(me: dict[str, Any], repo: str, hub: HubRecipe) -> None:
+    """Refuse a token that only reads, and an owner who is neither this user nor one of their organisations.
+
+    A read-only token passes the making of a repository that exists, and fails at the upload.
+    """
+    token = me.get("auth", {}).get("accessToken", {})
+    if token.get("role") == "read":
+        raise HubError(
+            f"the token {token.get('displayName', '')!r} of {me['name']} may only read",
+            hint="one that may write: https://huggingface.co/settings/tokens, then: hf auth login (or set HF_TOKEN)",
+        )
+    owner, name = repo.split("/")
+    organisations = {each["name"]: each.get("roleInOrg") for each in me.get("orgs", [])}
+    if owner == me["name"] or hub.create_pr:
+        return
+    if owner not in organisations or organisations[owner] == "read":
+        why = "may only read there" if owner in organisations else "is no member of it"
+        raise HubError(
+            f"{me['name']} cannot push to {owner}: {why}",
+            allowed=", ".join([me["name"], *(org for org, role in organisations.items() if role != "read")]),
+            hint=f"--hub-repo {me['name']}/{name}, or --create-pr to propose it to {owner}",
+        )
+
+
+def _info(api: Any, repo: str) -> Any:
+    """Return what the Hub tells of a repository; None if it is not there."""
+    try:
+        return patiently(lambda: api.model_info(repo, timeout=30))
+    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+        if "RepositoryNotFoundError" in kinds_of(error) and "GatedRepoError" not in kinds_of(error):
+            return None
+        raise
+
+
+def _check_existing(api: Any, info: Any, repo: str, hub: HubRecipe) -> None:
+    """Refuse a repository that this token cannot write to, is public against the wish, or holds something else."""
+    if not hub.create_pr:
+        try:
+            patiently(lambda: api.auth_check(repo, write=True))
+        except Exception as error:  # the Hub client's errors share no ancestor but Exception
+            if status_of(error) in (401, 403, 404):
+                raise _may_not_write(repo) from error
+            raise
+    if hub.private and info.private is False:
+        raise HubError(
+            f"{repo} exists and is public; --private makes only new repositories private",
+            hint=f"make it private on {endpoint()}/{repo}/settings, or --hub-repo OTHER",
+        )
+    names = {sibling.rfilename for sibling in info.siblings or []}
+    files = {name for name in names if name not in _SAYS_NOTHING and not TRAINING.fullmatch(name)}
+    if files and "vitft" not in (info.tags or []) and not (hub.force or hub.create_pr):
+        some = ", ".join(sorted(files)[:3])
+        raise HubError(
+            f"{repo} holds what vitft did not put there ({some}), and is not overwritten",
+            allowed="a new or empty repository, or one that vitft pushed to",
+            hint="--hub-repo OTHER, or --force to push there all the same (its history keeps what it had)",
+        )
+
+
+def _make_branch(api: Any, repo: str, revision: str) -> list[str]:
+    refs = patiently(lambda: api.list_repo_refs(repo, include_pull_requests=revision.startswith("refs/pr/")))
+    there = {each.name for each in refs.branches} | {each.ref for each in refs.pull_requests or []}
+    if revision in there:
+        return []
+    if revision.startswith("refs/"):
+        raise HubError(f"{repo} has no {revision}", allowed=", ".join(sorted(there)), hint="--hub-revision BRANCH")
+    patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
+    return [f"hub: made the branch {revision} of {repo}"]
+
+
+def _may_not_write(repo: str) -> HubError:
+    return HubError(
+        f"this token may not write to {repo}",
+        hint="a token that may: https://huggingface.co/settings/tokens, then: hf auth login (or set HF_TOKEN); "
+        "or another repository: --hub-repo OWNER/NAME",
+    )
+
+
+def _likely_name(text: str) -> str:
+    parts = [re.sub(r"[-.]{2,}", "-", re.sub(r"[^\w.\-]+", "-", part)).strip("-._") for part in text.split("/")]
+    return "/".join([part for part in parts if part][-2:]) or "OWNER/NAME"
+
+
+def _without_token(text: str) -> str:
+    return re.sub(r"hf_\w+", "hf_...", text)

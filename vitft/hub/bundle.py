@@ -1,0 +1,195 @@
+"""What of a run goes up: its files, without what says where and on whose machine it was made."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vitft.errors import HubError
+from vitft.names import looks_like_path
+from vitft.recipe import HubRecipe, Recipe
+
+Bundle = dict[str, Path | bytes]
+"""Files by their path in the repository: where they lie, or what they hold."""
+
+MODEL = re.compile(
+    r"model[\w.\-]*\.safetensors(?:\.index\.json)?|(?:config|preprocessor_config|processor_config)\.json"
+    r"|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
+)
+"""Paths in a repository that a finished or growing model has."""
+TRAINING = re.compile(r"training/.+")
+"""Paths in a repository that a checkpoint has."""
+
+_FIGURES = (".png", ".svg")
+_TEXT = (".json", ".jsonl", ".yaml", ".md", ".svg", ".csv")
+_PART = r"[^\s\"'`:;,()\[\]{}<>|/\\]"
+_ABSOLUTE = re.compile(rf"(?<![\w:/.~<@>])(?:(?:~[/\\]|[A-Za-z]:\\)(?:{_PART}+[/\\])*|/(?:{_PART}+/)+){_PART}*")
+_CHUNK = 1 << 24
+
+
+def collect(folder: Path, model: Path, card: str) -> Bundle:
+    """Return what of a run goes up.
+
+    Args:
+        folder: of the run.
+        model: the transformers folder, whose files go to the top.
+        card: the model card.
+    """
+    shorten = shortener(folder)
+    bundle: Bundle = {path.name: path for path in sorted(model.iterdir()) if path.suffix in (".json", ".safetensors")}
+    bundle["README.md"] = shorten(card).encode()
+    bundle["recipe.yaml"] = _public_recipe(folder).dump().encode()
+    for name in ("results.json", "environment.json"):
+        if (folder / name).is_file():
+            bundle[name] = _shortened_json((folder / name).read_text(encoding="utf-8"), shorten)
+    for path in sorted((folder / "figures").glob("*")):
+        if path.suffix in _FIGURES:
+            bundle[f"figures/{path.name}"] = path
+    return bundle
+
+
+def collect_training(folder: Path, checkpoint: Path) -> Bundle:
+    """Return a resumable checkpoint as a run directory below ``training/``.
+
+    ``hf download REPO --include 'training/*' --local-dir X`` and ``vitft finetune --resume X/training`` go on with it.
+    """
+    shorten = shortener(folder)
+    place = f"training/checkpoints/{checkpoint.name}"
+    bundle: Bundle = {f"{place}/{path.name}": path for path in sorted(checkpoint.iterdir())}
+    state = _shortened_json((checkpoint / "state.json").read_text(encoding="utf-8"), shorten)
+    manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+    manifest["state.json"] = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}  # as checkpoint.py
+    bundle[f"{place}/state.json"] = state
+    bundle[f"{place}/manifest.json"] = json.dumps(manifest, indent=2).encode()
+    bundle["training/recipe.yaml"] = _public_recipe(folder).dump().encode()
+    environment = (folder / "environment.json").read_text(encoding="utf-8")
+    bundle["training/environment.json"] = _shortened_json(environment, shorten)
+    metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    bundle["training/metrics.jsonl"] = shorten(metrics).encode()
+    return bundle
+
+
+def shortener(folder: Path) -> Callable[[str], str]:
+    """Return a function that shortens local paths in a text to their last part.
+
+    What lies below the run's own dataset, checkpoint or output folder keeps its place below the last part of these, so
+    that names stay apart.
+    """
+    recipe = Recipe.load(folder / "recipe.yaml")
+    roots = {str(folder), str(folder.resolve())}
+    for named in (recipe.data.dataset, recipe.model.checkpoint, recipe.run.output_dir, *recipe.run.metrics):
+        if named and is_local(named):
+            path = Path(named).expanduser()
+            roots |= {named.rstrip("/"), str(path), str(path.absolute()), str(path.resolve())}
+    roots = {root for root in roots if len(Path(root).parts) > 1}
+    known = "|".join(re.escape(root) for root in sorted(roots, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w/.~-])(?:{known})(?![\w.-])") if known else None
+
+    def shorten(text: str) -> str:
+        if pattern is not None:
+            text = pattern.sub(lambda match: Path(match[0]).name, text)
+        return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
+
+    return shorten
+
+
+def is_local(name: str) -> bool:
+    """Return whether the name of a dataset, model or metric stands for a path of this machine."""
+    return not name.startswith("builtin:") and (looks_like_path(name) or Path(name).expanduser().exists())
+
+
+def check_secrets(bundle: Mapping[str, Path | bytes], token: str | None) -> None:
+    """Check every file for the token, this user's home folder and this machine's name.
+
+    Raises:
+        HubError: naming the first file that holds one of them.
+    """
+    words = _private_words()
+    for name, content in bundle.items():
+        if token and any(token.encode() in chunk for chunk in _chunks(content, len(token))):
+            raise HubError(f"{name} holds your Hub token, and is not pushed", hint="take it out of that file")
+        text = _readable(name, content)
+        for what, pattern in words.items():
+            if match := pattern.search(text):
+                raise HubError(
+                    f"{name} holds {what} ({match[0]!r}), and is not pushed",
+                    hint="take it out of that file of the run directory, then: vitft push RUN",
+                )
+
+
+def _private_words() -> dict[str, re.Pattern[str]]:
+    words = {}
+    home = str(Path.home())
+    if len(home) > 1:
+        words["the path of your home folder"] = re.compile(rf"{re.escape(home)}(?![\w.-])")
+    host = socket.gethostname()
+    if len(host) > 3 and host not in ("localhost", getpass.getuser()):
+        words["the name of this machine"] = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])")
+    return words
+
+
+def _readable(name: str, content: Path | bytes) -> str:
+    """Return the text of a file; of a safetensors file its header, of a picture nothing."""
+    if name.endswith(".safetensors"):
+        assert isinstance(content, Path)
+        with content.open("rb") as file:
+            return file.read(int.from_bytes(file.read(8), "little")).decode(errors="replace")
+    if not name.endswith(_TEXT):
+        return ""
+    data = content.read_bytes() if isinstance(content, Path) else content
+    return data.decode(errors="replace")
+
+
+def _chunks(content: Path | bytes, overlap: int) -> Iterator[bytes]:
+    """Yield the bytes of a file in pieces that overlap."""
+    if isinstance(content, bytes):
+        yield content
+        return
+    with content.open("rb") as file:
+        tail = b""
+        while piece := file.read(_CHUNK):
+            yield tail + piece
+            tail = piece[-overlap:]
+
+
+def _public_recipe(folder: Path) -> Recipe:
+    """Return the run's recipe as a stranger can use it: without local paths, and without a wish to push."""
+    recipe = Recipe.load(folder / "recipe.yaml")
+    data, model, run = recipe.data, recipe.model, recipe.run
+    if data.dataset and is_local(data.dataset):
+        data = data.model_copy(update={"dataset": Path(data.dataset).expanduser().resolve().name})
+    if is_local(model.checkpoint):
+        model = model.model_copy(update={"checkpoint": Path(model.checkpoint).expanduser().resolve().name})
+    metrics = tuple(Path(name).name if is_local(name) else name for name in run.metrics)
+    run = run.model_copy(update={"output_dir": "runs", "metrics": metrics})
+    return recipe.model_copy(update={"data": data, "model": model, "run": run, "hub": HubRecipe()})
+
+
+def _shortened_json(text: str, shorten: Callable[[str], str]) -> bytes:
+    """Return a JSON text with every string and key shortened."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return _last_part(value) if is_path_argument(value) else shorten(value)
+        if isinstance(value, list):
+            return [walk(each) for each in value]
+        if isinstance(value, dict):
+            return {shorten(key): walk(each) for key, each in value.items()}
+        return value
+
+    return (json.dumps(walk(json.loads(text)), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def is_path_argument(text: str) -> bool:
+    """Return whether a whole string, such as an argument of the command line, is a local path."""
+    return text.startswith(("./", "../", "~/", "/")) and "\n" not in text
+
+
+def _last_part(text: str) -> str:
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1]

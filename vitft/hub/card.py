@@ -1,0 +1,300 @@
+"""The model card: README.md of a run's model, made of what the run wrote down, with nothing left to edit."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vitft.hub.bundle import is_local
+from vitft.names import slug
+from vitft.recipe import Recipe
+
+_SHOWN_CLASSES = 50
+_SPLITS = ("test", "validation")
+_FIGURES = (".png", ".svg")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model card.
+
+    Attributes:
+        text: the whole README.md.
+        headline: the model and its best evidence in a line.
+        notes: what its reader may miss, and how to give it.
+    """
+
+    text: str
+    headline: str
+    notes: tuple[str, ...] = ()
+
+
+def write_card(folder: Path, model: Path, repo: str | None = None, license: str | None = None) -> Card:
+    """Make the card of a run.
+
+    Args:
+        folder: of the run, finished or not.
+        model: its transformers folder.
+        repo: ``OWNER/NAME`` where it is to be found; None for a model that stays here.
+        license: as the Hub spells it; the base model's when not given.
+    """
+    facts = _facts(folder, model, repo, license)
+    metadata = _metadata(facts)
+    notes = []
+    if "license" not in metadata:
+        notes.append(
+            f"licence: {facts['base_name']} names none, so the card names none; say it with "
+            "--set hub.license=apache-2.0 (or another), or: vitft push RUN --license apache-2.0"
+        )
+    return Card(_render(metadata, facts), _headline(facts), tuple(notes))
+
+
+def minimal_card(repo: str) -> str:
+    """Return a card that any Hub accepts, for a model whose own card was refused."""
+    lines = ["---", "library_name: transformers", "pipeline_tag: image-classification", "tags:", "- vitft", "---", ""]
+    return "\n".join([*lines, f"# {repo.split('/')[-1]}", "", "An image classifier, fine-tuned with vitft.", ""])
+
+
+# --- facts of the run --------------------------------------------------------------------------------------
+
+
+def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> dict[str, Any]:
+    """Gather what the card says, from the files of the run."""
+    recipe = Recipe.load(folder / "recipe.yaml")
+    environment = _read_json(folder / "environment.json")
+    config = _read_json(model / "config.json")
+    results = _read_json(folder / "results.json")
+    events = _read_events(folder / "metrics.jsonl")
+    progress = [event for event in events if event["event"] == "validation"]
+    processor = _read_json(model / "preprocessor_config.json")
+    base = environment.get("model", {})
+    dataset = environment.get("dataset", {})
+    return {
+        "name": (repo or folder.resolve().name).split("/")[-1],
+        "model_name": repo or "path/to/this/folder",
+        "recipe": recipe,
+        "environment": environment,
+        "results": results,
+        "progress": progress[-1] if progress and not results else None,
+        "family": config.get("model_type", "image classifier"),
+        "parameters": _count_parameters(model),
+        "image_size": _size_of(results, config, processor),
+        "classes": [label for _, label in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))],
+        "base_name": _shown(recipe.model.checkpoint),
+        "base_is_local": _is_here(recipe.model.checkpoint),
+        "base": base.get("base"),
+        "base_revision": base.get("revision"),
+        "license": {"license": license} if license else dict(base.get("license") or {}),
+        "dataset": dataset,
+        "dataset_name": _dataset_name(recipe, dataset),
+        "dataset_is_local": _is_here(str(recipe.data.dataset)),
+        "notes": [event["text"] for event in events if event["event"] == "note"],
+        "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in _FIGURES),
+        "scores": [_score_row(name, results[name]) for name in _SPLITS if name in results],
+    }
+
+
+def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of the card, without a null and without a link to what is only here.
+
+    Raises:
+        ValueError: huggingface_hub's own, if it would not take them.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    dataset, is_local_dataset = facts["dataset"], facts["dataset_is_local"]
+    config = facts["recipe"].data.config
+    results = []
+    for row in facts["scores"]:
+        place: dict[str, Any] = {
+            "task_type": "image-classification",
+            "task_name": "Image classification",
+            "dataset_type": "imagefolder" if is_local_dataset else facts["dataset_name"],
+            "dataset_name": facts["dataset_name"],
+            "dataset_split": row["split"],
+        }
+        if config:
+            place["dataset_config"] = config
+        if dataset.get("revision") and not is_local_dataset:
+            place["dataset_revision"] = dataset["revision"]
+        results += [
+            EvalResult(metric_type=kind, metric_name=name, metric_value=row[key], **place)
+            for kind, name, key in _METRICS
+            if row.get(key) is not None
+        ]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        base_model=facts["base"],
+        base_model_relation="finetune" if facts["base"] else None,
+        datasets=None if is_local_dataset else [facts["dataset_name"]],
+        metrics=["accuracy"],
+        tags=["vision", "image-classification", facts["family"], "vitft"],
+        model_name=facts["name"],
+        eval_results=results or None,
+        **facts["license"],
+    )
+    if not results:
+        data.model_name = None
+    metadata: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return {key: value for key, value in metadata.items() if value is not None}
+
+
+_METRICS = (
+    ("accuracy", "Top-1 accuracy", "top1"),
+    ("top_5_accuracy", "Top-5 accuracy", "top5"),
+    ("f1", "Macro F1", "macro_f1"),
+)
+
+
+def _score_row(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = interval(scores["top1"], scores["count"])
+    keys = ("top1", "top5", "macro_f1", "nll", "count")
+    return {"split": split, "low": low, "high": high, **{key: scores.get(key) for key in keys}}
+
+
+def interval(part: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Args:
+        part: that was right, 0 to 1.
+        count: of how many images.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(round(part * count), count).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _headline(facts: Mapping[str, Any]) -> str:
+    subject = f"{facts['base_name']} fine-tuned on {facts['dataset_name']}"
+    if not facts["scores"]:
+        return subject
+    first = facts["scores"][0]
+    return f"{subject}, {first['split']} top-1 {100 * first['top1']:.2f} % of {first['count']:,}"
+
+
+def _count_parameters(model: Path) -> int:
+    """Count the numbers in the weights, by the headers of their files."""
+    total = 0
+    for path in model.glob("model*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                size = 1
+                for side in tensor["shape"]:
+                    size *= side
+                total += size
+    return total
+
+
+def _size_of(results: Mapping[str, Any], config: Mapping[str, Any], processor: Mapping[str, Any]) -> str:
+    """Return height x width of the model's input."""
+    resized = (results.get("resize") or {}).get("image_size")
+    size = resized["after"] if resized else processor.get("crop_size") or processor.get("size")
+    size = size or config.get("image_size")
+    if isinstance(size, dict):
+        size = [size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))]
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return f"{height} x {width}"
+
+
+def _dataset_name(recipe: Recipe, dataset: Mapping[str, Any]) -> str:
+    named = str(recipe.data.dataset)
+    if named.startswith("builtin:"):
+        return named.removeprefix("builtin:")
+    return slug(named) if is_local(named) else str(dataset.get("id", named))
+
+
+def _is_here(named: str) -> bool:
+    return named.startswith("builtin:") or is_local(named)
+
+
+def _shown(named: str) -> str:
+    return Path(named).expanduser().resolve().name if is_local(named) else named
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+# --- the page ----------------------------------------------------------------------------------------------
+
+
+def _render(metadata: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    import jinja2
+    import yaml
+
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters |= {"text": as_text, "percent": lambda value: f"{100 * value:.2f} %", "shell": shlex.join}
+    template = environment.from_string(resources.files("vitft.hub").joinpath("card.md.jinja").read_text("utf-8"))
+    header = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
+    body = template.render(
+        **facts,
+        shown_classes=facts["classes"][:_SHOWN_CLASSES],
+        changes=list(_changes(facts["recipe"])),
+        resize_lines=list(_resize_lines(facts["results"])),
+        hardware=_hardware(facts["environment"]),
+        link=_link(facts),
+    )
+    return f"---\n{header}---\n\n{body}"
+
+
+def as_text(value: object) -> str:
+    """Return a text that Markdown shows as it is, also in a table."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)
+
+
+def _link(facts: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return a function that links the name of a Hub model or dataset, and leaves local ones as they are."""
+
+    def link(kind: str) -> str:
+        name = facts["base_name"] if kind == "model" else facts["dataset_name"]
+        if facts["base_is_local" if kind == "model" else "dataset_is_local"]:
+            return as_text(name)
+        return f"[{as_text(name)}](https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name})"
+
+    return link
+
+
+def _changes(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield the keys in which a recipe differs from the defaults, and their values."""
+    defaults = Recipe().flat()
+    for key, value in recipe.flat().items():
+        if value != defaults[key] and not key.startswith(("hub.", "run.")):
+            if isinstance(value, str) and key in ("data.dataset", "model.checkpoint"):
+                value = _shown(value)
+            yield key, json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+
+
+def _resize_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    resize = results.get("resize")
+    if not resize:
+        return
+    before, after = (" x ".join(map(str, resize["image_size"][when])) for when in ("before", "after"))
+    yield f"from {before} to {after} pixels (height x width)"
+    for tensor in resize["tensors"]:
+        yield f"`{tensor['name']}`: {tensor['kind']} {tensor['old']} to {tensor['new']}, {tensor['method']}"
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    gpus = environment.get("gpus") or []
+    if gpus:
+        return f"{len(gpus)} x {gpus[0]}"
+    return f"{environment.get('cpu_count', '?')} CPU cores"

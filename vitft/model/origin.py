@@ -1,0 +1,53 @@
+"""Where a checkpoint comes from, as its own model card says: the model on the Hub that it is based on, its licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_LICENCE_KEYS = ("license", "license_name", "license_link")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model card of ours has to say about a base model.
+
+    Attributes:
+        base: its id on the Hub; None if it, and what it was made from, is only here.
+        license: its licence as metadata of a model card (``license``, and for ``other`` ``license_name`` and
+            ``license_link``); empty if it is not known.
+    """
+
+    base: str | None = None
+    license: dict[str, str] = field(default_factory=dict)
+
+
+def read_origin(folder: Path, named: str, *, is_on_hub: bool) -> Origin:
+    """Read the card beside a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        named: how the user called it.
+        is_on_hub: whether that is an id on the Hub.
+    """
+    if named.startswith("builtin:"):
+        return Origin(None, {"license": "apache-2.0"})  # ours, as all of vitft
+    card = _metadata(folder / "README.md")
+    base = named if is_on_hub else card.get("base_model")
+    licence = {key: card[key] for key in _LICENCE_KEYS if isinstance(card.get(key), str)}
+    return Origin(base if isinstance(base, str) else None, licence)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a model card; nothing of one that is missing or cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if lines[:1] != ["---"]:
+            return {}
+        values = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,139 @@
+"""Publishing a run on the Hub: before, while and after it trains, and once more by hand."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+from vitft.errors import HubError, PublishError, UsageError
+from vitft.hub.access import Destination, Unreachable, find_destination
+from vitft.hub.background import BackgroundPushes
+from vitft.hub.bundle import collect, collect_training
+from vitft.hub.card import write_card
+from vitft.hub.push import Published, push_bundle
+from vitft.recipe import HubRecipe, Recipe
+from vitft.run import Run
+
+
+def push(
+    run: str | Path,
+    repo: str | None = None,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    license: str | None = None,
+    force: bool = False,
+    training: bool = False,
+) -> Published:
+    """Publish a finished run, or finish a publication that broke off.
+
+    Args:
+        run: its directory.
+        repo: ``OWNER/NAME`` or ``NAME``; what the run's recipe says, else the name of its directory.
+        private, revision, create_pr, license, force: as in the recipe's ``hub`` section.
+        training: also the newest resumable checkpoint, below ``training/``.
+
+    Raises:
+        UsageError: if it is no finished run.
+        PublishError: if the Hub refuses or cannot be reached.
+    """
+    opened = Run.open(run)
+    if not opened.is_finished or not (opened.model_folder / "config.json").is_file():
+        raise UsageError(
+            f"the run {opened.folder} is not finished: there is no model to push yet",
+            hint=f"vitft finetune --resume {opened.folder}, then push it",
+        )
+    asked = {
+        "repo": repo, "private": private or None, "revision": revision, "create_pr": create_pr or None,
+        "license": license, "force": force or None, "every": "end",
+    }  # fmt: skip
+    hub = Recipe.load(opened.folder / "recipe.yaml").hub
+    hub = hub.model_copy(update={key: value for key, value in asked.items() if value is not None})
+    return publish(opened, hub, with_training=training)
+
+
+def announce(hub: HubRecipe, run_name: str) -> tuple[Destination | None, list[str]]:
+    """Find out before training whether the result may be pushed, and where to.
+
+    Returns:
+        The repository, None if the Hub does not answer now, which ends no training; and what is to be said.
+
+    Raises:
+        VitftError: if it may not.
+    """
+    try:
+        found = find_destination(hub, run_name)
+    except Unreachable as error:
+        return None, [f"hub: {error.wrong}; training goes on, and pushing is tried at its end"]
+    return found, [*found.notes, f"hub: the model goes to {found.url}"]
+
+
+def pushes_during_training(run: Run, hub: HubRecipe, destination: Destination | None) -> AbstractContextManager[object]:
+    """Return what pushes in the background while it is entered, by the recipe's ``hub.every``."""
+    if not hub.push or hub.every == "end" or not run.is_main:
+        return nullcontext()
+
+    def send(folder: Path) -> None:
+        to = destination or find_destination(hub, run.folder.name)
+        if hub.every == "checkpoint":
+            bundle = collect_training(run.folder, folder)
+            message = f"Checkpoint at step {int(folder.name.removeprefix('step-'))}"
+        else:
+            bundle = collect(run.folder, folder, write_card(run.folder, folder, to.repo, hub.license).text)
+            message = "The best model so far"
+        push_bundle(bundle, to, message, run.note)
+
+    return BackgroundPushes(run, hub.every, send)
+
+
+def publish(
+    run: Run, hub: HubRecipe, destination: Destination | None = None, *, with_training: bool = False
+) -> Published:
+    """Push a finished run as one commit, and note in it where it is.
+
+    Raises:
+        PublishError: naming the command that finishes it; the run itself is complete.
+    """
+    again = " ".join(["vitft push", str(run.folder), *([hub.repo] if hub.repo else [])])
+    try:
+        to = destination or find_destination(hub, run.folder.name)
+        card = write_card(run.folder, run.model_folder, to.repo, hub.license)
+        run.write_text("model/README.md", card.text)
+        bundle = collect(run.folder, run.model_folder, card.text)
+        if with_training:
+            bundle |= collect_training(run.folder, _newest_checkpoint(run))
+        for note in card.notes:
+            run.say(f"  {note}")
+        run.say(f"pushing {len(bundle)} files to {to.url}")
+        published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
+    except HubError as error:
+        raise PublishError(
+            f"the model is trained and saved in {run.model_folder}, but not published: {error.wrong}",
+            allowed=error.allowed,
+            hint=f"{error.hint}; then: {again}" if error.hint else again,
+        ) from error
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"the model is trained and saved; publish it with: {again}")
+        raise
+    run.write_json("published.json", asdict(published) | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    return published
+
+
+def write_local_card(run: Run, license: str | None) -> None:
+    """Put the model card beside the model of a finished run; that it cannot be made ends no run."""
+    try:
+        run.write_text("model/README.md", write_card(run.folder, run.model_folder, license=license).text)
+    except Exception as error:  # whatever it is: the model is there
+        run.note(f"no model card was written: {type(error).__name__}: {error}")
+
+
+def _newest_checkpoint(run: Run) -> Path:
+    from vitft.train.checkpoint import newest
+
+    found = newest(run.checkpoints)
+    if found is None:
+        raise UsageError(f"the run {run.folder} has no checkpoint left", hint="leave out --training")
+    return found
