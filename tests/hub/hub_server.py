@@ -114,6 +114,7 @@ class Hub:
         self.blobs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[Request] = []
+        self.has_shards = False
         self.lock = threading.RLock()
         self.url = ""
 
@@ -416,6 +417,19 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "not uploaded")
         self.say({})
 
+    def on_xet_token(self, sent: bytes, user: User | None, kind: str, id: str, revision: str) -> None:
+        if not self.may_write(user, id):
+            raise Refused(403, "Forbidden")
+        self.say({"casUrl": f"{self.hub.url}/cas", "exp": int(time.time()) + 3600, "accessToken": "xet"})
+
+    def on_xorb(self, sent: bytes, user: User | None) -> None:
+        self.say({"was_inserted": True})
+
+    def on_shard(self, sent: bytes, user: User | None) -> None:
+        # What a shard says of its files is hf_xet's own format; the commit names them, with the hash of their content.
+        self.hub.has_shards = True
+        self.say({"result": 1})
+
     def on_commit(self, sent: bytes, user: User | None, kind: str, id: str, revision: str) -> None:
         repo = self.repo(kind, id, user)
         lines = [json.loads(line) for line in sent.splitlines()]
@@ -433,6 +447,8 @@ class Handler(BaseHTTPRequestHandler):
                 case "file":
                     files[value["path"]] = base64.b64decode(value["content"])
                 case "lfsFile":
+                    if self.hub.has_shards:
+                        self.hub.blobs.setdefault(value["oid"], f"in xet: {value['oid']}".encode())
                     if value["oid"] not in self.hub.blobs:
                         raise Refused(400, "LFS pointer pointed to a file that does not exist")
                     files[value["path"]] = self.hub.blobs[value["oid"]]
@@ -501,7 +517,7 @@ class Handler(BaseHTTPRequestHandler):
             self.head["Content-Length"] = str(len(content))
 
 
-_NOT_A_NAME = "revision|tree|paths-info|preupload|commit|branch|refs|auth"
+_NOT_A_NAME = "xet-write-token|revision|tree|paths-info|preupload|commit|branch|refs|auth"
 _REPO = rf"/api/(?P<kind>models|datasets)/(?P<id>[^/]+(?:/(?!{_NOT_A_NAME})[^/]+)?)"
 _ROUTES = (
     (r"/api/whoami-v2", "whoami", "whoami"),
@@ -521,6 +537,9 @@ _ROUTES = (
     (r"/(?P<id>.+)\.git/info/lfs/objects/batch", "lfs-batch", "lfs_batch"),
     (r"/lfs/(?P<oid>[0-9a-f]{64})", "lfs-put", "lfs_put"),
     (r"/lfs/(?P<oid>[0-9a-f]{64})/verify", "lfs-verify", "lfs_verify"),
+    (rf"{_REPO}/xet-write-token/(?P<revision>.+)", "xet-token", "xet_token"),
+    (r"/cas/v1/xorbs/default/[0-9a-f]+", "xet-xorb", "xorb"),
+    (r"/cas/v1/shards", "xet-shard", "shard"),
     (
         r"/(?:(?P<kind>datasets)/)?(?P<id>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>refs/[^/]+/[^/]+|[^/]+)/(?P<name>.+)",
         "resolve",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,32 @@ def test_a_run_that_is_not_finished_is_resumed_first(hub: Hub, client: Client, r
     (run / "results.json").unlink()
     outcome = client.run("push", run)
     assert outcome.code == 2 and f"--resume {run}" in outcome.err and not hub.log
+
+
+# --- Xet -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def xet_client(_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    pytest.importorskip("hf_xet", reason="this machine's client has no Xet")
+    client = Client(_hub.url, tmp_path_factory.mktemp("xet"), xet=True)
+    yield client
+    client.close()
+
+
+def test_a_push_through_xet_is_one_commit_of_the_same_files(hub: Hub, xet_client: Client, run: Path) -> None:
+    outcome = xet_client.run("push", run)
+    assert outcome.code == 0, outcome.err
+    assert hub.stages("xet-shard") and not hub.stages("lfs-put")
+    assert len(commits(hub)) == 1
+    weights = hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert hub.repos["model", "me/leaves"].head("main").files["model.safetensors"] == f"in xet: {weights}".encode()
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("xet-token", 404), ("xet-shard", 404)])
+def test_where_xet_fails_plain_http_takes_over(stage: str, kind: int, hub: Hub, xet_client: Client, run: Path) -> None:
+    hub.faults = [Fault(stage, kind)]
+    outcome = xet_client.run("push", run)
+    assert outcome.code == 0, outcome.err
+    assert "through Xet failed" in outcome.err and hub.stages("lfs-put")
+    assert len(commits(hub)) == 1

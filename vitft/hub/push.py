@@ -92,7 +92,7 @@ def _push(
     api = HfApi()
     for further_cards in (True, True, False):
         try:
-            return _commit(api, bundle, destination, message, governed)
+            return _commit(api, bundle, destination, message, governed, say)
         except ValueError as error:  # the Hub's validation of the card, which comes before anything is uploaded
             if "nvalid metadata" not in str(error) or not further_cards:
                 raise
@@ -113,6 +113,7 @@ def _commit(
     destination: Destination,
     message: str,
     governed: re.Pattern[str],
+    say: Callable[[str], None],
 ) -> Published:
     """Make one commit, looking before each further try whether the last one arrived after all."""
     mark = f"vitft push {uuid.uuid4().hex}"
@@ -123,11 +124,30 @@ def _commit(
         if not is_first and (found := _find(api, destination, mark)) is not None:
             return found
         is_first = False
+        try:
+            return attempt()
+        except ConnectionError as error:  # of hf_xet, which raises Python's own; the Hub's client never does
+            say(f"hub: {_without_xet(error)}")
+            raise
+
+    def attempt() -> Published:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the Hub's advice on metadata, which is ours to give
             return _commit_once(api, bundle, destination, message, mark, governed)
 
-    return patiently(once, WAITS, passes=lambda error: is_passing(error) or is_unreachable(error))
+    return patiently(once, WAITS, passes=_may_pass)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return is_passing(error) or is_unreachable(error) or isinstance(error, ConnectionError)
+
+
+def _without_xet(error: ConnectionError) -> str:
+    """Upload by plain HTTP from now on, which the Hub takes as well; return what is to be said."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_XET = True
+    return f"the upload through Xet failed ({' '.join(str(error).split())[:200]}); going on without it"
 
 
 def _commit_once(
