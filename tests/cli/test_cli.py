@@ -26,8 +26,8 @@ FLAGS = {
         --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
         --recipe --resume --seed --set --streaming --track --train""",
-    "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size --method
-        --metrics --model-revision --num-processes --plot --precision --set --split""",
+    "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
+        --method --metrics --model-revision --num-processes --plot --precision --set --split""",
     "predict": "--batch-size --debug --device --format --image-size --method --model-revision --precision --top-k",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
