@@ -305,6 +305,7 @@ def as_timm_saves(folder, **described):
     """Make a folder what timm's own tools write: no model_type, no classes, names without the wrapper's."""
     values = json.loads((folder / "config.json").read_text())
     kept = {key: values[key] for key in ("architecture", "num_classes", "model_args")}
+    kept["model_args"] |= {"num_classes": 5, "in_chans": 3}
     (folder / "config.json").write_text(json.dumps({**kept, "pretrained_cfg": {"num_classes": 5, **described}}))
     state = {
         name.removeprefix("timm_model."): tensor for name, tensor in load_file(folder / "model.safetensors").items()

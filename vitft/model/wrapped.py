@@ -142,6 +142,8 @@ def read_wrapped(values: dict[str, Any], named: str) -> Any:
     config = TimmWrapperConfig.from_dict(copy.deepcopy(values))  # it takes keys out of what it is given
     if not config.num_labels:
         config.num_labels = 2  # as transformers has it for other encoders without a head
+    # Newer timm writes it here as well, and transformers, which gives it too, could not build the model.
+    config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
     architecture_of(config)
     return config
 
