@@ -442,6 +442,10 @@ def test_what_cannot_be_done_is_said(tmp_path):
     values = json.loads(config.read_text())
     config.write_text(json.dumps(values | {"architecture": "vit_of_next_year"}))
     assert "Unknown model" in refusal(folder, out, image_size=(48, 48))
+    config.write_text(json.dumps(values | {"architecture": "hf-hub:someone/else"}))
+    assert "sends timm elsewhere: hf-hub:" in refusal(folder, out, image_size=(48, 48))
+    config.write_text(json.dumps(values | {"model_args": {**TOKENS, "checkpoint_path": "/other.bin"}}))
+    assert "sends timm elsewhere: checkpoint_path" in refusal(folder, out, image_size=(48, 48))
     config.write_text(json.dumps(values | {"model_args": {**TOKENS, "img_size": 40}}))
     assert "nothing was resized" in refusal(folder, out, image_size=(48, 48))
 

@@ -28,6 +28,7 @@ Layout = Literal["places", "offsets"]
 
 _TRANSFORMS = "pretrained_cfg"
 _PLACES = "pos_embed"
+_ELSEWHERE = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _OFFSETS = re.compile(r".*relative_position_bias_table")
 # In the order in which timm's families were made: a sequence of tokens, stages of several kinds, residual networks.
 _BLOCKS = re.compile(r"(blocks|(stages|layers)\.\d+\.blocks|layer\d)\.\d+")
@@ -134,9 +135,16 @@ def read_wrapped(values: dict[str, Any], named: str) -> Any:
     """Return the configuration that a config.json of a timm model stands for.
 
     Raises:
-        ModelError: if timm cannot be imported, or does not know the architecture.
+        ModelError: if timm cannot be imported, does not know the architecture, or would read more than this folder.
     """
     require_timm(named)
+    elsewhere = sorted(_ELSEWHERE & (values.get("model_args") or {}).keys())
+    if elsewhere or re.search("[:/]", str(values.get("architecture"))):
+        raise ModelError(
+            f"the config.json of {named} sends timm elsewhere: {', '.join(elsewhere) or values['architecture']}",
+            allowed="the name of an architecture, and the arguments that it is built with",
+            hint="mend its config.json",
+        )
     from transformers import TimmWrapperConfig
 
     config = TimmWrapperConfig.from_dict(copy.deepcopy(values))  # it takes keys out of what it is given
