@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import ipaddress
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,34 @@ os.environ |= {"HF_HOME": str(_CACHE), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS":
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE"):
     os.environ.pop(_name, None)
 
+
+def _why_no_timm() -> str:
+    """Return why timm cannot be loaded; empty if it can.
+
+    A torchvision for another build of torch (a CUDA one beside torch for the CPU) fails for want of two compiled
+    operators, which nothing here calls: declared by name, all that timm uses of it works. That must happen before
+    transformers, which takes an installed torchvision for one that works.
+    """
+    for name in ("timm", "torchvision"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed: pip install 'vitft[timm]'"
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError):
+        for name in [each for each in sys.modules if each.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"timm cannot be loaded: {error}"
+    return ""
+
+
+_NO_TIMM = _why_no_timm()
 _REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -32,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         missing["real"] = f"there is no real data in {_REAL_DATA}"
     if any(item.get_closest_marker("gpu") for item in items) and not _has_accelerator():
         missing["gpu"] = "there is no accelerator"
+    if _NO_TIMM:
+        missing["timm"] = _NO_TIMM
     for item in items:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):

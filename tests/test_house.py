@@ -40,8 +40,8 @@ FOLDERS = {
         "source", "staging", "batches", "stream_batches",
     ],
     "model": [
-        "position", "patch", "families", "processor", "weights", "locate", "origin", "config", "retarget", "load",
-        "rewrite", "adapt", "multisize",
+        "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
+        "load", "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],

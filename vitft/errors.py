@@ -99,3 +99,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
 def _rebuild(kind: type[VitftError], wrong: str, allowed: str | None, hint: str | None) -> VitftError:
     return kind(wrong, allowed=allowed, hint=hint)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error of others, for a sentence of ours."""
+    return " ".join(str(error).split())[:300]

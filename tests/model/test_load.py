@@ -282,7 +282,6 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path):
         ({"model_type": "perceiver"}, "perceiver"),
         ({"model_type": "shieldgemma2"}, "language model"),
         ({"model_type": "pp_lcnet"}, "no logits"),
-        ({"model_type": "timm_wrapper"}, "timm"),
         ({"model_type": "dinat"}, "natten"),
     ],
 )

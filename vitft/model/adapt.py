@@ -49,10 +49,10 @@ def _freeze_below(model: nn.Module, num_blocks: int, head: Iterable[str]) -> Non
             allowed=f"head, last:1 to last:{top - 1}, or all" if top > 1 else "head, or all",
             hint="--train all",
         )
-    heads = _top_modules(head)
+    heads = families.head_modules(head)
     for name, parameter in model.named_parameters():
         after = num_blocks > 0 and depth_of[name] >= top - num_blocks
-        parameter.requires_grad_(after or name.split(".")[0] in heads)
+        parameter.requires_grad_(after or families.is_within(name, heads))
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(
             p.requires_grad for p in module.parameters()
@@ -120,7 +120,7 @@ def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
     """
     number_of = {name: number for number, (name, _) in enumerate(families.blocks(model), start=1)}
     top = len(number_of) + 1
-    depth_of = dict.fromkeys(_top_modules(head), top)
+    depth_of = dict.fromkeys(families.head_modules(head), top)
     begun = 0
     for name in _modules_in_order(model):
         block = next((number_of[part] for part in _upwards(name) if part in number_of), 0)
@@ -130,10 +130,6 @@ def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
         name: next(depth_of[part] for part in _upwards(name) if part in depth_of)
         for name, _ in model.named_parameters()
     }
-
-
-def _top_modules(head: Iterable[str]) -> set[str]:
-    return {name.split(".")[0] for name in head}
 
 
 def _upwards(name: str) -> list[str]:
@@ -192,7 +188,7 @@ def check_drop_path(model: nn.Module) -> None:
 
 
 def _own_drop_paths(block: nn.Module) -> list[str]:
-    return [name for name, _ in block.named_modules() if name.rpartition(".")[2] == "drop_path"]
+    return [name for name, _ in block.named_modules() if re.fullmatch(r"drop_path\d?", name.rpartition(".")[2])]
 
 
 class DropPath:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import ModelError
+from vitft.errors import ModelError, one_line
 from vitft.model import families
 from vitft.model.families import vision_config
+from vitft.model.wrapped import WRAPPER, is_wrapped, read_wrapped, set_label_names
 
 
 def read_config(folder: Path, named: str) -> Any:
@@ -29,10 +30,14 @@ def read_config(folder: Path, named: str) -> Any:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values.pop("auto_map", None)  # code of its own is not run, nor is the user asked whether it may
+        if is_wrapped(values):
+            return read_wrapped(values, named)
         family = values.pop("model_type", None)
         if not family:
             raise ValueError("it names no model_type")
         config = AutoConfig.for_model(family, **values)
+    except ModelError:
+        raise
     except Exception as error:  # what each family's configuration makes of wrong values is its own affair
         raise ModelError(f"the config.json of {named} cannot be used: {one_line(error)}") from error
 
@@ -41,7 +46,7 @@ def read_config(folder: Path, named: str) -> Any:
         reason = families.UNSUPPORTED.get(family, "transformers has no image-classification class for it")
         raise ModelError(
             f"{named} is a {family!r} model: {reason}",
-            allowed=f"a checkpoint of a vision encoder: {', '.join(sorted(families.FAMILIES))}",
+            allowed=f"a checkpoint of a vision encoder: {', '.join(sorted(families.FAMILIES))}, or of timm ({WRAPPER})",
         )
     return config
 
@@ -76,6 +81,8 @@ def set_classes(config: Any, classes: Sequence[str]) -> None:
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in enumerate(classes)}
     config.problem_type = "single_label_classification"
+    if config.model_type == WRAPPER:
+        set_label_names(config, classes)
 
 
 def drop_path_off(config: Any, notes: list[str]) -> None:
@@ -86,8 +93,3 @@ def drop_path_off(config: Any, notes: list[str]) -> None:
     if any(rates):
         vision.drop_path_rate = [0.0] * len(rates) if isinstance(rate, list | tuple) else 0.0
         notes.append(f"drop path follows model.drop_path, not the checkpoint's drop_path_rate of {rate}")
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an error of others, for a sentence of ours."""
-    return " ".join(str(error).split())[:300]

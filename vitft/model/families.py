@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from vitft.model.position import Method, resample_distance_table, resample_relative_table, resample_table
+from vitft.model.wrapped import PREFIX, WRAPPER, Vision, architecture_of
 
 Size = tuple[int, int]
 """(height, width) in pixels, or (rows, columns) of a grid."""
@@ -102,13 +103,15 @@ class Family:
     """What vitft knows of one ``model_type``.
 
     Attributes:
-        blocks: pattern of the module names of its residual blocks, from input to output.
+        blocks: pattern of the module names of its residual blocks, from input to output; empty if they are to be
+            found by rule.
         branches: submodules of a block whose output is added to the residual stream without passing a module
             named ``drop_path``; those that do need no entry.
         tables: its position tables; all other parameters are the same at every size.
         step: vision configuration -> number of pixels that must divide both sides of an image.
         patch: pattern of the name of a patch embedding that is a plain convolution (kernel = stride), in memory.
         square_only: why only square images are possible, if so.
+        fixed: why its image size cannot change, if so.
         any_size: whether every image size runs with the same weights (convolutions and the like). The size is
             then what the image processor makes; ``config.image_size``, if there is one, binds nothing.
         resamples_itself: whether transformers resamples the table in every forward pass, so that the image
@@ -123,6 +126,7 @@ class Family:
     step: Callable[[Any], int] = _patch_step
     patch: str = ""
     square_only: str = ""
+    fixed: str = ""
     any_size: bool = False
     resamples_itself: bool = False
     has_window_networks: bool = False
@@ -252,24 +256,56 @@ UNSUPPORTED: Mapping[str, str] = {
     "perceiver": "its input and its decoder follow none of the usual forms",
     "shieldgemma2": "it is a language model that judges images by a prompt",
     "pp_lcnet": "transformers' class for it returns no logits, and its pipeline fails on it",
-    "timm_wrapper": "timm's models are not in this version; most have a twin among transformers' own",
 }
 
 
 def family_of(config: Any) -> Family | None:
-    """Return the entry of a configuration's family, None where there is none."""
-    return FAMILIES.get(config.model_type)
+    """Return the entry of a configuration's family, None where there is none.
+
+    Raises:
+        ModelError: if it is a model of timm, which cannot build it.
+    """
+    return _wrapped(config) if config.model_type == WRAPPER else FAMILIES.get(config.model_type)
+
+
+def _wrapped(config: Any) -> Family:
+    """Return the entry of a timm model, made of what its architecture says."""
+    known = architecture_of(config)
+    return Family(
+        known.blocks,
+        tables=tuple(Table(name, _patches, layout, fixed) for name, (layout, fixed) in known.tables.items()),
+        step=lambda vision: int(vision.step),
+        patch=rf"{re.escape(PREFIX)}patch_embed\.proj\.weight" if known.has_plain_patch else "",
+        fixed=known.fixed,
+        any_size=known.image_size is None,
+    )
 
 
 def vision_config(config: Any) -> Any:
-    """Return the part of a configuration that is about images: all of it, but for the families of pairs."""
+    """Return the part of a configuration that is about images: all of it, but for the families of pairs and timm's."""
+    if config.model_type == WRAPPER:
+        return Vision(config)
     return getattr(config, "vision_config", config)
+
+
+def head_modules(head: Iterable[str]) -> set[str]:
+    """Return the names of the modules that a head is made of.
+
+    Args:
+        head: names of the parameters that depend on the number of classes.
+    """
+    return {name.rpartition(".")[0] if name.startswith(PREFIX) else name.split(".")[0] for name in head}
+
+
+def is_within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a parameter lies in one of some modules."""
+    return any(name.startswith(f"{module}.") for module in modules)
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return (name, module) of the model's residual blocks, from input to output."""
     family = family_of(model.config)
-    if family is None:
+    if family is None or not family.blocks:
         return _repeated_modules(model)
     return [(name, module) for name, module in model.named_modules() if re.fullmatch(family.blocks, name)]
 

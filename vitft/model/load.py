@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitft.errors import ModelError
-from vitft.model.config import classifier_class, drop_path_off, one_line, read_config, set_classes
-from vitft.model.families import family_of
+from vitft.errors import ModelError, one_line
+from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes
+from vitft.model.families import family_of, head_modules, is_within
 from vitft.model.locate import locate
 from vitft.model.origin import Origin, read_origin
-from vitft.model.processor import Fit, fit_processor, load_processor, resize_processor
+from vitft.model.processor import Fit, fit_processor, load_processor, processor_of_timm, resize_processor
 from vitft.model.retarget import (
     Retargeting,
     Target,
@@ -32,6 +32,7 @@ from vitft.model.retarget import (
     table_size,
 )
 from vitft.model.weights import find_key, read_weights, spelled_in_file
+from vitft.model.wrapped import PREFIX, WRAPPER, take_transforms
 from vitft.recipe import ModelRecipe
 from vitft.sizes import show_size
 
@@ -156,6 +157,9 @@ def open_checkpoint(folder: Path, named: str) -> Opened:
         ModelError: if either cannot be used.
     """
     config = read_config(folder, named)
+    if config.model_type == WRAPPER and (taken := take_transforms(config, folder)):
+        processor, notes = processor_of_timm(taken[0])
+        return Opened(config, processor, image_size_of(config, processor), [*notes, taken[1]])
     processor, note = load_processor(folder)
     return Opened(config, processor, image_size_of(config, None if note else processor), [note] if note else [])
 
@@ -198,8 +202,8 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
     """
     classifier = classifier_class(config, as_saved=True)
     model, info = _from_state(classifier, config, state, named)
-    heads = {name.split(".")[0] for name in _head_parameters(classifier, config)}
-    missing = [name for name in info["missing_keys"] if name.split(".")[0] not in heads]
+    heads = head_modules(_head_parameters(classifier, config))
+    missing = [name for name in info["missing_keys"] if not is_within(name, heads)]
     if missing:
         raise ModelError(
             f"{named} lacks weights of its own architecture: {_some(_spelled(model, missing))}",
@@ -232,7 +236,12 @@ def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
 
 
 def with_prefix(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return the tensors of a tower that was saved alone under the names that they have in the pair; else ``state``."""
+    """Return the tensors under the names that they have in the model; ``state`` itself if it has those.
+
+    A tower may have been saved alone, and timm saves its models without the wrapper.
+    """
+    if config.model_type == WRAPPER and not any(key.startswith(PREFIX) for key in state):
+        return {PREFIX + key: tensor for key, tensor in state.items()}
     if hasattr(config, "vision_config") and not any(key.startswith("vision_model.") for key in state):
         return {f"vision_model.{key}": tensor for key, tensor in state.items()}
     return state
@@ -253,8 +262,8 @@ def _load_backbone(
     backbone = {key: tensor for key, tensor in state.items() if key not in head}
     model, info = _from_state(classifier, config, backbone, recipe.checkpoint)
 
-    heads = {name.split(".")[0] for name in head}
-    new = [name for name in info["missing_keys"] if name.split(".")[0] not in heads]
+    heads = head_modules(head)
+    new = [name for name in info["missing_keys"] if not is_within(name, heads)]
     refused = [name for name in new if not _is_allowed(name, recipe.allow_new)]
     if refused:
         raise ModelError(

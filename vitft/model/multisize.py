@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from vitft.model.adapt import checkpoint_activations
 from vitft.model.families import Size, Table, family_of, vision_config
 from vitft.model.position import Method
 from vitft.model.retarget import Target, retarget_config, table_size
+from vitft.model.wrapped import WRAPPER
 
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
@@ -62,8 +64,7 @@ class _Twin:
             return
         config, _ = retarget_config(model.config, own_size, Target(size, method=method), "the model")
         assert family is not None  # or retarget_config had refused
-        with init_empty_weights(include_buffers=False):
-            self.network = type(model)(config)
+        self.network = _without_weights(type(model), config)
         _share(model, self.network)
         self._method: Method = method
         self._tables = []
@@ -84,6 +85,15 @@ class _Twin:
         return self.network(pixel_values)
 
 
+def _without_weights(kind: Any, config: Any) -> Any:
+    """Build a model whose parameters are to be those of another; its buffers are real."""
+    if config.model_type != WRAPPER:
+        with init_empty_weights(include_buffers=False):
+            return kind(config)
+    with torch.random.fork_rng(devices=[]):  # timm makes buffers where the parameters are, so these must be real too
+        return kind(config)
+
+
 def _share(model: Any, twin: Any) -> None:
     """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
     for name, module in list(model.named_modules()):
@@ -96,7 +106,8 @@ def _share(model: Any, twin: Any) -> None:
         other._buffers.update({key: module._buffers[key] for key in saved})
         for hooks in _HOOKS:
             setattr(other, hooks, getattr(module, hooks))
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+    names = ("gradient_checkpointing", "grad_checkpointing")  # transformers' and timm's
+    if any(getattr(module, name, False) for module in model.modules() for name in names):
         checkpoint_activations(twin)
     twin.to(next(model.parameters()).device).train(model.training)  # only its own index tables are elsewhere
 

@@ -7,7 +7,7 @@ backend of transformers: arrays without torchvision, tensors with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,33 @@ def load_processor(folder: Path) -> tuple[Any, str | None]:
             f"the {path.name} of {folder} cannot be used: {' '.join(str(error).split())[:300]}",
             hint="mend it; without the file, ViT's processor is used",
         ) from error
+
+
+def processor_of_timm(transforms: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """Return ViT's image processor that does what timm's transforms for evaluation do, and notes.
+
+    The processor that transformers has for timm's models is timm's transforms themselves: it cannot be saved, nor
+    return pixels before they are normalised. The middle that ViT's cuts out may lie a pixel aside, as the two round
+    half a pixel differently.
+
+    Args:
+        transforms: as ``timm.data.resolve_data_config`` returns them.
+    """
+    size = (int(transforms["input_size"][-2]), int(transforms["input_size"][-1]))
+    scaled = [int(side / transforms["crop_pct"]) for side in size]
+    mode = transforms["crop_mode"]
+    notes = ["timm's transforms for evaluation are saved as ViTImageProcessor"]
+    settings = _settings(size, "squash")
+    if mode == "squash" or (mode == "center" and size[0] == size[1]):
+        cut = {"do_center_crop": True, "crop_size": settings["size"]}
+        kept = {"height": scaled[0], "width": scaled[1]} if mode == "squash" else {"shortest_edge": scaled[0]}
+        settings |= {**cut, "size": kept}
+    else:
+        notes.append(f"images are squashed to {size[0]}x{size[1]}: it cannot do timm's {mode!r} crop to that shape")
+    filters = Image.Resampling.__members__
+    resample = filters.get(transforms["interpolation"].upper(), Image.Resampling.BILINEAR)  # "random" is one of two
+    mean, std = ([float(value) for value in transforms[key]] for key in ("mean", "std"))
+    return _plain(image_mean=mean, image_std=std, resample=int(resample), **settings), notes
 
 
 def fit_processor(processor: Any, size: tuple[int, int], fit: Fit) -> Any:

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitft.errors import ModelError
-from vitft.model.config import classifier_class, one_line
+from vitft.errors import ModelError, one_line
+from vitft.model.config import classifier_class
 from vitft.model.families import FAMILIES, Family, Size, Table, family_of, vision_config
 from vitft.model.patch import resize_patch_kernel
 from vitft.model.position import Method
 from vitft.model.processor import made_size, pair_of
 from vitft.model.weights import find_key
+from vitft.model.wrapped import WRAPPER, misfits
 from vitft.sizes import MOST_PIXELS, show_size
 
 # What follows from the size and is made anew. Old versions of transformers saved it for every family.
@@ -160,7 +161,19 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
             setattr(vision, key, value)
         if not family.any_size:
             _check_divisible(size, family, vision, "patch_size" in done.settings)
+        if config.model_type == WRAPPER:
+            _check_architecture(config, new, size)
     return new, done
+
+
+def _check_architecture(old: Any, new: Any, size: Size) -> None:
+    """Refuse a size at which a timm model has other tensors than its position tables of another shape."""
+    if changed := misfits(old, new):
+        raise ModelError(
+            f"an image size of {show_size(size)} does not suit timm's {old.architecture}: {changed[0]} depends on it "
+            "in a way that is not known",
+            hint="a multiple of its own size may do",
+        )
 
 
 def _pretrained_windows(config: Any, old: Size, new: Size) -> list[int] | None:
@@ -186,6 +199,12 @@ def _check_kind(config: Any, done: Retargeting, target: Target, named: str) -> F
         raise ModelError(
             f"{named} is a {config.model_type!r} model, and it is not known what another size means for it",
             allowed=f"its own {show_size(done.old)}, or a checkpoint of {', '.join(sorted(FAMILIES))}",
+            hint="leave the image size out",
+        )
+    if family.fixed:
+        raise ModelError(
+            f"{named} is timm's {config.architecture}, whose image size cannot change: {family.fixed}",
+            allowed=f"its own {show_size(done.old)}",
             hint="leave the image size out",
         )
     _check_sides(done.new)

@@ -21,6 +21,7 @@ from vitft.model.load import check_loads, open_checkpoint, with_prefix
 from vitft.model.processor import resize_processor
 from vitft.model.retarget import Retargeting, Target, retarget_config, retarget_state
 from vitft.model.weights import read_weights
+from vitft.model.wrapped import PREFIX, WRAPPER, written
 from vitft.sizes import show_size
 
 _OF_MAE_ALONE = re.compile(r"decoder\.|mask_token|(vit\.)?embeddings\.mask_token")
@@ -73,7 +74,8 @@ def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retar
     if left:
         notes.append(f"files that were not copied: {', '.join(left)}")
     if renamed is not state:
-        rewritten = {key.removeprefix("vision_model."): tensor for key, tensor in rewritten.items()}
+        prefix = PREFIX if config.model_type == WRAPPER else "vision_model."
+        rewritten = {key.removeprefix(prefix): tensor for key, tensor in rewritten.items()}
     settings = _settings(folder, config, done)
     if settings["model_type"] == "vit" and _model_type(folder) == "vit_mae":
         notes.append("MAE's encoder is written as a ViT; its decoder is left out, as its positions are of the old size")
@@ -90,12 +92,14 @@ def _is_weights(name: str) -> bool:
 
 
 def _model_type(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
 
 
 def _settings(folder: Path, config: Any, done: Retargeting) -> dict[str, Any]:
     """Return config.json with the changed keys, everything else as it was."""
     values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.model_type == WRAPPER:
+        return written(values, config)
     if values["model_type"] == "vit_mae":
         kept: dict[str, Any] = json.loads(config.to_json_string())
         return kept | {"architectures": ["ViTModel"]}
