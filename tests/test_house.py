@@ -39,8 +39,8 @@ FOLDERS = {
         "source", "staging", "batches", "stream_batches",
     ],
     "model": [
-        "position", "patch", "families", "processor", "weights", "locate", "config", "retarget", "load", "rewrite",
-        "adapt", "multisize",
+        "position", "patch", "families", "processor", "weights", "locate", "config", "retarget", "encoding", "load",
+        "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],

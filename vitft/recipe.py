@@ -6,6 +6,8 @@ flags < ``--set``, validated together and never changed after; numbers derived f
 
 from __future__ import annotations
 
+import functools
+import operator
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -76,6 +78,13 @@ class DataRecipe(Section):
     """Processes per training process that decode and resize images; 0 stages them in the training process."""
 
 
+class PositionRecipe(Section):
+    """How a model is told where its patches are."""
+
+    kind: Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relative"] | None = None
+    """Another position encoding, as an experiment (ViT's appendix D.4); null keeps the checkpoint's own."""
+
+
 class ModelRecipe(Section):
     """Which checkpoint, and which part of it learns."""
 
@@ -93,6 +102,8 @@ class ModelRecipe(Section):
     """Side of Swin's attention windows in patches; the checkpoint's own when not given."""
     resize_method: Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"] = "bicubic"
     """How position tables are resampled to another size (see `vitft resize --help`)."""
+    position: PositionRecipe = PositionRecipe()
+    """How the model is told where its patches are."""
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
     """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -247,7 +258,7 @@ class Recipe(Section):
     def flat(self) -> dict[str, object]:
         """Return the plain values by dotted key."""
         values = self.model_dump(mode="json")
-        return {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
+        return {key: functools.reduce(operator.getitem, key.split("."), values) for key, _ in keys()}
 
     def differences(self, other: Recipe) -> list[str]:
         """Return one line for each key whose value is another in ``other``."""
@@ -255,12 +266,13 @@ class Recipe(Section):
         return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
 
-def keys() -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, pydantic field) for every key of a recipe, in order."""
-    for section, holder in Recipe.model_fields.items():
-        assert holder.annotation is not None, section
-        for key, field in holder.annotation.model_fields.items():
-            yield f"{section}.{key}", field
+def keys(section: type[BaseModel] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, pydantic field) for every key of a recipe or of one section of it, in order."""
+    for name, field in (section or Recipe).model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from ((f"{name}.{key}", each) for key, each in keys(field.annotation))
+        else:
+            yield name, field
 
 
 # --- reading, overlaying, validating -----------------------------------------------------------------------
@@ -319,10 +331,12 @@ def validate(values: Mapping[str, Any], source: str) -> Recipe:
 def _complaints(errors: Iterable[Any]) -> Iterator[str]:
     """Yield one line for each key that pydantic complains of."""
     by_key: dict[str, list[Any]] = {}
+    known = dict(keys())
+    sections = {key.rpartition(".")[0] for key in known}
     for error in errors:
         # Below a key the location names union branches and list places; the reader wants the key.
-        by_key.setdefault(".".join(str(part) for part in error["loc"][:2]), []).append(error)
-    known = dict(keys())
+        parts = [str(part) for part in error["loc"]]
+        by_key.setdefault(".".join(parts[: 3 if ".".join(parts[:2]) in sections else 2]), []).append(error)
     for dotted, group in by_key.items():
         first = group[0]
         if first["type"] == "extra_forbidden":
@@ -342,9 +356,10 @@ def _complaints(errors: Iterable[Any]) -> Iterator[str]:
 
 def _advice(dotted: str, known: Mapping[str, Any]) -> str:
     section, _, key = dotted.rpartition(".")
-    siblings = _siblings(section) if section else list(Recipe.model_fields)
+    inside = f"{section}." if section else ""
+    siblings = list(dict.fromkeys(each.removeprefix(inside).split(".")[0] for each in known if each.startswith(inside)))
     guess = did_you_mean(key, siblings)
-    elsewhere = [each for each in known if each.split(".")[1] == key]
+    elsewhere = [each for each in known if each.split(".")[-1] == key]
     if elsewhere:  # the right name in the wrong section
         return f"did you mean {elsewhere[0]}?"
     return f"did you mean {guess!r}?" if guess else f"known: {', '.join(siblings)}"
@@ -369,11 +384,6 @@ def _expectation(error: Any, field: Any) -> str:
     if "actual_length" in limits or kind == "missing":
         return f"a list of {len(typing.get_args(field.annotation))}"
     return _EXPECTED.get(kind.split("_")[0], str(error["msg"]))
-
-
-def _siblings(section: str) -> list[str]:
-    holder = Recipe.model_fields.get(section)
-    return list(holder.annotation.model_fields) if holder and holder.annotation else []
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
