@@ -43,7 +43,7 @@ FOLDERS = {
         "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
-    "scoring": ["scores", "modules", "calibration", "predict"],
+    "scoring": ["scores", "modules", "calibration", "shifts", "predict"],
     "pictures": ["attention", "positions", "filters", "draw"],
     "train": [
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",

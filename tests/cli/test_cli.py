@@ -26,7 +26,7 @@ FLAGS = {
         --format --image-size --lr --max-train-samples --metrics --model --name --num-processes --output-dir --precision
         --recipe --resume --seed --set --streaming --track --train""",
     "evaluate": """--bad-images --batch-size --dataset --debug --device --format --image-size --method --metrics
-        --num-processes --plot --precision --set --split""",
+        --num-processes --plot --precision --set --shift --split""",
     "predict": "--batch-size --debug --device --format --image-size --method --precision --top-k",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",

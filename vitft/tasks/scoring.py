@@ -101,6 +101,7 @@ def evaluate(
     bad_images: str | None = None,
     image_size: tuple[int, int] | None = None,
     method: str = "bicubic",
+    shift: int = 0,
 ) -> EvaluationResult:
     """Score a fine-tuned model on a split, every image exactly once.
 
@@ -114,6 +115,7 @@ def evaluate(
         bad_images: ``stop`` or ``skip``.
         image_size: (height, width) to run at; the model's own when not given.
         method: how position tables are resampled to it.
+        shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
     from vitft.data.source import open_for_evaluation
     from vitft.scoring.scores import check_metrics
@@ -123,7 +125,7 @@ def evaluate(
     loaded = ready(model, precision, device, image_size, method)
     with main_process_first(loaded.accelerator):
         rows = open_for_evaluation(data, _classes(loaded), split=split)
-    return _score(loaded, rows, data, metrics, batch_size, bad_images)
+    return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
 
 
 def evaluate_sizes(
@@ -137,12 +139,13 @@ def evaluate_sizes(
     device: str = "auto",
     bad_images: str | None = None,
     method: str = "bicubic",
+    shift: int = 0,
 ) -> SizeSweep:
     """Score a model on a split at several image sizes, resampled from its own each time.
 
     Args:
         sizes: (height, width) each.
-        model, dataset, split, batch_size, precision, device, bad_images, method: as for :func:`evaluate`.
+        model, dataset, split, batch_size, precision, device, bad_images, method, shift: as for :func:`evaluate`.
     """
     from vitft.data.source import open_for_evaluation
 
@@ -156,7 +159,7 @@ def evaluate_sizes(
         if rows is None:
             with main_process_first(loaded.accelerator):
                 rows = open_for_evaluation(data, _classes(loaded), split=split)
-        results.append(_score(loaded, rows, data, (), batch_size, bad_images))
+        results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, loaded.retargeting.old)
 
 
@@ -184,11 +187,14 @@ def _score(
     metrics: Sequence[str],
     batch_size: int | None,
     bad_images: str | None,
+    shift: int,
 ) -> EvaluationResult:
     from vitft.model.processor import normalisation
     from vitft.scoring.predict import evaluation_batches, score_split
     from vitft.scoring.scores import final_scores
+    from vitft.scoring.shifts import check_shift
 
+    check_shift(shift, loaded.retargeting.new)
     batches = evaluation_batches(
         rows,
         loaded.process,
@@ -204,10 +210,13 @@ def _score(
         normalisation=normalisation(loaded.processor),
         accelerator=loaded.accelerator,
         collect=bool(metrics),
+        shift=shift,
     )
     scores: dict[str, Any] = {}
     if loaded.accelerator.is_main_process:
         scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
+        if scored.shift_consistency is not None:
+            scores["shift_consistency"] = scored.shift_consistency
         scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
     loaded.accelerator.wait_for_everyone()
     return EvaluationResult(scores, rows.name, loaded.retargeting.new, scored.images_per_second)
