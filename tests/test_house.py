@@ -41,10 +41,10 @@ FOLDERS = {
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
-        "load", "rewrite", "adapt", "multisize",
+        "encoding", "load", "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
-    "scoring": ["scores", "modules", "calibration", "predict"],
+    "scoring": ["scores", "modules", "calibration", "shifts", "predict"],
     "pictures": ["attention", "positions", "filters", "draw"],
     "train": [
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",

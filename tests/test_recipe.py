@@ -106,6 +106,9 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
         ("train.duration", "50%", "'50%' has the wrong unit; use one of: epochs, steps"),
         ("run.track", ["excel"], "'excel' is not allowed; use tensorboard,"),
         ("run.name", "../up", "'../up' is not allowed; it is: Name of the run's folder"),
+        ("model.position.kind", "absolute", "'absolute' is not allowed; use learned-1d, learned-2d, sincos-2d,"),
+        ("model.position.kin", "none", "unknown key; did you mean 'kind'?"),
+        ("model.position", "none", "'none' is no section; write its keys below it, indented"),
         ("model.train", "last:0", "'last:0' is not allowed; it is: What learns: `all`, `head`, or `last:N`"),
     ],
 )
@@ -113,6 +116,15 @@ def test_each_error_is_one_line_that_says_what_is_allowed(key, value, says):
     lines = complaints({key: value}).splitlines()
     assert lines[0] == "the recipe has 1 error:"
     assert lines[1].startswith(f"  {key}: {says}")
+
+
+def test_a_key_below_a_key_is_one_of_the_recipe(tmp_path):
+    recipe = Recipe.load(None, {"model.position.kind": "none", "model.image_size": 32})
+    assert recipe.flat()["model.position.kind"] == "none" and recipe.model.image_size == (32, 32)
+    assert Recipe().differences(recipe) == ["model.image_size: None -> 32", "model.position.kind: None -> none"]
+    (tmp_path / "again.yaml").write_text(recipe.dump())
+    assert Recipe.load(tmp_path / "again.yaml") == recipe
+    assert "did you mean model.position.kind?" in complaints({"model.kind": "none"})
 
 
 def test_a_key_of_another_section_is_pointed_to():

@@ -17,9 +17,11 @@ def complaints(errors: Iterable[Any], known: Mapping[str, Any]) -> Iterator[str]
         known: the pydantic field of every dotted key.
     """
     by_key: dict[str, list[Any]] = {}
+    sections = {key.rpartition(".")[0] for key in known}
     for error in errors:
         # Below a key the location names union branches and list places; the reader wants the key.
-        by_key.setdefault(".".join(str(part) for part in error["loc"][:2]), []).append(error)
+        parts = [str(part) for part in error["loc"]]
+        by_key.setdefault(".".join(parts[: 3 if ".".join(parts[:2]) in sections else 2]), []).append(error)
     for dotted, group in by_key.items():
         first = group[0]
         if first["type"] == "extra_forbidden":
@@ -39,11 +41,10 @@ def complaints(errors: Iterable[Any], known: Mapping[str, Any]) -> Iterator[str]
 
 def _advice(dotted: str, known: Mapping[str, Any]) -> str:
     section, _, key = dotted.rpartition(".")
-    siblings = [each.split(".")[1] for each in known if each.split(".")[0] == section]
-    if not section or not siblings:
-        siblings = list(dict.fromkeys(each.split(".")[0] for each in known))
+    inside = f"{section}." if section else ""
+    siblings = list(dict.fromkeys(each.removeprefix(inside).split(".")[0] for each in known if each.startswith(inside)))
     guess = did_you_mean(key, siblings)
-    elsewhere = [each for each in known if each.split(".")[1] == key]
+    elsewhere = [each for each in known if each.split(".")[-1] == key]
     if elsewhere:  # the right name in the wrong section
         return f"did you mean {elsewhere[0]}?"
     return f"did you mean {guess!r}?" if guess else f"known: {', '.join(siblings)}"

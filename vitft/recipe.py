@@ -6,6 +6,8 @@ flags < ``--set``, validated together and never changed after; numbers derived f
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -76,6 +78,13 @@ class DataRecipe(Section):
     """Processes per training process that decode and resize images; 0 stages them in the training process."""
 
 
+class PositionRecipe(Section):
+    """How a model is told where its patches are."""
+
+    kind: Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relative"] | None = None
+    """Another position encoding, as an experiment (ViT's appendix D.4); null keeps the checkpoint's own."""
+
+
 class ModelRecipe(Section):
     """Which checkpoint, and which part of it learns."""
 
@@ -93,6 +102,8 @@ class ModelRecipe(Section):
     """Side of Swin's attention windows in patches; the checkpoint's own when not given."""
     resize_method: Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"] = "bicubic"
     """How position tables are resampled to another size (see `vitft resize --help`)."""
+    position: PositionRecipe = PositionRecipe()
+    """How the model is told where its patches are."""
     train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
     """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -269,7 +280,7 @@ class Recipe(Section):
     def flat(self) -> dict[str, object]:
         """Return the plain values by dotted key."""
         values = self.model_dump(mode="json")
-        return {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
+        return {key: functools.reduce(operator.getitem, key.split("."), values) for key, _ in keys()}
 
     def differences(self, other: Recipe) -> list[str]:
         """Return one line for each key whose value is another in ``other``."""
@@ -277,12 +288,13 @@ class Recipe(Section):
         return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
 
-def keys() -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, pydantic field) for every key of a recipe, in order."""
-    for section, holder in Recipe.model_fields.items():
-        assert holder.annotation is not None, section
-        for key, field in holder.annotation.model_fields.items():
-            yield f"{section}.{key}", field
+def keys(section: type[BaseModel] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, pydantic field) for every key of a recipe or of one section of it, in order."""
+    for name, field in (section or Recipe).model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from ((f"{name}.{key}", each) for key, each in keys(field.annotation))
+        else:
+            yield name, field
 
 
 # --- reading, overlaying, validating -----------------------------------------------------------------------

@@ -21,7 +21,7 @@ import pytest
 import tiny
 import torch
 from tiny import at_call, in_child, send
-from transformers import PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from vitft import cli, disk, finetune
 from vitft.errors import TrainError, UsageError
@@ -165,6 +165,28 @@ def test_dropout_of_the_model_itself_resumes_to_the_same_bits(home: Path, name: 
     assert start(home, f"{name}-whole", **settings).code == 0
     assert_killed(start(home, name, KILLS["in the last step"], **settings), home / "runs" / name)
     assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
+
+
+def test_a_convolutional_model_from_random_weights_resumes_to_the_same_bits(home: Path, name: str) -> None:
+    folder = tiny.make_convolutions(home / "convolutions")
+    settings = {"model__checkpoint": str(folder), "model__init": "random", "model__drop_path": 0}
+    assert start(home, f"{name}-whole", **settings).code == 0
+    assert_killed(start(home, name, KILLS["in a step, between micro-batches"], **settings), home / "runs" / name)
+    assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
+    state = tiny.tensors(home / "runs" / name)
+    assert any("running_mean" in key and key.startswith("step-") and tensor.any() for key, tensor in state.items())
+
+
+@pytest.mark.parametrize("kind", ["learned-2d", "sincos-2d", "relative"])
+def test_another_position_encoding_at_several_sizes_resumes_to_the_same_bits(home: Path, name: str, kind: str) -> None:
+    settings = {"model__position": {"kind": kind}, "train__resolution_schedule": {16: "50%", 8: "50%"}}
+    settings |= {"model__init": "random"} if kind == "relative" else {}
+    assert start(home, f"{name}-whole", **settings).code == 0
+    assert_killed(start(home, name, KILLS["in a step, between micro-batches"], **settings), home / "runs" / name)
+    assert_resumes_to(home / "runs" / name, home / "runs" / f"{name}-whole")
+    saved = AutoModelForImageClassification.from_pretrained(home / "runs" / name / "model")
+    assert saved.config.model_type == ("beit" if kind == "relative" else "vit")
+    assert (kind == "relative") != ("vit.embeddings.position_embeddings" in saved.state_dict())
 
 
 def test_a_run_that_ran_out_of_memory_resumes_to_the_same_bits(home: Path, name: str) -> None:

@@ -53,6 +53,17 @@ def make_checkpoint(folder: Path, *, dropout: float = 0.0) -> Path:
     return folder
 
 
+def make_convolutions(folder: Path) -> Path:
+    """Write the architecture of a ResNet of three blocks for 16 x 16 pixels, without weights."""
+    from transformers import ResNetConfig, ViTImageProcessor
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 16], depths=[1, 1, 1], layer_type="basic")
+    config.architectures = ["ResNetForImageClassification"]
+    config.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
 def make_photos(folder: Path, *, bad: Iterable[int] = (), seed: int = 0) -> Path:
     """Write class folders of 10 x 10 pixels, easy to learn; the training images of ``bad`` are no images.
 

@@ -56,6 +56,15 @@ def evaluate(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Where the plot over several sizes goes (.png, .svg or .pdf)."),
     ] = None,
+    shift: Annotated[
+        int | None,
+        typer.Option(
+            "--shift",
+            metavar="N",
+            min=1,
+            help="Also move each image by N pixels in four directions: how many predictions stay.",
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     precision: Precision = None,
     device: Device = None,
@@ -95,6 +104,7 @@ def evaluate(
         "bad_images": data.bad_images,
         "method": method or "bicubic",
         "revision": model_revision,
+        "shift": shift or 0,
     }
     if len(sizes) > 1:
         return _sweep(model, data, sizes, plot, format, options)

@@ -287,7 +287,7 @@ def _advice(flag: str, command: Command) -> str:
         from vitft.recipe import keys  # pydantic: only on the way to an error
 
         word = flag.removeprefix("--").replace("-", "_")
-        matches = [key for key, _ in keys() if key.split(".")[1] == word]
+        matches = [key for key, _ in keys() if key.split(".")[-1] == word]
         if matches:
             return "use " + " or ".join(f"--set {key}=VALUE" for key in matches)
     guess = did_you_mean(flag, own)

@@ -133,12 +133,17 @@ def describe() -> Iterator[tuple[str, str, str]]:
 
 def annotated(recipe: Recipe) -> Iterator[str]:
     """Yield the lines of a recipe as YAML, with the meaning of each key above it."""
-    meanings = {key: meaning for key, _, meaning in describe()}
-    for section, keys in recipe.model_dump(mode="json").items():
-        yield f"{section}:"
-        for key, value in keys.items():
-            yield f"  # {meanings[f'{section}.{key}']}"
-            yield f"  {key}: {in_line(value)}"
+    values, written = recipe.flat(), [""]
+    for dotted, _, meaning in describe():
+        *sections, key = dotted.split(".")
+        for depth, section in enumerate(sections):
+            if written[depth : depth + 1] != [section]:
+                yield f"{'  ' * depth}{section}:"
+                written = [*written[:depth], section]
+        written = written[: len(sections)]
+        indent = "  " * len(sections)
+        yield f"{indent}# {meaning}"
+        yield f"{indent}{key}: {in_line(values[dotted])}"
 
 
 def in_line(value: Any) -> str:

@@ -50,7 +50,7 @@ def write_card(folder: Path, model: Path, repo: str | None = None, license: str 
     notes = []
     if "license" not in metadata:
         notes.append(
-            f"licence: {facts['base_name']} names none, so the card names none; say it with "
+            f"licence: none is known for {facts['base_name']}, so the card names none; say it with "
             "--set hub.license=apache-2.0 (or another), or: vitft push RUN --license apache-2.0"
         )
     return Card(_render(metadata, facts), _headline(facts), tuple(notes))
@@ -89,9 +89,10 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "classes": [label for _, label in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))],
         "base_name": _shown(recipe.model.checkpoint),
         "base_is_local": _is_here(recipe.model.checkpoint),
-        "base": base.get("base"),
+        "is_scratch": recipe.model.init == "random",
+        "base": None if recipe.model.init == "random" else base.get("base"),
         "base_revision": base.get("revision"),
-        "license": {"license": license} if license else dict(base.get("license") or {}),
+        "license": _licence(license, recipe, base),
         "dataset": dataset,
         "dataset_name": _dataset_name(recipe, dataset),
         "dataset_is_local": _is_here(str(recipe.data.dataset)),
@@ -99,6 +100,13 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in _FIGURES),
         "scores": [_score_row(name, results[name]) for name in _SPLITS if name in results],
     }
+
+
+def _licence(said: str | None, recipe: Recipe, base: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence as metadata: what was said, else the base model's; weights from nowhere inherit none."""
+    if said:
+        return {"license": said}
+    return {} if recipe.model.init == "random" else dict(base.get("license") or {})
 
 
 def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +182,8 @@ def interval(part: float, count: int) -> tuple[float, float]:
 
 
 def _headline(facts: Mapping[str, Any]) -> str:
-    subject = f"{facts['base_name']} fine-tuned on {facts['dataset_name']}"
+    how = "trained from random weights" if facts["is_scratch"] else "fine-tuned"
+    subject = f"{facts['base_name']} {how} on {facts['dataset_name']}"
     if not facts["scores"]:
         return subject
     first = facts["scores"][0]

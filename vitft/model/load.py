@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vitft.errors import ModelError, one_line
 from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes
+from vitft.model.encoding import choose_architecture, encode_positions
 from vitft.model.families import family_of, head_modules, is_within
 from vitft.model.locate import locate
 from vitft.model.origin import Origin, read_origin
@@ -82,6 +83,8 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     notes = opened.notes
     set_classes(opened.config, classes)
     drop_path_off(opened.config, notes)
+    was, kind = opened.config.model_type, recipe.position.kind
+    opened.config = choose_architecture(opened.config, kind, recipe.init, named)
     target = Target(recipe.image_size, recipe.patch_size, recipe.window_size, recipe.resize_method)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     image_size = retargeting.new
@@ -110,6 +113,8 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     if retargeting:
         check_runs(model, image_size, config)
     notes += retargeting.lines()
+    if kind:
+        notes.append(encode_positions(model, kind, image_size, is_new=recipe.init == "random", was=was))
     _zero(model, head)
     notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised")
     origin = read_origin(folder, named, is_on_hub=revision is not None)

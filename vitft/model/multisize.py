@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from vitft.model.adapt import checkpoint_activations
+from vitft.model.encoding import plain_name
 from vitft.model.families import Size, Table, family_of, vision_config
 from vitft.model.position import Method
 from vitft.model.retarget import Target, retarget_config, table_size
@@ -60,7 +62,7 @@ class _Twin:
         family = family_of(model.config)
         if family is not None and family.any_size:
             self.network = model
-            self._tables: list[tuple[nn.Module, str, Tensor, Table, Size, Size]] = []
+            self._tables: list[tuple[nn.Module, str, nn.Module, Table, Size, Size]] = []
             return
         config, _ = retarget_config(model.config, own_size, Target(size, method=method), "the model")
         assert family is not None  # or retarget_config had refused
@@ -68,7 +70,7 @@ class _Twin:
         _share(model, self.network)
         self._method: Method = method
         self._tables = []
-        for name, parameter in model.named_parameters():
+        for name in dict.fromkeys(plain_name(each) for each, _ in model.named_parameters()):
             for table in family.tables:
                 old = table.grid_of(name, vision_config(model.config), table_size(model.config) or own_size)
                 new = table.grid_of(name, vision_config(config), size)
@@ -76,12 +78,12 @@ class _Twin:
                     where, _, attribute = name.rpartition(".")
                     module = self.network.get_submodule(where)
                     del module._parameters[attribute]  # an ordinary tensor takes its place
-                    self._tables.append((module, attribute, parameter, table, old, new))
+                    self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
 
     def __call__(self, pixel_values: Tensor) -> Any:
         # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.
-        for module, attribute, parameter, table, old, new in self._tables:
-            setattr(module, attribute, table.resample(parameter, old, new, self._method))
+        for module, attribute, source, table, old, new in self._tables:
+            setattr(module, attribute, table.resample(getattr(source, attribute), old, new, self._method))
         return self.network(pixel_values)
 
 
@@ -97,11 +99,14 @@ def _without_weights(kind: Any, config: Any) -> Any:
 def _share(model: Any, twin: Any) -> None:
     """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
     for name, module in list(model.named_modules()):
+        if "parametrizations" in name.split("."):  # what a table is made of; the twin gets the table itself
+            continue
         other = _find(twin, name)
-        if other is None or type(other) is not type(module):  # our drop path
+        if other is None or type(other) is not type_before_parametrizations(module):  # our drop path
             twin.set_submodule(name, module)
             continue
         other._parameters.update(module._parameters)
+        other._parameters.update(dict.fromkeys(getattr(module, "parametrizations", ())))
         saved = {key for key in module._buffers if key not in module._non_persistent_buffers_set}
         other._buffers.update({key: module._buffers[key] for key in saved})
         for hooks in _HOOKS:

@@ -18,6 +18,7 @@ from vitft.data.staging import BadImage, StagedImage, decode
 from vitft.data.stream_batches import StreamEvaluationBatches
 from vitft.model.processor import ImageProcess
 from vitft.scoring.scores import Tally
+from vitft.scoring.shifts import shifted
 from vitft.views.color import normalize
 
 
@@ -31,6 +32,7 @@ class Scored:
         bad_rows: images that were passed over.
         notes: what was noticed about images that were used.
         images_per_second: of the forward passes, after the first, over all processes.
+        shift_consistency: part of the predictions that stayed when the image was shifted; None if none was.
     """
 
     tally: Tally
@@ -39,6 +41,7 @@ class Scored:
     bad_rows: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     images_per_second: float = 0.0
+    shift_consistency: float | None = None
 
 
 def evaluation_batches(
@@ -78,6 +81,7 @@ def score_split(
     normalisation: tuple[Sequence[float], Sequence[float]],
     accelerator: Any,
     collect: bool = False,
+    shift: int = 0,
 ) -> Scored:
     """Run ``model`` over a split and reduce counts and sums over the processes.
 
@@ -88,9 +92,16 @@ def score_split(
         normalisation: mean and standard deviation per channel, in units of [0, 1].
         accelerator: says device, precision and processes.
         collect: keep every prediction too.
+        shift: also move every image by so many pixels in four directions, and count how many predictions stay.
     """
     was_training = model.training
     model.eval()
+
+    def logits_of(images: Tensor) -> Tensor:
+        with accelerator.autocast():
+            return model(normalize(images, *normalisation)).logits.float()  # type: ignore[no-any-return]
+
+    stayed = torch.zeros(2, dtype=torch.int64, device=accelerator.device)  # of how many
     scored = Scored(Tally(num_classes, device=accelerator.device))
     passes: list[tuple[int, float]] = []
     for batch in batches:
@@ -99,18 +110,23 @@ def score_split(
         if len(batch):
             on_device = batch.to(accelerator.device)
             begun = time.perf_counter()
-            with accelerator.autocast():
-                logits = model(normalize(on_device.images, *normalisation)).logits.float()
+            logits = logits_of(on_device.images)
             scored.tally.add(logits, on_device.labels)
             if accelerator.device.type != "cpu":
                 torch.accelerator.synchronize()
             passes.append((len(batch), time.perf_counter() - begun))
+            for moved in shifted(on_device.images, shift) if shift else ():
+                stayed[0] += (logits_of(moved).argmax(-1) == logits.argmax(-1)).sum()
+                stayed[1] += len(batch)
             if collect:
                 scored.predictions += logits.argmax(-1).tolist()
                 scored.labels += batch.labels.tolist()
     model.train(was_training)
     scored.tally = scored.tally.reduce(accelerator)
     scored.images_per_second = _speed(passes, accelerator)
+    if shift:
+        kept, total = accelerator.reduce(stayed, "sum").tolist()
+        scored.shift_consistency = kept / max(total, 1)
     if accelerator.num_processes > 1:
         scored.bad_rows = gather_object(scored.bad_rows)
         scored.predictions, scored.labels = gather_object(scored.predictions), gather_object(scored.labels)

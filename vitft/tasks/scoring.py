@@ -102,6 +102,7 @@ def evaluate(
     image_size: tuple[int, int] | None = None,
     method: str = "bicubic",
     revision: str | None = None,
+    shift: int = 0,
 ) -> EvaluationResult:
     """Score a fine-tuned model on a split, every image exactly once.
 
@@ -116,6 +117,7 @@ def evaluate(
         image_size: (height, width) to run at; the model's own when not given.
         method: how position tables are resampled to it.
         revision: branch, tag or commit of a Hub model.
+        shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
     from vitft.data.source import open_for_evaluation
     from vitft.scoring.scores import check_metrics
@@ -125,7 +127,7 @@ def evaluate(
     loaded = ready(model, precision, device, image_size, method, revision)
     with main_process_first(loaded.accelerator):
         rows = open_for_evaluation(data, _classes(loaded), split=split)
-    return _score(loaded, rows, data, metrics, batch_size, bad_images)
+    return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
 
 
 def evaluate_sizes(
@@ -140,12 +142,14 @@ def evaluate_sizes(
     bad_images: str | None = None,
     method: str = "bicubic",
     revision: str | None = None,
+    shift: int = 0,
 ) -> SizeSweep:
     """Score a model on a split at several image sizes, resampled from its own each time.
 
     Args:
         sizes: (height, width) each.
-        model, dataset, split, batch_size, precision, device, bad_images, method, revision: as for :func:`evaluate`.
+        model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
+            :func:`evaluate`.
     """
     from vitft.data.source import open_for_evaluation
 
@@ -159,7 +163,7 @@ def evaluate_sizes(
         if rows is None:
             with main_process_first(loaded.accelerator):
                 rows = open_for_evaluation(data, _classes(loaded), split=split)
-        results.append(_score(loaded, rows, data, (), batch_size, bad_images))
+        results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, loaded.retargeting.old)
 
 
@@ -187,11 +191,14 @@ def _score(
     metrics: Sequence[str],
     batch_size: int | None,
     bad_images: str | None,
+    shift: int,
 ) -> EvaluationResult:
     from vitft.model.processor import normalisation
     from vitft.scoring.predict import evaluation_batches, score_split
     from vitft.scoring.scores import final_scores
+    from vitft.scoring.shifts import check_shift
 
+    check_shift(shift, loaded.retargeting.new)
     batches = evaluation_batches(
         rows,
         loaded.process,
@@ -207,10 +214,13 @@ def _score(
         normalisation=normalisation(loaded.processor),
         accelerator=loaded.accelerator,
         collect=bool(metrics),
+        shift=shift,
     )
     scores: dict[str, Any] = {}
     if loaded.accelerator.is_main_process:
         scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
+        if scored.shift_consistency is not None:
+            scores["shift_consistency"] = scored.shift_consistency
         scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
     loaded.accelerator.wait_for_everyone()
     return EvaluationResult(scores, rows.name, loaded.retargeting.new, scored.images_per_second)

@@ -133,7 +133,8 @@ def _cell(name: str, value: float | None) -> str:
         return f"{value:,}"
     if name == "images/s":
         return f"{value:.1f}"
-    return f"{100 * value:.2f}%" if name in HEADLINES and name != "nll" else f"{value:.4f}"
+    is_part = name == "shift_consistency" or (name in HEADLINES and name != "nll")
+    return f"{100 * value:.2f}%" if is_part else f"{value:.4f}"
 
 
 def quiet_libraries(*, with_datasets: bool = True) -> None:

@@ -126,6 +126,7 @@ def _train_and_score(
 def _score_and_save(
     run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, fitted: Any, accelerator: Any
 ) -> dict[str, Any]:
+    from vitft.model.encoding import write_out_positions
     from vitft.model.processor import save_model
     from vitft.scoring.scores import final_scores, further_scores
 
@@ -140,6 +141,7 @@ def _score_and_save(
     failure: list[VitftError] = []
     if accelerator.is_main_process:
         try:
+            write_out_positions(pretrained.model)
             save_model(pretrained.model, pretrained.processor, run.model_folder)
             for name, each in scored.items():
                 results[name] = final_scores(each.tally)

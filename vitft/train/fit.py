@@ -17,6 +17,7 @@ import torch
 
 from vitft.data.source import ImageSource, ImageSplit, StreamSplit
 from vitft.errors import ModelError, StoppedEarly
+from vitft.model.encoding import with_written_positions
 from vitft.model.load import Pretrained
 from vitft.model.processor import save_model
 from vitft.recipe import Recipe
@@ -174,7 +175,7 @@ def _show_best(training: Training) -> None:
     """Write the best model so far as a folder of its own, for whoever publishes it; a full disk ends no training."""
     if training.accelerator.is_main_process:
         try:
-            save_model(training.model, training.process.processor, training.run.best_folder)
+            save_model(with_written_positions(training.model), training.process.processor, training.run.best_folder)
         except ModelError as error:
             training.run.note(f"the best model so far was not written: {error.wrong}")
 
