@@ -44,7 +44,7 @@ FOLDERS = {
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
-    "pictures": ["attention", "positions", "filters", "draw"],
+    "pictures": ["layout", "recording", "attention", "positions", "filters"],
     "train": [
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
     ],
