@@ -44,14 +44,17 @@ FOLDERS = {
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
-    "pictures": ["layout", "recording", "attention", "positions", "filters"],
+    "pictures": [
+        "layout", "recording", "attention", "positions", "filters", "tokens", "look", "draw", "figures", "numbers",
+        "page",
+    ],
     "train": [
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
     ],
     "report": ["figures", "page"],
     "hub": ["card", "push"],
-    "tasks": ["shared", "training", "scoring", "predicting", "resizing", "__init__"],
-    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "recipes", "__init__"],
+    "tasks": ["shared", "photos", "picturing", "training", "scoring", "predicting", "resizing", "inspecting", "__init__"],
+    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "inspect", "recipes", "__init__"],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -183,7 +186,16 @@ def test_import_vitft_imports_nothing_heavy():
 
 
 def test_the_public_names_exist():
-    assert vitft.__all__ == ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "resize"]
+    assert vitft.__all__ == [
+        "Recipe",
+        "VitftError",
+        "__version__",
+        "evaluate",
+        "finetune",
+        "inspect",
+        "predict",
+        "resize",
+    ]
     assert dir(vitft) == vitft.__all__
     for name in vitft.__all__:
         assert getattr(vitft, name) is not None

@@ -1,6 +1,6 @@
 """vitft fine-tunes Vision Transformers from the Hugging Face Hub on any image dataset.
 
-The Python interface is the command line's: ``from vitft import Recipe, finetune, evaluate, predict, resize``.
+The Python interface is the command line's: ``from vitft import Recipe, finetune, evaluate, predict, resize, inspect``.
 Names are loaded when first used (PEP 562), so that ``import vitft`` and ``vitft --help`` stay light.
 """
 
@@ -16,11 +16,12 @@ _PUBLIC = {
     "VitftError": "vitft.errors",
     "evaluate": "vitft.tasks",
     "finetune": "vitft.tasks",
+    "inspect": "vitft.tasks",
     "predict": "vitft.tasks",
     "resize": "vitft.tasks",
 }
 
-__all__ = ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "resize"]
+__all__ = ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "inspect", "predict", "resize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """What the commands do, as functions: the Python interface.
 
-    from vitft import Recipe, finetune, evaluate, predict, resize
+    from vitft import Recipe, finetune, evaluate, predict, resize, inspect
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -8,6 +8,7 @@
 Functions return results and raise ``VitftError``; notes and progress go to stderr.
 """
 
+from vitft.tasks.inspecting import InspectResult, inspect
 from vitft.tasks.predicting import predict
 from vitft.tasks.resizing import ResizeResult, resize
 from vitft.tasks.scoring import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
@@ -16,11 +17,13 @@ from vitft.tasks.training import FinetuneResult, finetune
 __all__ = [
     "EvaluationResult",
     "FinetuneResult",
+    "InspectResult",
     "ResizeResult",
     "SizeSweep",
     "evaluate",
     "evaluate_sizes",
     "finetune",
+    "inspect",
     "predict",
     "resize",
 ]
