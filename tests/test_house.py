@@ -45,15 +45,17 @@ FOLDERS = {
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "predict"],
     "pictures": [
-        "layout", "recording", "attention", "positions", "filters", "tokens", "look", "draw", "figures", "numbers",
-        "page",
+        "layout", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw", "figures",
+        "numbers", "page",
     ],
     "train": [
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
     ],
     "report": ["figures", "page"],
     "hub": ["card", "push"],
-    "tasks": ["shared", "photos", "picturing", "training", "scoring", "predicting", "resizing", "inspecting", "__init__"],
+    "tasks": [
+        "shared", "photos", "picturing", "training", "scoring", "predicting", "resizing", "inspecting", "__init__",
+    ],
     "cli": ["flags", "finetune", "evaluate", "predict", "resize", "inspect", "recipes", "__init__"],
 }  # fmt: skip
 

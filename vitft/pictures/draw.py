@@ -34,7 +34,6 @@ def canvas(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]
     return figure
 
 
@@ -76,12 +75,13 @@ def mosaic(tiles: Tensor, *, gap: int = 1) -> np.ndarray:
     return laid[: laid.shape[0] - gap, : laid.shape[1] - gap].numpy()
 
 
-def show_mosaic(
-    axes: Axes, tiles: Tensor, *, rows: Sequence[Any], columns: Sequence[Any], gap: int = 1, **how: Any
-) -> Any:
+def show_mosaic(axes: Axes, tiles: Tensor, *, rows: Sequence[Any], columns: Sequence[Any], **how: Any) -> Any:
     """Draw a mosaic with the name of each row and column of tiles beside it; return what a colour bar needs."""
     import matplotlib as mpl
 
+    times = -(-12 // min(tiles.shape[2:4]))  # so that gaps stay narrow beside small tiles
+    tiles = tiles.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    gap = max(1, min(tiles.shape[2:4]) // 16)
     height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
     laid = mosaic(tiles, gap=gap)
     if tiles.ndim == 5:
@@ -106,16 +106,18 @@ class Tile:
     Attributes:
         image: (h, w) for a map, or (h, w, 3) in [0, 1].
         below: what stands under it.
+        whole_range: whether a map is scaled from its least to its greatest value, not between percentiles.
     """
 
     image: Tensor
     below: str = ""
+    whole_range: bool = False
 
 
 def show_tiles(
     figure: Any, rows: Sequence[Sequence[Tile | None]], titles: Sequence[str], *, below_lines: int = 1
 ) -> None:
-    """Draw a table of pictures; maps are scaled each from its least to its greatest value.
+    """Draw a table of pictures, each map scaled alone.
 
     Args:
         figure: a figure or a part of one.
@@ -134,9 +136,18 @@ def show_tiles(
             if tile is None:
                 axes.set_axis_off()
                 continue
-            axes.imshow(tile.image.float().numpy(), cmap=MAP, interpolation="nearest")
+            low, high = (tile.image.min(), tile.image.max()) if tile.whole_range else usual_range(tile.image)
+            axes.imshow(
+                tile.image.float().numpy(), cmap=MAP, interpolation="nearest", vmin=float(low), vmax=float(high)
+            )
             text = "\n".join(shortened(line, 30) for line in tile.below.splitlines()[:below_lines])
             axes.set_xlabel(text, fontsize=7.5, color=_INK, parse_math=False, labelpad=3)
+
+
+def usual_range(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the 3rd and the 97th percentile: a few sinks would leave all else dark."""
+    low, high = torch.quantile(weights.double(), torch.tensor([0.03, 0.97], dtype=torch.float64))
+    return low, high
 
 
 def photo_of(pixels: Tensor, *, bgr: bool = False) -> Tensor:
@@ -149,11 +160,11 @@ def lit(pixels: Tensor, weights: Tensor, *, bgr: bool = False) -> Tensor:
 
     Args:
         pixels: uint8 (3, H, W).
-        weights: map on the grid of patches, (rows, columns); it is scaled from its least to its greatest value.
+        weights: map on the grid of patches, (rows, columns), scaled by :func:`usual_range`.
         bgr: whether the channels are blue, green, red.
     """
-    low, high = weights.min(), weights.max()
-    mask = ((weights - low) / (high - low).clamp_min(1e-12)).float()
+    low, high = usual_range(weights)
+    mask = ((weights - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).float()
     mask = F.interpolate(mask[None, None], tuple(pixels.shape[-2:]), mode="bilinear", align_corners=False)[0, 0]
     return photo_of(pixels, bgr=bgr) * (0.12 + 0.88 * mask[..., None])
 

@@ -12,30 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vitft.pictures import captions
 from vitft.pictures.attention import SINK, Layer
+from vitft.pictures.captions import Looks
 from vitft.pictures.draw import Tile, canvas, caption, lit, photo_of, save, shortened, show_mosaic, show_tiles
 from vitft.pictures.filters import Filters
-from vitft.pictures.look import KINDS, Look, Shown
+from vitft.pictures.look import Look, Shown
 from vitft.pictures.positions import Positions
-from vitft.sizes import show_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Looks = Sequence[tuple[str, Look]]
-"""(label, what was seen) of one model, or of several to be compared side by side."""
-
-PAPER = {
-    "filters": "The ViT paper (Fig. 7 left, L/32) saw components like a plausible basis of the fine structure "
-    "within a patch.",
-    "positions": "The ViT paper (Fig. 7 centre) saw nearer patches with more similar positions, and a structure of "
-    "rows and columns.",
-    "distance": "The ViT paper (Fig. 7 right) saw heads that attend to most of the image in the lowest layers beside "
-    "heads that stay local, and growing distances with depth.",
-    "rollout": "The ViT paper (Figs. 6 and 14) saw attention on what matters for the class.",
-}
-"""What the paper shows, to stand beside what is seen."""
 
 _MOST_HEADS = 12
 
@@ -48,13 +35,13 @@ def draw(kind: str, looks: Looks, path: Path) -> str | None:
         looks: one, or several side by side.
         path: of the file; its suffix is the format.
     """
-    figure, lines = _DRAWERS[kind](looks), []
+    figure = _DRAWERS[kind](looks)
     if figure is None:
         return None
-    lines = [f"{_definition(kind, looks)} {_whose(kind, looks)}", PAPER.get(kind, "")]
-    caption(figure, f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}", lines)
+    below = captions.lines(kind, looks)
+    caption(figure, captions.title(kind, looks), below)
     save(figure, path)
-    return " ".join(filter(None, lines))
+    return " ".join(below)
 
 
 # --- filters and positions ---------------------------------------------------------------------------------
@@ -64,7 +51,7 @@ def _draw_filters(looks: Looks) -> Figure | None:
     found = [(label, seen.filters) for label, seen in looks if seen.filters]
     if not found:
         return None
-    figure = canvas(10 if len(found) == 1 else 5.4 * len(found), 5.6 if len(found) == 1 else 5.2)
+    figure = canvas(10 if len(found) == 1 else 5.4 * len(found), 4.9 if len(found) == 1 else 4.6)
     parts: Any = figure.subplots(1, 2, width_ratios=[1.5, 1]) if len(found) == 1 else figure.subplots(1, len(found))
     for axes, (label, filters) in zip(parts, found, strict=False):
         _show_filters(axes, filters)
@@ -114,7 +101,7 @@ def _draw_positions(looks: Looks) -> Figure | None:
 
 
 def _rows_and_columns(positions: Positions) -> str:
-    return f"row and column terms explain {100 * positions.row_column:.0f} % of the table"
+    return f"row and column terms explain {100 * positions.row_column:.1f} % of the table"
 
 
 def _show_similarity(axes: Axes, positions: Positions) -> Any:
@@ -181,13 +168,14 @@ def _show_heads(axes: Axes, values: Sequence[Sequence[float]], uniform: Sequence
     """Draw a dot for each head over its layer, their mean, and what uniform attention would have."""
     numbers = range(1, len(values) + 1)
     dots = [(number, value) for number, heads in zip(numbers, values, strict=True) for value in heads]
-    axes.scatter(*zip(*dots, strict=True), s=20, color="#31688e", alpha=0.75, label="a head", zorder=3)
+    across, up = zip(*dots, strict=True)
+    axes.scatter(across, up, s=20, color="#31688e", alpha=0.75, label="a head", zorder=3)
     means = [sum(heads) / len(heads) for heads in values]
     axes.plot(numbers, means, color="#777777", lw=1, label="mean of the layer's heads")
     axes.plot(numbers, uniform, color="black", ls="--", lw=1, label="uniform attention")
     axes.set_xlabel("layer, from input to output")
     axes.set_ylim(0, None)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=7.5)
     axes.grid(axis="y", color="#e5e5e5")
 
@@ -200,13 +188,14 @@ def _draw_sinks(looks: Looks) -> Figure | None:
     photos = [each for each in seen.shown if each.received is not None][:3] if len(found) == 1 else []
     if not photos:
         figure, parts = _panels(len(found))
-        for axes, (label, each) in zip(parts, found, strict=True):
-            _show_shares(axes, each)
+        for axes, (label, one) in zip(parts, found, strict=True):
+            _show_shares(axes, one)
             axes.set_title(label, fontsize=9, parse_math=False)
         parts[0].set_ylabel("share of the patches' attention in %")
         return figure
     figure = canvas(10, 5.2)
-    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    halves: Any = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    left, right = halves
     axes = left.subplots()
     _show_shares(axes, seen)
     axes.set_ylabel("share of the patches' attention in %")
@@ -215,8 +204,9 @@ def _draw_sinks(looks: Looks) -> Figure | None:
     for each in photos:
         assert each.received is not None
         received, norms = each.received[layer], each.norms
-        tiles = [Tile(_picture(each)), Tile(received, f"up to {received.max():.1f} x uniform")]
-        rows.append([*tiles, Tile(norms, f"{norms.min():.0f} to {norms.max():.0f}") if norms is not None else None])
+        tiles = [Tile(_picture(each)), Tile(received, f"up to {received.max():.1f} x uniform", whole_range=True)]
+        lengths = None if norms is None else Tile(norms, f"{norms.min():.3g} to {norms.max():.3g}", whole_range=True)
+        rows.append([*tiles, lengths])
     show_tiles(right, rows, ["", f"attention received\nin layer {layer + 1}", "length of the\nlast token"])
     return figure
 
@@ -249,7 +239,7 @@ def _show_shares(axes: Axes, seen: Look) -> None:
         axes.plot(numbers, values, label=label, color=colour, marker=marker, ls=line, ms=4)
     axes.set_xlabel("layer, from input to output")
     axes.set_ylim(0, None)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     axes.grid(axis="y", color="#e5e5e5")
 
@@ -271,13 +261,13 @@ def _draw_images(
     names = [f"{label}\n{name}".strip() for label, seen in found for name in titles(seen)]
     rows = []
     for number, first in enumerate(found[0][1].shown):
-        cells: list[Tile | None] = [Tile(_picture(first), _told(first))]
+        cells: list[Tile | None] = [Tile(_picture(first), _told(found[-1][1].shown[number]))]
         for _, seen in found:
             cells += tiles(seen.shown[number]) if number < len(seen.shown) else []
         rows.append(cells)
     width = 1.75 if len(names) < 8 else 1.05
     height, across = first.photo.pixels.shape[-2:]
-    figure = canvas(max(5.5, width * (len(names) + 1) + 0.2), (width * height / across + 0.45) * len(rows) + 1.3)
+    figure = canvas(max(5.0, width * (len(names) + 1) + 0.2), (width * height / across + 0.36) * len(rows) + 1.15)
     show_tiles(figure, rows, ["", *names], below_lines=max(2, lines))
     return figure
 
@@ -363,72 +353,3 @@ _DRAWERS: dict[str, Callable[[Looks], Figure | None]] = {
     "tokens": _draw_tokens,
     "neighbours": _draw_neighbours,
 }
-
-
-# --- in words ----------------------------------------------------------------------------------------------
-
-
-def _definition(kind: str, looks: Looks) -> str:
-    """Say what is shown and how it is defined."""
-    seen = looks[-1][1]
-    output = "class token" if seen.reads == "class" and seen.special else "mean over the patches' tokens"
-    match kind:
-        case "filters":
-            assert seen.filters is not None
-            what = seen.filters
-            return (
-                f"First {len(what.components)} principal components of the {what.count} filters of {what.name} "
-                f"(mean subtracted, each tile scaled alone, sign arbitrary); they explain "
-                f"{100 * float(what.explained.sum()):.0f} %, and neighbouring pixels of the first seven correlate by "
-                f"{float(what.smoothness[:7].mean()):.2f}."
-            )
-        case "positions":
-            if any(each.kind == "bias" for each in seen.positions):
-                return "What is added to the logits of attention, by the offset from query (middle) to key."
-            return "Cosine similarity of the position of each patch (its tile) with those of all patches (its pixels)."
-        case "distance":
-            return (
-                "Distance in pixels between query and key patches, weighted by attention, mean over queries and "
-                f"images{_class_words(seen)}."
-            )
-        case "entropy":
-            return "Entropy of the attention of patches over all tokens, mean over queries and images."
-        case "sinks":
-            return "Where the attention of patches goes, mean over heads, queries and images."
-        case "rollout":
-            return (
-                f"Product of all layers' attention (mean over heads), row of the {output}; with residual: half "
-                "attention, half identity (Abnar and Zuidema); without: as the ViT paper says it."
-            )
-        case "heads":
-            return f"Attention of the {output} in the last layer that is global, by head, each map scaled alone."
-        case "relevance":
-            return (
-                f"Gradient-weighted relevance of patches for the named class (Chefer et al. 2021), row of the {output}."
-            )
-        case "tokens":
-            return (
-                f"First three principal components of the last tokens of these patches as red, green, blue; they "
-                f"explain {100 * seen.explained:.0f} %."
-            )
-        case _:
-            return f"Nearest of {seen.compared:,} training images by cosine similarity of what the head reads."
-
-
-def _class_words(seen: Look) -> str:
-    if not seen.special:
-        return ""
-    return "; special tokens' rows left out, their columns dropped (rows then sum to less than 1) or renormalised away"
-
-
-def _whose(kind: str, looks: Looks) -> str:
-    """Name the model and the images."""
-    seen = looks[-1][1]
-    sizes = " and ".join(dict.fromkeys(show_size(each.image_size) for _, each in looks))
-    models = " and ".join(dict.fromkeys(each.named for _, each in looks))
-    model = f"{models} ({seen.family} at {sizes})"
-    if kind in ("filters", "positions"):
-        return f"Model: {model}."
-    if kind in ("distance", "entropy", "sinks"):
-        return f"Model: {model}. Images: {seen.num_images:,} {seen.images}."
-    return f"Model: {model}. Images: {seen.images}."

@@ -129,7 +129,7 @@ class Layout:
     @property
     def distances(self) -> Tensor:
         """Distances in pixels between queries and keys, float64 (W or 1, Q - prefix, K - prefix)."""
-        return (self.queries[:, :, None] - self.keys[:, None]).norm(dim=-1)
+        return ((self.queries[:, :, None] - self.keys[:, None]) ** 2).sum(-1).sqrt()
 
 
 def grid_layout(grid: Size, image_size: Size, prefix: int = 0) -> Layout:

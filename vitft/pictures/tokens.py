@@ -20,7 +20,8 @@ from vitft.pictures.layout import fill_grid
 def colours_of(tokens: Tensor) -> tuple[Tensor, float]:
     """Return tokens as colours: their first three principal components (DINOv2, arXiv:2304.07193, figure 1).
 
-    The components are those of all the images together, so that a colour means the same in each. Each component is
+    The components are those of all the images together, so that a colour means the same in each. Tokens are scaled
+    to length 1 before, or a few sinks, which are many times longer, would be all that is seen; each component is
     scaled from its 1st to its 99th percentile.
 
     Args:
@@ -29,7 +30,7 @@ def colours_of(tokens: Tensor) -> tuple[Tensor, float]:
     Returns:
         Values in [0, 1], shape (B, rows, columns, 3), and the part of the variance that they explain.
     """
-    samples = tokens.double().flatten(0, 2)
+    samples = nn.functional.normalize(tokens.double().flatten(0, 2), dim=-1)
     samples = samples - samples.mean(0)
     _, lengths, components = torch.linalg.svd(samples, full_matrices=False)
     found = nn.functional.pad(components[:3], (0, 0, 0, max(0, 3 - len(components))))

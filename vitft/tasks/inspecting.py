@@ -17,7 +17,7 @@ from vitft.tasks.photos import Photos, subject_of
 from vitft.tasks.shared import ready
 
 if TYPE_CHECKING:
-    from vitft.pictures.figures import Looks
+    from vitft.pictures.captions import Looks
     from vitft.pictures.look import Look
 
 FORMATS = ("png", "svg", "json")
@@ -42,7 +42,7 @@ class InspectResult:
     def __str__(self) -> str:
         lines = [f"{kind:<11}{path}" for kind, path in self.pictures.items()]
         lines += [f"{kind:<11}not drawn: {reason}" for kind, reason in self.numbers["not_drawn"].items()]
-        return "\n".join([*lines, *([f"{'page':<11}{self.folder / 'index.html'}"] if self.pictures else [])])
+        return "\n".join([*lines, *([f"{'page':<11}{self.folder / 'index.html'}"] if self.folder else [])])
 
 
 def inspect(
@@ -98,7 +98,7 @@ def inspect(
         if "positions" in kinds:
             before = [(show_size(loaded.retargeting.new), look(subject_of(loaded, str(model)), ["positions"]))]
         loaded = ready(model, "fp32", device, image_size, method, needs_head=False)
-    photos = Photos(loaded, images, dataset, split, num_images, skip_bad=bad_images == "skip")
+    photos = Photos(loaded, images, dataset, split, num_images, show=show, skip_bad=bad_images == "skip")
     if not loaded.has_head:
         photos.notes.append("the checkpoint has no trained head, so nothing is predicted")
     seen = look(
@@ -210,8 +210,8 @@ def _draw(
     folder: Path, format: str, kinds: Sequence[str], before: Looks, seen: Look, notes: list[str]
 ) -> dict[str, str]:
     """Draw the figures and the page; return the names of the files by kind."""
+    from vitft.pictures.captions import short_name, title
     from vitft.pictures.figures import draw
-    from vitft.pictures.look import KINDS
     from vitft.pictures.page import Picture, write_page
 
     pictures = []
@@ -220,7 +220,7 @@ def _draw(
         path = folder / f"{kind}.{format}"
         text = draw(kind, looks, path)
         if text is not None:
-            pictures.append(Picture(kind, KINDS[kind], path, text))
+            pictures.append(Picture(kind, title(kind, looks), path, text))
     facts = {
         "model": f"{seen.named} ({seen.family})",
         "image size": f"{show_size(seen.image_size)} pixels, height x width",
@@ -229,5 +229,5 @@ def _draw(
         "family": seen.note,
         "notes": "; ".join(notes),
     }
-    write_page(folder / "index.html", f"Inside {seen.named}", facts, pictures, seen.reasons)
+    write_page(folder / "index.html", f"Inside {short_name(seen.named)}", facts, pictures, seen.reasons)
     return {picture.kind: picture.path.name for picture in pictures}

@@ -54,32 +54,39 @@ class Photos:
         split: str | None,
         num_images: int | None,
         *,
+        show: int,
         skip_bad: bool,
     ) -> None:
+        from vitft.pictures.captions import short_name
+
         self.notes: list[str] = []
-        self._process, self._skip_bad = loaded.process, skip_bad
-        self._bgr = _takes_bgr(loaded.processor)
+        self._loaded, self._show, self._skipped = loaded, show, self.notes if skip_bad else None
         self._opened = _open(dataset) if dataset else None
         if images:
             self._paths = [str(path) for path in images][:num_images]
-            self._asked, self.source = num_images or len(self._paths), "files given"
+            self._asked, self.source = num_images or len(self._paths), "files"
             return
         self._paths, self._asked, self.source = [], num_images or NUM_IMAGES, ""
         if self._opened is not None:
             self._split = _choose_split(self._opened, split)
-            self.source = f"of the {self._split.source_name or self._split.name} split of {self._opened.id}"
+            self.source = f"of the {self._split.source_name or self._split.name} split of {short_name(self._opened.id)}"
 
     def read(self) -> Iterator[Photo]:
-        """Yield the images to look at."""
+        """Yield the images to look at; the first ``show`` of a dataset come from all over it."""
         if self._paths:
-            yield from self._each((path, path, None) for path in self._paths)
+            yield from read_photos(((path, path, None) for path in self._paths), self._loaded, self._skipped)
         elif self._opened is not None:
-            yield from self._rows(self._split, self._asked)
+            yield from self._rows(self._split, self._asked, self._show)
 
     def training(self) -> Iterator[Photo]:
         """Yield the training images among which neighbours are sought."""
         if self._opened is not None:
             yield from self._rows(self._opened.train, POOL)
+
+    def _rows(self, split: Any, count: int, first: int = 0) -> Iterator[Photo]:
+        assert self._opened is not None
+        classes = self._opened.classes
+        return evenly_spaced(split, classes, self._loaded, count, first=first, skipped=self._skipped)
 
     def note_few(self, found: int, kinds: Sequence[str]) -> None:
         """Note if there were fewer images than asked for, or than the paper takes."""
@@ -88,34 +95,53 @@ class Photos:
         elif 0 < found < NUM_IMAGES and "distance" in kinds:
             self.notes.append(f"distances are means over {found} images; the paper takes {NUM_IMAGES}")
 
-    def _rows(self, split: Any, count: int) -> Iterator[Photo]:
-        """Yield so many images of a split, evenly spaced."""
-        assert self._opened is not None
-        some = min(count, len(split))
-        classes = self._opened.classes
-        places = (place * len(split) // some for place in range(some))
-        yield from self._each((split.where(i), split.encoded(i), classes[split.labels[i]]) for i in places)
 
-    def _each(self, encoded: Iterable[tuple[str, bytes | str, str | None]]) -> Iterator[Photo]:
-        from vitft.data.staging import BadImage, decode
-        from vitft.pictures.look import Photo
+def evenly_spaced(
+    split: Any, classes: Sequence[str], loaded: Ready, count: int, *, first: int = 0, skipped: list[str] | None = None
+) -> Iterator[Photo]:
+    """Yield images of a split, evenly spaced, and before the rest of them ``first`` that are so, too.
 
-        for name, content, label in encoded:
-            try:
-                pixels = self._process(decode(content)[0])
-            except BadImage as error:
-                if not self._skip_bad:
-                    hint = "mend or remove it, or pass over such images with --bad-images skip"
-                    raise DataError(f"{name} cannot be used: {error.wrong}", hint=hint) from error
-                self.notes.append(f"passed over {name}: {error.wrong}")
-                continue
-            yield Photo(Path(name).name if not label else name, pixels, label, self._bgr)
+    Args:
+        split: with random access.
+        classes: names by number.
+        loaded: whose image processor makes them.
+        count: images at most.
+        first: how many are to come from all over the split.
+        skipped: gets a line for each image that cannot be read; None raises DataError.
+    """
+    some = min(count, len(split))
+    first = min(first, some)
+    ahead = [place * some // first for place in range(first)]
+    order = [*ahead, *(place for place in range(some) if place not in ahead)]
+    places = (place * len(split) // some for place in order)
+    return read_photos(((split.where(i), split.encoded(i), classes[split.labels[i]]) for i in places), loaded, skipped)
 
 
-def _takes_bgr(processor: Any) -> bool:
+def read_photos(
+    encoded: Iterable[tuple[str, bytes | str, str | None]], loaded: Ready, skipped: list[str] | None
+) -> Iterator[Photo]:
+    """Yield images as a model gets them.
+
+    Args:
+        encoded: (name, file or its path, class) of each.
+        loaded: whose image processor makes them.
+        skipped: gets a line for each image that cannot be read; None raises DataError.
+    """
+    from vitft.data.staging import BadImage, decode
     from vitft.model.processor import takes_bgr
+    from vitft.pictures.look import Photo
 
-    return takes_bgr(processor)
+    process, bgr = loaded.process, takes_bgr(loaded.processor)
+    for name, content, label in encoded:
+        try:
+            pixels = process(decode(content)[0])
+        except BadImage as error:
+            if skipped is None:
+                hint = "mend or remove it, or pass over such images with --bad-images skip"
+                raise DataError(f"{name} cannot be used: {error.wrong}", hint=hint) from error
+            skipped.append(f"passed over {name}: {error.wrong}")
+            continue
+        yield Photo(name if label else Path(name).name, pixels, label, bgr)
 
 
 def _open(dataset: str | DataRecipe) -> Any:

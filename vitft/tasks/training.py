@@ -13,6 +13,7 @@ from vitft.errors import RecipeError, StoppedEarly, UsageError, VitftError
 from vitft.recipe import Recipe
 from vitft.run import Run, environment
 from vitft.sizes import show_size
+from vitft.tasks.picturing import picture_run
 from vitft.tasks.shared import headline, main_process_first, quiet_libraries, score_table
 
 
@@ -109,6 +110,7 @@ def _train_and_score(
         run.status.stop()
     with stop_at_once(run):
         results = _score_and_save(run, recipe, source, pretrained, plan, fitted, accelerator)
+        picture_run(run, recipe, source, plan, accelerator)
     return FinetuneResult(run.folder, results, str(plan))
 
 
