@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAP = "viridis"
 DPI = 110
-_CHARACTERS_PER_INCH = 17.5  # of a caption
+_CHARACTERS_PER_INCH = 15  # of a caption
 _INK = "#222222"
 
 
@@ -40,10 +40,10 @@ def canvas(width: float, height: float) -> Figure:
 def caption(figure: Figure, title: str, lines: Sequence[str]) -> None:
     """Give a figure its title, and below it what it shows."""
     width = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
-    above = figure.suptitle(
-        "\n".join(textwrap.wrap(title, int(width * 0.6))), x=0.01, ha="left", fontsize=12, color=_INK
-    )
-    wrapped = [part for line in lines if line for part in textwrap.wrap(line, width)]
+    headed = textwrap.wrap(title, int(width * 0.6))
+    wrapped = [part for line in lines for part in textwrap.wrap(line, width)]
+    figure.set_figheight(figure.get_figheight() + 0.2 * (len(headed) - 1) + 0.155 * max(0, len(wrapped) - 3))
+    above = figure.suptitle("\n".join(headed), x=0.01, ha="left", fontsize=12, color=_INK)
     below = figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=8, color="#444444", linespacing=1.35)
     for text in (above, below):
         text.set_parse_math(False)
@@ -81,7 +81,7 @@ def show_mosaic(axes: Axes, tiles: Tensor, *, rows: Sequence[Any], columns: Sequ
 
     times = -(-12 // min(tiles.shape[2:4]))  # so that gaps stay narrow beside small tiles
     tiles = tiles.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    gap = max(1, min(tiles.shape[2:4]) // 16)
+    gap = max(1, min(tiles.shape[2:4]) // 12)
     height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
     laid = mosaic(tiles, gap=gap)
     if tiles.ndim == 5:

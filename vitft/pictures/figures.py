@@ -58,9 +58,9 @@ def _draw_filters(looks: Looks) -> Figure | None:
         axes.set_title(label, fontsize=9, parse_math=False)
     if len(found) == 1:
         _, filters = found[0]
-        numbers = range(1, len(filters.explained) + 1)
-        parts[1].bar(numbers, 100 * filters.explained, color="#5a7fa8")
-        parts[1].plot(numbers, 100 * filters.explained.cumsum(0), color="black", marker=".", label="cumulated")
+        numbers, percent = range(1, len(filters.explained) + 1), 100 * filters.explained
+        parts[1].bar(numbers, percent.tolist(), color="#5a7fa8")
+        parts[1].plot(numbers, percent.cumsum(0).tolist(), color="black", marker=".", label="cumulated")
         parts[1].set(xlabel="component", ylabel="explained variance in %", ylim=(0, None))
         parts[1].legend(frameon=False, fontsize=8)
     return figure

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from vitft.model.families import Size, blocks, vision_config
 
-_BETWEEN = "tokens are merged between its stages, so that the layers' matrices have no product"
+_BETWEEN = "tokens are merged between their stages, so that the layers' matrices have no product"
 _POOLED = f"keys stand for pooled places, and {_BETWEEN}"
-_NO_PAIRS = "it has no attention between pairs of tokens"
+_NO_PAIRS = "they have no attention between pairs of tokens"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ _BEIT = Tokens(_class, _beit_read)
 _TOWER = Tokens(_class)
 _SWIN = Tokens(no_rollout=f"attention stays within windows, and {_BETWEEN}", windows=True)
 _PYRAMID = Tokens(no_rollout=_POOLED)
-_CONVOLUTIONS = Tokens(no_attention="it is made of convolutions")
+_CONVOLUTIONS = Tokens(no_attention="they are made of convolutions")
 
 TOKENS: Mapping[str, Tokens] = {
     "vit": _VIT,
@@ -88,7 +88,7 @@ TOKENS: Mapping[str, Tokens] = {
     "pvt_v2": _PYRAMID,
     "segformer": _PYRAMID,
     "cvt": Tokens(_class, _class_read, no_rollout=_POOLED),
-    "mobilevit": Tokens(no_rollout="convolutions stand between its groups of attention layers"),
+    "mobilevit": Tokens(no_rollout="convolutions stand between the groups of attention layers"),
     "mobilevitv2": Tokens(no_attention=f"{_NO_PAIRS}: one weight per token takes its place"),
     "swiftformer": Tokens(no_attention=f"{_NO_PAIRS}: one global query takes its place"),
     "focalnet": Tokens(no_attention=f"{_NO_PAIRS}: focal modulation takes its place"),

@@ -5,6 +5,7 @@ What a model cannot show has a reason in its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 from vitft.errors import UsageError, did_you_mean
-from vitft.model.families import Size, vision_config
+from vitft.model.families import Size, family_of, vision_config
 from vitft.model.processor import takes_bgr
 from vitft.pictures.attention import Layer, Rollout, Summary, relevance
 from vitft.pictures.filters import Filters, first_convolution, principal_filters
-from vitft.pictures.layout import Tokens, fill_grid, tokens_of
+from vitft.pictures.layout import fill_grid, tokens_of
 from vitft.pictures.positions import Positions, positions_of
 from vitft.pictures.recording import Attention, recording
 from vitft.pictures.tokens import Nearest, colours_of, watching
@@ -200,8 +201,8 @@ def look(
     if "positions" in kinds:
         seen.positions = positions_of(model, subject.image_size)
         if not seen.positions:
-            seen.reasons["positions"] = f"a {seen.family} model has no table of positions"
-    _say_what_is_not(seen, tokens, kinds)
+            seen.reasons["positions"] = "no table of positions was found in it"
+    seen.reasons |= {kind: reason for kind in kinds if (reason := _refusal(kind, model.config))}
     wanted = [kind for kind in kinds if kind not in OF_WEIGHTS and kind not in seen.reasons]
     if wanted:
         _look_at_photos(subject, seen, wanted, iter(photos), show, target_class)
@@ -210,12 +211,21 @@ def look(
     return seen
 
 
-def _say_what_is_not(seen: Look, tokens: Tokens, kinds: Sequence[str]) -> None:
-    for kind in kinds:
-        if kind in OF_ATTENTION and tokens.no_attention:
-            seen.reasons[kind] = f"a {seen.family} model has none: {tokens.no_attention}"
-        elif kind in ("rollout", "relevance") and tokens.no_rollout:
-            seen.reasons[kind] = f"not defined for a {seen.family} model: {tokens.no_rollout}"
+def drawable(config: Any) -> list[str]:
+    """Return the kinds of pictures that a family can have."""
+    return [kind for kind in KINDS if not _refusal(kind, config)]
+
+
+def _refusal(kind: str, config: Any) -> str:
+    """Return why a family cannot have a kind of picture, empty if it can."""
+    tokens, family, entry = tokens_of(config), config.model_type, family_of(config)
+    if kind == "positions" and entry and not entry.tables:
+        return f"{family} models have no table of positions"
+    if kind in OF_ATTENTION and tokens.no_attention:
+        return f"{family} models have none: {tokens.no_attention}"
+    if kind in ("rollout", "relevance") and tokens.no_rollout:
+        return f"not defined for {family} models: {tokens.no_rollout}"
+    return ""
 
 
 def _look_at_photos(
@@ -244,7 +254,9 @@ def _look_at_photos(
         for each in seen.shown:
             _explain(subject, seen, each, target)
     if "heads" in kinds and all(each.heads is None for each in seen.shown):
-        seen.reasons["heads"] = "the last layer's attention stays within windows"
+        seen.reasons["heads"] = "its last layer attends within groups of tokens, never over the whole image"
+    if "sinks" in kinds and not seen.special and any(layer.on_sinks is None for layer in seen.layers):
+        seen.reasons["sinks"] = "it has no special tokens, and not every layer attends from all patches to all patches"
 
 
 def _look_closely(
@@ -285,8 +297,8 @@ def _spread(shown: list[Shown], rollout: Rollout, image_size: Size) -> None:
     if rollout.last is not None and grid:
         for number, each in enumerate(shown):
             each.heads = rollout.last[number].reshape(-1, *grid)
-    sequence = rollout.received and {tuple(layer.shape) for layer in rollout.received}
-    if sequence and len(sequence) == 1 and rollout.layout.grid:
+    of_places = math.prod(rollout.layout.grid or (0,))
+    if rollout.received and all(layer.shape[-1] == of_places for layer in rollout.received):
         received = torch.stack(rollout.received, 1)
         for number, each in enumerate(shown):
             each.received = received[number].reshape(-1, *rollout.layout.grid)
@@ -295,7 +307,7 @@ def _spread(shown: list[Shown], rollout: Rollout, image_size: Size) -> None:
 def _colour(seen: Look) -> None:
     tokens = [each.tokens for each in seen.shown if each.tokens is not None]
     if not tokens:
-        seen.reasons["tokens"] = f"the last tokens of a {seen.family} model do not lie on one grid"
+        seen.reasons["tokens"] = f"the last tokens of {seen.family} models do not lie on one grid"
         return
     colours, seen.explained = colours_of(torch.stack(tokens))
     for each, its in zip(seen.shown, colours, strict=True):

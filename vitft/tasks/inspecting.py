@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitft.disk import whole_folder
-from vitft.errors import TrainError, UsageError, did_you_mean
+from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
 from vitft.names import slug
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
@@ -41,7 +41,7 @@ class InspectResult:
 
     def __str__(self) -> str:
         lines = [f"{kind:<11}{path}" for kind, path in self.pictures.items()]
-        lines += [f"{kind:<11}not drawn: {reason}" for kind, reason in self.numbers["not_drawn"].items()]
+        lines += [f"not drawn: {each}" for each in _told(self.numbers["not_drawn"])]
         return "\n".join([*lines, *([f"{'page':<11}{self.folder / 'index.html'}"] if self.folder else [])])
 
 
@@ -86,7 +86,7 @@ def inspect(
         DataError: if an image cannot be read.
         ModelError: if the model cannot be loaded.
     """
-    from vitft.pictures.look import look
+    from vitft.pictures.look import drawable, look
 
     kinds, reasons = _kinds(only, target_class, has_images=bool(images or dataset), has_dataset=bool(dataset))
     if format not in FORMATS:
@@ -109,9 +109,15 @@ def inspect(
         target_class=_class_number(loaded.model.config, target_class),
         pool=photos.training(),
     )
+    if only and all(kind in seen.reasons for kind in kinds):
+        raise ModelError(
+            f"nothing of what was asked for can be drawn of {model}: {'; '.join(_told(seen.reasons))}",
+            allowed=", ".join(drawable(loaded.model.config)),
+            hint="--only filters",
+        )
     seen.images = photos.source
     seen.reasons |= reasons
-    photos.note_few(seen.num_images, kinds)
+    photos.note_few(seen)
     return _written(folder, format, kinds, before, seen, photos.notes)
 
 
@@ -176,6 +182,14 @@ def _free_folder(out: str | Path | None, model: str | Path) -> Path:
     while (folder := Path(name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
+
+
+def _told(reasons: Mapping[str, str]) -> list[str]:
+    """Return reasons as sentences, kinds of pictures with the same one together."""
+    sentences = []
+    for reason in dict.fromkeys(reasons.values()):
+        sentences.append(f"{', '.join(kind for kind, each in reasons.items() if each == reason)}: {reason}")
+    return sentences
 
 
 # --- files -------------------------------------------------------------------------------------------------

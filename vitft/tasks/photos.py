@@ -11,7 +11,7 @@ from vitft.recipe import DataRecipe
 from vitft.tasks.shared import Ready
 
 if TYPE_CHECKING:
-    from vitft.pictures.look import Photo, Subject
+    from vitft.pictures.look import Look, Photo, Subject
 
 NUM_IMAGES = 128
 """Images that the ViT paper takes attention distances over."""
@@ -88,12 +88,13 @@ class Photos:
         classes = self._opened.classes
         return evenly_spaced(split, classes, self._loaded, count, first=first, skipped=self._skipped)
 
-    def note_few(self, found: int, kinds: Sequence[str]) -> None:
+    def note_few(self, seen: Look) -> None:
         """Note if there were fewer images than asked for, or than the paper takes."""
+        found = seen.num_images
         if 0 < found < self._asked:
-            self.notes.append(f"{found} images were there, fewer than the {self._asked} asked for")
-        elif 0 < found < NUM_IMAGES and "distance" in kinds:
-            self.notes.append(f"distances are means over {found} images; the paper takes {NUM_IMAGES}")
+            self.notes.append(f"{found} of the {self._asked} images asked for were there")
+        elif 0 < found < NUM_IMAGES and seen.layers:
+            self.notes.append(f"attention is the mean over few images, {found}; the paper takes {NUM_IMAGES}")
 
 
 def evenly_spaced(
