@@ -27,6 +27,8 @@ FLAGS = {
         --recipe --resume --seed --set --streaming --track --train""",
     "evaluate": """--bad-images --batch-size --dataset --debug --device --format --image-size --method --metrics
         --num-processes --plot --precision --set --split""",
+    "inspect": "--bad-images --class --dataset --debug --device --format --image-size --method --num-images --only "
+    "--output --show --split -o",
     "predict": "--batch-size --debug --device --format --image-size --method --precision --top-k",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",
