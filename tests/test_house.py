@@ -45,14 +45,20 @@ FOLDERS = {
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "shifts", "predict"],
-    "pictures": ["attention", "positions", "filters", "draw"],
+    "pictures": [
+        "layout", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw", "figures",
+        "numbers", "page",
+    ],
     "train": [
         "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
     ],
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
-    "tasks": ["shared", "publishing", "training", "scoring", "predicting", "resizing", "__init__"],
-    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "push", "recipes", "__init__"],
+    "tasks": [
+        "shared", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
+        "__init__",
+    ],
+    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -184,7 +190,17 @@ def test_import_vitft_imports_nothing_heavy():
 
 
 def test_the_public_names_exist():
-    assert vitft.__all__ == ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "push", "resize"]
+    assert vitft.__all__ == [
+        "Recipe",
+        "VitftError",
+        "__version__",
+        "evaluate",
+        "finetune",
+        "inspect",
+        "predict",
+        "push",
+        "resize",
+    ]
     assert dir(vitft) == vitft.__all__
     for name in vitft.__all__:
         assert getattr(vitft, name) is not None

@@ -1,6 +1,6 @@
 """vitft fine-tunes Vision Transformers from the Hugging Face Hub on any image dataset.
 
-The Python interface is the command line's: ``from vitft import Recipe, finetune, evaluate, predict, push, resize``.
+The Python interface is the command line's: ``from vitft import Recipe, finetune, evaluate, predict``, and the others.
 Names are loaded when first used (PEP 562), so that ``import vitft`` and ``vitft --help`` stay light.
 """
 
@@ -16,12 +16,13 @@ _PUBLIC = {
     "VitftError": "vitft.errors",
     "evaluate": "vitft.tasks",
     "finetune": "vitft.tasks",
+    "inspect": "vitft.tasks",
     "predict": "vitft.tasks",
     "push": "vitft.tasks",
     "resize": "vitft.tasks",
 }
 
-__all__ = ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "predict", "push", "resize"]
+__all__ = ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "inspect", "predict", "push", "resize"]
 
 
 def __getattr__(name: str) -> Any:

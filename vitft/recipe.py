@@ -208,6 +208,8 @@ class RunRecipe(Section):
     """Folder of the runs."""
     metrics: tuple[str, ...] = ()
     """Further `evaluate` metrics, from the Hub or a folder, computed at the end."""
+    pictures: Literal["auto", "on", "off"] = "auto"
+    """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
     track: tuple[
         Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"], ...
     ] = ()

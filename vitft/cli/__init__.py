@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import vitft
 from vitft import launch
-from vitft.cli import evaluate, finetune, predict, push, recipes, resize
+from vitft.cli import evaluate, finetune, inspect, predict, push, recipes, resize
 from vitft.cli.flags import CONTEXT, Command, rank
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
 
@@ -40,6 +40,7 @@ app.command("finetune", cls=Command, context_settings=CONTEXT)(finetune.finetune
 app.command("evaluate", cls=Command, context_settings=CONTEXT)(evaluate.evaluate)
 app.command("predict", cls=Command, context_settings=CONTEXT)(predict.predict)
 app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)
+app.command("inspect", cls=Command, context_settings=CONTEXT)(inspect.inspect)
 app.command("push", cls=Command, context_settings=CONTEXT)(push.push)
 app.add_typer(recipes.app, name="recipes")
 

@@ -6,9 +6,11 @@ accelerate's launcher, and names every flag that does not exist at once, with wh
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,7 +23,7 @@ Dataset = Annotated[
     str | None,
     typer.Option("--dataset", metavar="DATASET", help="Hub id or old name, folder, file, or builtin:digits."),
 ]
-Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to score: test when there is one.")]
+Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to take: test when there is one.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Images per forward pass.")]
 Precision = Annotated[
     Literal["auto", "bf16", "fp16", "fp32"] | None,
@@ -101,6 +103,9 @@ Settings = Annotated[
 ]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How results are printed.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+# What a folder is searched for; a file that is named is opened whatever its suffix.
+_IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -227,6 +232,26 @@ def one_size(text: str | None) -> tuple[int, int] | None:
     if len(sizes) > 1:
         raise UsageError(f"--image-size {text}: one size is possible here", hint=f"--image-size {show_size(sizes[-1])}")
     return sizes[0] if sizes else None
+
+
+def expand_images(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the files that arguments stand for, each once, those of a folder or glob in sorted order."""
+    seen: set[str] = set()
+    for argument in arguments:
+        if Path(argument).is_dir():
+            found = sorted(str(path) for path in Path(argument).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+            if not found:
+                raise UsageError(f"the folder {argument} holds no images", allowed=", ".join(sorted(_IMAGE_SUFFIXES)))
+        elif not Path(argument).exists() and glob.has_magic(argument):
+            found = sorted(path for path in glob.glob(argument, recursive=True) if Path(path).is_file())  # noqa: PTH207
+            if not found:
+                raise UsageError(f"nothing matches {argument}", allowed="image files, folders or globs")
+        else:
+            found = [argument]  # one that is missing is reported in its place
+        for path in found:
+            if path not in seen:
+                seen.add(path)
+                yield path
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
-import glob
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from vitft.cli.flags import BatchSize, Debug, Device, ImageSize, ModelRevision, Precision, ResizeMethod, one_size
-from vitft.errors import UsageError
-
-# What a folder is searched for; a file that is named is opened whatever its suffix.
-_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from vitft.cli.flags import (
+    BatchSize,
+    Debug,
+    Device,
+    ImageSize,
+    ModelRevision,
+    Precision,
+    ResizeMethod,
+    expand_images,
+    one_size,
+)
 
 
 def predict(
@@ -39,7 +43,7 @@ def predict(
     An image that cannot be read is reported in its place. Exit code 0: every image has predictions;
     1: some have none.
     """
-    paths = list(_expand(images))
+    paths = list(expand_images(images))
 
     from vitft import tasks
 
@@ -68,26 +72,6 @@ def predict(
     if failed:
         print(f"{failed} of {len(rows)} images could not be read", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _expand(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the files that arguments stand for, each once, those of a folder or glob in sorted order."""
-    seen: set[str] = set()
-    for argument in arguments:
-        if Path(argument).is_dir():
-            found = sorted(str(path) for path in Path(argument).rglob("*") if path.suffix.lower() in _SUFFIXES)
-            if not found:
-                raise UsageError(f"the folder {argument} holds no images", allowed=", ".join(sorted(_SUFFIXES)))
-        elif not Path(argument).exists() and glob.has_magic(argument):
-            found = sorted(path for path in glob.glob(argument, recursive=True) if Path(path).is_file())  # noqa: PTH207
-            if not found:
-                raise UsageError(f"nothing matches {argument}", allowed="image files, folders or globs")
-        else:
-            found = [argument]  # one that is missing is reported in its place
-        for path in found:
-            if path not in seen:
-                seen.add(path)
-                yield path
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -130,12 +130,14 @@ class Finished:
         processor: its image processor at that size.
         retargeting: what the size changed.
         notes: the same as sentences.
+        has_head: whether the checkpoint has a head; without one that of the model is zero.
     """
 
     model: Any
     processor: Any
     retargeting: Retargeting
     notes: list[str] = field(default_factory=list)
+    has_head: bool = True
 
 
 @dataclass
@@ -169,13 +171,14 @@ def open_checkpoint(folder: Path, named: str) -> Opened:
     return Opened(config, processor, image_size_of(config, None if note else processor), [note] if note else [])
 
 
-def load_finished(folder: Path, named: str, target: Target | None = None) -> Finished:
+def load_finished(folder: Path, named: str, target: Target | None = None, *, needs_head: bool = True) -> Finished:
     """Load a fine-tuned model as it is, or at another size.
 
     Args:
         folder: with config.json, weights and image processor.
         named: how the user called it.
         target: the size to have; its own when not given.
+        needs_head: whether a checkpoint of an encoder alone is refused.
 
     Raises:
         ModelError: if it is no classifier, or any of its weights is not there, or it cannot have that size.
@@ -184,14 +187,19 @@ def load_finished(folder: Path, named: str, target: Target | None = None) -> Fin
     opened = open_checkpoint(folder, named)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     state, _ = read_weights(folder, named)
+    state = with_prefix(state, config)
     state = retarget_state(state, opened.config, config, retargeting, target.method, named)
-    model, info = _from_state(classifier_class(config, as_saved=True), config, state, named)
-    if info["missing_keys"]:
+    classifier = classifier_class(config, as_saved=True)
+    model, info = _from_state(classifier, config, state, named)
+    head = _head_parameters(classifier, config) if info["missing_keys"] and not needs_head else ()
+    missing = [name for name in info["missing_keys"] if name.split(".")[0] not in {each.split(".")[0] for each in head}]
+    if missing:
         raise ModelError(
-            f"{named} lacks weights of its own architecture: {_some(_spelled(model, info['missing_keys']))}",
+            f"{named} lacks weights of its own architecture: {_some(_spelled(model, missing))}",
             hint=f"fine-tune it first: vitft finetune --model {named} --dataset ...",
         )
-    finished = Finished(model.eval(), opened.processor, retargeting)
+    _zero(model, head)
+    finished = Finished(model.eval(), opened.processor, retargeting, has_head=not head)
     if retargeting:
         check_runs(model, retargeting.new, config)
         finished.processor, note = resize_processor(opened.processor, retargeting.old, retargeting.new)
@@ -220,6 +228,11 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
 
 
 # --- weights -----------------------------------------------------------------------------------------------
+
+
+def head_of(model: Any) -> str:
+    """Return the name of the module that makes logits of features; the first of several."""
+    return _head_parameters(type(model), model.config)[0].split(".")[0]
 
 
 def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What the commands do, as functions: the Python interface.
 
-    from vitft import Recipe, finetune, evaluate, predict, push, resize
+    from vitft import Recipe, finetune, evaluate, inspect, predict, push, resize
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -9,6 +9,7 @@ Functions return results and raise ``VitftError``; notes and progress go to stde
 """
 
 from vitft.hub.push import Published
+from vitft.tasks.inspecting import InspectResult, inspect
 from vitft.tasks.predicting import predict
 from vitft.tasks.publishing import push
 from vitft.tasks.resizing import ResizeResult, resize
@@ -18,12 +19,14 @@ from vitft.tasks.training import FinetuneResult, finetune
 __all__ = [
     "EvaluationResult",
     "FinetuneResult",
+    "InspectResult",
     "Published",
     "ResizeResult",
     "SizeSweep",
     "evaluate",
     "evaluate_sizes",
     "finetune",
+    "inspect",
     "predict",
     "push",
     "resize",

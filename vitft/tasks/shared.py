@@ -25,12 +25,14 @@ class Ready:
         model: in evaluation mode.
         processor: its image processor.
         retargeting: what another size made of it; ``retargeting.new`` is its size.
+        has_head: whether it has a trained head.
     """
 
     accelerator: Any
     model: Any
     processor: Any
     retargeting: Any
+    has_head: bool = True
 
     @property
     def process(self) -> Any:
@@ -47,6 +49,8 @@ def ready(
     image_size: tuple[int, int] | None = None,
     method: Any = "bicubic",
     revision: str | None = None,
+    *,
+    needs_head: bool = True,
 ) -> Ready:
     """Load a finished checkpoint, at its own size or another."""
     from vitft.model.load import load_finished
@@ -59,12 +63,12 @@ def ready(
     accelerator, _ = make_accelerator(recipe)
     with main_process_first(accelerator):
         folder, _ = locate(str(model), revision)
-    finished = load_finished(folder, str(model), Target(image_size, method=method))
+    finished = load_finished(folder, str(model), Target(image_size, method=method), needs_head=needs_head)
     if accelerator.is_main_process:
         for note in finished.notes:
             print(note, file=sys.stderr)
     network = finished.model.to(accelerator.device)
-    return Ready(accelerator, network, finished.processor, finished.retargeting)
+    return Ready(accelerator, network, finished.processor, finished.retargeting, finished.has_head)
 
 
 @contextmanager

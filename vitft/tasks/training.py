@@ -15,6 +15,7 @@ from vitft.names import slug
 from vitft.recipe import Recipe
 from vitft.run import Run, environment
 from vitft.sizes import show_size
+from vitft.tasks.picturing import picture_run
 from vitft.tasks.publishing import announce, publish, pushes_during_training, write_local_card
 from vitft.tasks.shared import headline, main_process_first, on_main_process, quiet_libraries, score_table
 
@@ -120,6 +121,7 @@ def _train_and_score(
         run.status.stop()
     with stop_at_once(run):
         results = _score_and_save(run, recipe, source, pretrained, plan, fitted, accelerator)
+        picture_run(run, recipe, source, plan, accelerator)
     return FinetuneResult(run.folder, results, str(plan))
 
 

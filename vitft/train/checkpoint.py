@@ -31,7 +31,7 @@ from vitft.errors import TrainError
 
 RESUMABLE_CHANGES = frozenset(
     {
-        "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "train.device",
+        "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "run.pictures", "train.device",
         "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit", "hub.push", "hub.repo", "hub.private",
         "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
     }

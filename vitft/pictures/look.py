@@ -1,0 +1,362 @@
+"""A look inside one model: everything that the figures show, as numbers.
+
+What a model cannot show has a reason in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vitft.errors import UsageError, did_you_mean
+from vitft.model.families import Size, family_of, vision_config
+from vitft.model.processor import takes_bgr
+from vitft.pictures.attention import Layer, Rollout, Summary, relevance
+from vitft.pictures.filters import Filters, first_convolution, principal_filters
+from vitft.pictures.layout import fill_grid, tokens_of
+from vitft.pictures.positions import Positions, positions_of
+from vitft.pictures.recording import Attention, recording
+from vitft.pictures.tokens import Nearest, colours_of, watching
+
+KINDS = {
+    "filters": "principal components of the first layer's filters",
+    "positions": "similarity of positions, or biases of attention by offset",
+    "distance": "how far each head looks",
+    "entropy": "how widely each head looks",
+    "sinks": "attention on the class token, registers and attention sinks",
+    "rollout": "what the output attends to, through all layers",
+    "heads": "what the output attends to in the last layer, by head",
+    "relevance": "which patches speak for a class (gradients)",
+    "tokens": "the patches' last tokens as colours",
+    "neighbours": "the nearest training images by feature",
+}
+"""What can be drawn, in the order in which it is shown."""
+
+OF_WEIGHTS = ("filters", "positions")
+OF_ATTENTION = ("distance", "entropy", "sinks", "rollout", "heads", "relevance")
+_FLOATS_AT_ONCE = 8_000_000  # of a layer's attention: about 150 MB with what is computed of it
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image as the model gets it.
+
+    Attributes:
+        name: for the person.
+        pixels: uint8 (3, H, W), before it is normalised.
+        label: its class, if that is known.
+        bgr: whether the channels are blue, green, red.
+    """
+
+    name: str
+    pixels: Tensor
+    label: str | None = None
+    bgr: bool = False
+
+
+@dataclass
+class Shown:
+    """What is shown of one image; maps are on the grid of patches.
+
+    Attributes:
+        photo: the image.
+        predictions: (class, probability), the most probable first; empty without a trained head.
+        rollout, rollout_plain: attention of the output to the patches with and without the residual path.
+        heads: attention of the output in the last layer, (A, rows, columns).
+        received: how much attention each patch receives by layer, 1 being uniform, (layers, rows, columns).
+        norms: length of each patch's last token.
+        relevance: gradient-weighted, for the class ``relevant_class``.
+        tokens, colours: the last tokens of the patches, (rows, columns, D), and what they are as colours, ending in 3.
+        features: what the head reads.
+        neighbours: (similarity, photo) of the nearest images, nearest first.
+    """
+
+    photo: Photo
+    predictions: list[tuple[str, float]] = field(default_factory=list)
+    rollout: Tensor | None = None
+    rollout_plain: Tensor | None = None
+    heads: Tensor | None = None
+    received: Tensor | None = None
+    norms: Tensor | None = None
+    relevance: Tensor | None = None
+    relevant_class: str = ""
+    tokens: Tensor | None = None
+    colours: Tensor | None = None
+    features: Tensor | None = None
+    neighbours: list[tuple[float, Photo]] = field(default_factory=list)
+
+
+@dataclass
+class Look:
+    """What was seen in a model.
+
+    Attributes:
+        named: how the user called it.
+        family: transformers' ``model_type``.
+        image_size: (height, width) that it ran at.
+        special: names of its tokens before those of the patches.
+        reads: ``class`` or ``mean``, what the head reads.
+        how: how the attention was read; empty if it was not.
+        note: what is to be known of the family's tokens.
+        filters, positions, layers, shown: what was seen; empty if not asked for or not there.
+        images: where the images come from, for the person.
+        num_images: over which the layers' numbers are means.
+        explained: part of the tokens' variance in their colours.
+        compared: images among which the neighbours are the nearest.
+        reasons: why something that was asked for is not there, by kind.
+    """
+
+    named: str
+    family: str
+    image_size: Size
+    special: tuple[str, ...] = ()
+    reads: Literal["class", "mean"] = "mean"
+    how: str = ""
+    note: str = ""
+    filters: Filters | None = None
+    positions: list[Positions] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    images: str = ""
+    num_images: int = 0
+    explained: float = 0.0
+    compared: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to be looked at.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        processor: its image processor.
+        normalise: uint8 images (B, 3, H, W) -> pixel values on the device.
+        named: how the user called it.
+        image_size: (height, width) that it runs at.
+        head: name of the module that makes logits of features.
+        has_head: whether that is trained.
+    """
+
+    model: Any
+    processor: Any
+    normalise: Callable[[Tensor], Tensor]
+    named: str
+    image_size: Size
+    head: str
+    has_head: bool = True
+
+
+def check_kinds(kinds: Iterable[str]) -> list[str]:
+    """Return the kinds of pictures in their order; raise UsageError for unknown ones."""
+    wanted = list(kinds)
+    unknown = [kind for kind in wanted if kind not in KINDS]
+    if unknown:
+        guess = did_you_mean(unknown[0], KINDS)
+        raise UsageError(
+            f"there is no picture of {', '.join(unknown)}",
+            allowed="; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
+            hint=f"--only {guess}" if guess else None,
+        )
+    return [kind for kind in KINDS if kind in wanted]
+
+
+@torch.no_grad()
+def look(
+    subject: Subject,
+    kinds: Sequence[str],
+    photos: Iterable[Photo] = (),
+    *,
+    show: int = 4,
+    target_class: int | None = None,
+    pool: Iterable[Photo] = (),
+) -> Look:
+    """Look inside a model.
+
+    Args:
+        subject: the model.
+        kinds: of pictures, of :data:`KINDS`.
+        photos: images for everything but filters and positions; each is read once and not kept.
+        show: how many of them, the first, are shown one by one.
+        target_class: whose relevance is shown; the predicted one of each image when not given.
+        pool: images among which neighbours are sought.
+    """
+    model, tokens = subject.model, tokens_of(subject.model.config)
+    vision = vision_config(model.config)
+    seen = Look(subject.named, model.config.model_type, subject.image_size, note=tokens.note)
+    seen.special, seen.reads = tokens.special(vision), tokens.reads(vision)
+    if "filters" in kinds:
+        first = first_convolution(model)
+        if first:
+            bgr = takes_bgr(subject.processor)
+            seen.filters = principal_filters(first[1].weight, name=first[0], bgr=bgr)
+        else:
+            seen.reasons["filters"] = "it has no convolution that sees three colours"
+    if "positions" in kinds:
+        seen.positions = positions_of(model, subject.image_size)
+        if not seen.positions:
+            seen.reasons["positions"] = "no table of positions was found in it"
+    seen.reasons |= {kind: reason for kind in kinds if (reason := _refusal(kind, model.config))}
+    wanted = [kind for kind in kinds if kind not in OF_WEIGHTS and kind not in seen.reasons]
+    if wanted:
+        _look_at_photos(subject, seen, wanted, iter(photos), show, target_class)
+    if "neighbours" in wanted and seen.shown:
+        _find_neighbours(subject, seen, pool)
+    return seen
+
+
+def drawable(config: Any) -> list[str]:
+    """Return the kinds of pictures that a family can have."""
+    return [kind for kind in KINDS if not _refusal(kind, config)]
+
+
+def _refusal(kind: str, config: Any) -> str:
+    """Return why a family cannot have a kind of picture, empty if it can."""
+    tokens, family, entry = tokens_of(config), config.model_type, family_of(config)
+    if kind == "positions" and entry and not entry.tables:
+        return f"{family} models have no table of positions"
+    if kind in OF_ATTENTION and tokens.no_attention:
+        return f"{family} models have none: {tokens.no_attention}"
+    if kind in ("rollout", "relevance") and tokens.no_rollout:
+        return f"not defined for {family} models: {tokens.no_rollout}"
+    return ""
+
+
+def _look_at_photos(
+    subject: Subject, seen: Look, kinds: list[str], photos: Iterator[Photo], show: int, target: int | None
+) -> None:
+    """Run the model over the photos: the first ones closely, all of them for the means."""
+    has_attention = any(kind in OF_ATTENTION for kind in kinds)
+    first = list(islice(photos, show))
+    if not first:
+        seen.reasons |= dict.fromkeys(kinds, "there are no images")
+        return
+    size = _batch_size(subject, first[0]) if has_attention else 16
+    summary = Summary()
+    for start in range(0, len(first), size):
+        seen.shown += _look_closely(subject, seen, first[start : start + size], summary, has_attention)
+    seen.num_images = len(first)
+    if any(kind in ("distance", "entropy", "sinks") for kind in kinds):
+        with recording(subject.model, summary):
+            while batch := list(islice(photos, size)):
+                subject.model(_pixels(subject, batch))
+                seen.num_images += len(batch)
+    seen.layers = summary.layers
+    if "tokens" in kinds:
+        _colour(seen)
+    if "relevance" in kinds:
+        for each in seen.shown:
+            _explain(subject, seen, each, target)
+    if "heads" in kinds and all(each.heads is None for each in seen.shown):
+        seen.reasons["heads"] = "its last layer attends within groups of tokens, never over the whole image"
+    if "sinks" in kinds and not seen.special and any(layer.on_sinks is None for layer in seen.layers):
+        seen.reasons["sinks"] = "it has no special tokens, and not every layer attends from all patches to all patches"
+
+
+def _look_closely(
+    subject: Subject, seen: Look, photos: list[Photo], summary: Summary, has_attention: bool
+) -> list[Shown]:
+    """Run the model over photos that are shown one by one."""
+    rollout = Rollout(seen.reads, multiply=not tokens_of(subject.model.config).no_rollout)
+    pixels = _pixels(subject, photos)
+    with watching(subject.model, subject.head) as watched:
+        if has_attention:
+            with recording(subject.model, summary, rollout) as seen.how:
+                logits = subject.model(pixels).logits
+        else:
+            logits = subject.model(pixels).logits
+    shown = [Shown(photo) for photo in photos]
+    probs = logits.float().softmax(-1).cpu()
+    best = probs.topk(min(3, probs.shape[-1])) if subject.has_head else None
+    last = watched.grid(len(seen.special), subject.image_size)
+    for number, each in enumerate(shown):
+        if best is not None:
+            ranked = zip(best.indices[number].tolist(), best.values[number].tolist(), strict=True)
+            each.predictions = [(class_name(subject.model.config, label), value) for label, value in ranked]
+        each.features = watched.features[number] if watched.features is not None else None
+        if last is not None:
+            each.tokens, each.norms = last[number], last[number].norm(dim=-1)
+    if has_attention:
+        _spread(shown, rollout, subject.image_size)
+    return shown
+
+
+def _spread(shown: list[Shown], rollout: Rollout, image_size: Size) -> None:
+    """Give each image its part of what was read of a batch."""
+    if rollout.with_residual is not None:
+        with_residual, without = rollout.maps(residual=True), rollout.maps(residual=False)
+        for number, each in enumerate(shown):
+            each.rollout, each.rollout_plain = with_residual[number], without[number]
+    grid = fill_grid(rollout.last.shape[-1], image_size) if rollout.last is not None else None
+    if rollout.last is not None and grid:
+        for number, each in enumerate(shown):
+            each.heads = rollout.last[number].reshape(-1, *grid)
+    of_places = math.prod(rollout.layout.grid or (0,))
+    if rollout.received and all(layer.shape[-1] == of_places for layer in rollout.received):
+        received = torch.stack(rollout.received, 1)
+        for number, each in enumerate(shown):
+            each.received = received[number].reshape(-1, *rollout.layout.grid)
+
+
+def _colour(seen: Look) -> None:
+    tokens = [each.tokens for each in seen.shown if each.tokens is not None]
+    if not tokens:
+        seen.reasons["tokens"] = f"the last tokens of {seen.family} models do not lie on one grid"
+        return
+    colours, seen.explained = colours_of(torch.stack(tokens))
+    for each, its in zip(seen.shown, colours, strict=True):
+        each.colours = its
+
+
+def _explain(subject: Subject, seen: Look, shown: Shown, target: int | None) -> None:
+    """Add an image's relevance: one at a time, as all layers' attention is kept for its gradients."""
+    if not subject.has_head:
+        seen.reasons["relevance"] = "the checkpoint has no trained head, so no class has a logit"
+        return
+    pixels = _pixels(subject, [shown.photo])
+    number = int(subject.model(pixels).logits.argmax()) if target is None else target
+    shown.relevance = relevance(subject.model, pixels, torch.tensor([number]), seen.reads)[0]
+    shown.relevant_class = class_name(subject.model.config, number)
+
+
+def _find_neighbours(subject: Subject, seen: Look, pool: Iterable[Photo]) -> None:
+    features = [each.features for each in seen.shown if each.features is not None]
+    photos, nearest = iter(pool), Nearest(torch.stack(features))
+    with watching(subject.model, subject.head) as watched:
+        while batch := list(islice(photos, 16)):
+            subject.model(_pixels(subject, batch))
+            assert watched.features is not None
+            nearest.add(watched.features, batch)
+    seen.compared = nearest.passed
+    if not nearest.passed:
+        seen.reasons["neighbours"] = "there are no training images: --dataset names them"
+    for each, found in zip(seen.shown, nearest.found, strict=False):
+        each.neighbours = found
+
+
+def class_name(config: Any, number: int) -> str:
+    """Return the name of a class; PVT's configuration may have none."""
+    return str((config.id2label or {}).get(number, f"LABEL_{number}"))
+
+
+def _pixels(subject: Subject, photos: Sequence[Photo]) -> Tensor:
+    return subject.normalise(torch.stack([photo.pixels for photo in photos]))
+
+
+def _batch_size(subject: Subject, photo: Photo) -> int:
+    """Return how many images keep a layer's attention small, by trying one."""
+    largest = 1
+
+    def measure(seen: Attention) -> None:
+        nonlocal largest
+        largest = max(largest, seen.probs.numel())
+
+    with recording(subject.model, measure):
+        subject.model(_pixels(subject, [photo]))
+    return max(1, min(16, _FLOATS_AT_ONCE // largest))

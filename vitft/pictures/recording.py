@@ -1,0 +1,183 @@
+"""Reading a model's attention while it runs, without changing what it computes.
+
+Families that take their attention from transformers' ``AttentionInterface`` run a function of ours, which computes
+the probabilities beside and then delegates to sdpa. The others run as they are, and what torch's softmax or sdpa is
+given inside their blocks is looked at. Either way a layer's attention is handed on at once and kept by nobody.
+
+Legend: B images, W windows (1 where attention is global), A heads, Q queries, K keys, E width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vitft.model.families import Size, blocks
+from vitft.pictures.layout import Layout, layout_of
+
+_NAME = "vitft-recording"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The attention of one layer for a batch of images.
+
+    Attributes:
+        index: number of the layer, from 0.
+        block: name of the residual block that it lies in.
+        probs: shape (B, W, A, Q, K); rows sum to 1.
+        layout: where its tokens stand.
+    """
+
+    index: int
+    block: str
+    probs: Tensor
+    layout: Layout
+
+
+Taker = Callable[[Attention], None]
+"""What is done with a layer's attention. It must keep no reference to the probabilities."""
+
+
+def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """Return softmax(q k^T * scaling + mask), in float32 or better.
+
+    Args:
+        query: shape (B, A, Q, E).
+        key: shape (B, A, K, E).
+        mask: what is added to the products, or where they count; broadcast to (B, A, Q, K).
+        scaling: E ** -0.5 if not given.
+    """
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = query.to(wide) @ key.to(wide).transpose(-2, -1) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
+
+
+@contextmanager
+def recording(model: Any, *takers: Taker, in_graph: bool = False) -> Iterator[str]:
+    """Hand every layer's attention to ``takers`` while the model runs.
+
+    Args:
+        model: a classifier in evaluation mode; outputs are the same bits as without recording.
+        takers: called for each layer in turn, in every forward pass.
+        in_graph: let the outputs depend on the recorded tensors themselves, for gradients. What would be sdpa is
+            then computed step by step, and outputs differ by rounding (about 1e-5).
+
+    Yields:
+        How the attention is read, for the person.
+    """
+    reader = _Reader(model, takers, in_graph)
+    hooks = [model.register_forward_pre_hook(reader.start, with_kwargs=True)]
+    for name, block in blocks(model):
+        hooks.append(block.register_forward_pre_hook(lambda *_, name=name: reader.inside.append(name)))
+        hooks.append(block.register_forward_hook(lambda *_: reader.inside.pop() and None))
+    try:
+        if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
+            with _through_interface(model, reader):
+                yield "a function of transformers' AttentionInterface, which delegates to sdpa"
+        else:
+            with _Watching(reader):
+                yield f"the softmax of {type(model).__name__}'s own attention (it has no AttentionInterface)"
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class _Reader:
+    """Counts the layers of a forward pass and hands on what is read."""
+
+    model: Any
+    takers: tuple[Taker, ...]
+    in_graph: bool
+    inside: list[str] = field(default_factory=list)
+    index: int = 0
+    batch: int = 0
+    image_size: Size = (0, 0)
+
+    def start(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        pixels = args[0] if args else kwargs["pixel_values"]
+        self.index, self.batch, self.image_size = 0, len(pixels), tuple(pixels.shape[-2:])
+        self.inside.clear()
+
+    def take(self, probs: Tensor) -> Tensor:
+        """Hand on probabilities (B * W, A, Q, K), or Hiera's (B, A, W, Q, K); return them as made of what was seen."""
+        seen = probs.movedim(2, 1) if probs.ndim == 5 else probs.reshape(self.batch, -1, *probs.shape[1:])
+        layout = layout_of(self.model, self.index, self.inside[-1], tuple(seen.shape), self.image_size)
+        for taker in self.takers:
+            taker(Attention(self.index, self.inside[-1], seen, layout))
+        self.index += 1
+        return seen.movedim(1, 2) if probs.ndim == 5 else seen.flatten(0, 1)
+
+    @property
+    def is_inside(self) -> bool:
+        return bool(self.inside)
+
+
+@contextmanager
+def _through_interface(model: Any, reader: _Reader) -> Iterator[None]:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def record(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+    ) -> tuple[Tensor, None]:
+        if reader.is_inside:
+            probs = reader.take(attention_probs(query, key, attention_mask, more.get("scaling")))
+            if reader.in_graph:
+                return (probs.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
+            del probs
+        done: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+        return done
+
+    AttentionInterface.register(_NAME, record)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    try:
+        model.set_attn_implementation(_NAME)
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
+        for registry in (AttentionInterface, AttentionMaskInterface):
+            registry._global_mapping.pop(_NAME, None)
+
+
+class _Watching(TorchFunctionMode):
+    """Looks at torch's softmax and sdpa where a residual block calls them."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.reader.is_inside:
+            return func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._sdpa(*args, **kwargs)
+        made = func(*args, **kwargs)
+        if func in (F.softmax, torch.softmax, Tensor.softmax):
+            seen = self.reader.take(made)
+            return seen if self.reader.in_graph else made
+        return made
+
+    def _sdpa(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        assert not is_causal
+        assert not enable_gqa
+        probs = self.reader.take(attention_probs(query, key, attn_mask, scale))
+        if self.reader.in_graph:
+            return probs.to(value.dtype) @ value
+        del probs
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, scale=scale)

@@ -1,0 +1,247 @@
+"""Pictures of what a model learnt, as the ViT paper draws them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitft.disk import whole_folder
+from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
+from vitft.names import slug
+from vitft.recipe import DataRecipe
+from vitft.sizes import show_size
+from vitft.tasks.photos import Photos, subject_of
+from vitft.tasks.shared import ready
+
+if TYPE_CHECKING:
+    from vitft.pictures.captions import Looks
+    from vitft.pictures.look import Look
+
+FORMATS = ("png", "svg", "json")
+
+
+@dataclass
+class InspectResult:
+    """What was seen in a model.
+
+    Attributes:
+        folder: of the pictures; None if none was to be written.
+        numbers: what the pictures show, as plain values.
+        pictures: the files, by kind.
+        notes: what was noticed.
+    """
+
+    folder: Path | None
+    numbers: dict[str, Any]
+    pictures: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{kind:<11}{path}" for kind, path in self.pictures.items()]
+        lines += [f"not drawn: {each}" for each in _told(self.numbers["not_drawn"])]
+        return "\n".join([*lines, *([f"{'page':<11}{self.folder / 'index.html'}"] if self.folder else [])])
+
+
+def inspect(
+    model: str | Path,
+    images: Sequence[str | Path] = (),
+    *,
+    dataset: str | DataRecipe | None = None,
+    split: str | None = None,
+    only: Sequence[str] = (),
+    num_images: int | None = None,
+    show: int = 4,
+    target_class: str | None = None,
+    out: str | Path | None = None,
+    format: str = "png",
+    image_size: tuple[int, int] | None = None,
+    method: str = "bicubic",
+    bad_images: str = "stop",
+    device: str = "auto",
+) -> InspectResult:
+    """Look inside a model, and draw what is there.
+
+    Args:
+        model: folder, run directory or Hub id; a trained head is not needed.
+        images: paths of image files.
+        dataset: what ``--dataset`` takes: images in their place, and the training images for neighbours.
+        split: of the dataset; test if not given, else validation.
+        only: kinds of pictures, of :data:`vitft.pictures.look.KINDS`; if empty all that can be, but ``relevance``
+            only with a class.
+        num_images: at most; if not given all files, and 128 of a dataset, evenly spaced.
+        show: images that are shown one by one, the first.
+        target_class: name or number of the class whose relevance is shown; the predicted one if not given.
+        out: folder to be made; if not given, one with the model's name, and none for ``json``.
+        format: ``png``, ``svg``, or ``json`` for the numbers alone.
+        image_size: (height, width) to run at; positions are then shown at both sizes.
+        method: how position tables are resampled to it.
+        bad_images: ``stop`` or ``skip``.
+        device: as in the recipe.
+
+    Raises:
+        UsageError: for kinds, formats, classes or folders that cannot be.
+        DataError: if an image cannot be read.
+        ModelError: if the model cannot be loaded.
+    """
+    from vitft.pictures.look import drawable, look
+
+    kinds, reasons = _kinds(only, target_class, has_images=bool(images or dataset), has_dataset=bool(dataset))
+    if format not in FORMATS:
+        raise UsageError(f"pictures cannot be written as {format!r}", allowed=", ".join(FORMATS))
+    folder = _free_folder(out, model) if out or format != "json" else None
+    loaded = ready(model, "fp32", device, needs_head=False)
+    before: Looks = []
+    if image_size is not None and image_size != loaded.retargeting.new:
+        if "positions" in kinds:
+            before = [(show_size(loaded.retargeting.new), look(subject_of(loaded, str(model)), ["positions"]))]
+        loaded = ready(model, "fp32", device, image_size, method, needs_head=False)
+    photos = Photos(loaded, images, dataset, split, num_images, show=show, skip_bad=bad_images == "skip")
+    if not loaded.has_head:
+        photos.notes.append("the checkpoint has no trained head, so nothing is predicted")
+    seen = look(
+        subject_of(loaded, str(model)),
+        kinds,
+        photos.read(),
+        show=show,
+        target_class=_class_number(loaded.model.config, target_class),
+        pool=photos.training(),
+    )
+    if only and all(kind in seen.reasons for kind in kinds):
+        raise ModelError(
+            f"nothing of what was asked for can be drawn of {model}: {'; '.join(_told(seen.reasons))}",
+            allowed=", ".join(drawable(loaded.model.config)),
+            hint="--only filters",
+        )
+    seen.images = photos.source
+    seen.reasons |= reasons
+    photos.note_few(seen)
+    return _written(folder, format, kinds, before, seen, photos.notes)
+
+
+# --- what is to be drawn -----------------------------------------------------------------------------------
+
+
+def _kinds(
+    only: Sequence[str], target_class: str | None, *, has_images: bool, has_dataset: bool
+) -> tuple[list[str], dict[str, str]]:
+    """Return the kinds of pictures to draw, and why others of all of them are not."""
+    from vitft.pictures.look import KINDS, OF_WEIGHTS, check_kinds
+
+    wanted = check_kinds(only or KINDS)
+    reasons = {kind: "it needs images: IMAGES or --dataset" for kind in KINDS if kind not in OF_WEIGHTS}
+    reasons = {} if has_images else reasons
+    if not has_dataset:
+        reasons["neighbours"] = "it needs training images: --dataset"
+    missing = [kind for kind in wanted if kind in reasons]
+    if only and missing:
+        raise UsageError(
+            f"{', '.join(missing)}: {reasons[missing[0]]}",
+            allowed=f"without images: {', '.join(OF_WEIGHTS)}",
+            hint="vitft inspect MODEL photos/, or --dataset builtin:digits",
+        )
+    if not only and target_class is None:
+        reasons |= {"relevance": "it is drawn when asked for: --class NAME, or --only relevance"}
+    if target_class is not None and has_images and "relevance" not in wanted:
+        wanted = check_kinds([*wanted, "relevance"])
+    kept = [kind for kind in wanted if kind not in reasons]
+    return kept, {} if only else {kind: reasons[kind] for kind in KINDS if kind in reasons}
+
+
+def _class_number(config: Any, wanted: str | None) -> int | None:
+    """Return the number of a class that was named, or given by its number."""
+    if wanted is None:
+        return None
+    from vitft.pictures.look import class_name
+
+    names = {class_name(config, number): number for number in range(config.num_labels)}
+    if wanted in names:
+        return names[wanted]
+    if wanted.isdigit() and int(wanted) < config.num_labels:
+        return int(wanted)
+    guess = did_you_mean(wanted, names)
+    raise UsageError(
+        f"the model knows no class {wanted!r}",
+        allowed=f"{', '.join(list(names)[:8])}{', ...' if len(names) > 8 else ''}, or a number below {len(names)}",
+        hint=f"--class {guess!r}" if guess else None,
+    )
+
+
+def _free_folder(out: str | Path | None, model: str | Path) -> Path:
+    """Return the folder to be made; nothing that exists is touched."""
+    if out is not None:
+        folder = Path(out).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(
+                f"{folder} exists already and is not overwritten", hint=f"-o {folder}-2, or remove it first"
+            )
+        return folder
+    name, number = f"pictures-{slug(str(model))}", 1
+    while (folder := Path(name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _told(reasons: Mapping[str, str]) -> list[str]:
+    """Return reasons as sentences, kinds of pictures with the same one together."""
+    sentences = []
+    for reason in dict.fromkeys(reasons.values()):
+        sentences.append(f"{', '.join(kind for kind, each in reasons.items() if each == reason)}: {reason}")
+    return sentences
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def _written(
+    folder: Path | None, format: str, kinds: Sequence[str], before: Looks, seen: Look, notes: list[str]
+) -> InspectResult:
+    """Write the figures, the numbers and the page; the folder is there whole or not at all."""
+    from vitft.pictures.numbers import plain, write_distances
+
+    result = InspectResult(folder, plain(seen), notes=notes)
+    if before:
+        result.numbers["positions_before"] = plain(before[0][1]).get("positions", [])
+    if folder is None:
+        return result
+    try:
+        with whole_folder(folder) as partial:
+            if format != "json":
+                names = _draw(partial, format, kinds, before, seen, notes)
+                result.pictures = {kind: folder / name for kind, name in names.items()}
+            if seen.layers:
+                write_distances(seen, partial / "distance.csv")
+            text = json.dumps(result.numbers, ensure_ascii=False)
+            (partial / "numbers.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TrainError(f"cannot write the pictures to {folder}: {error}", hint="-o ANOTHER") from error
+    return result
+
+
+def _draw(
+    folder: Path, format: str, kinds: Sequence[str], before: Looks, seen: Look, notes: list[str]
+) -> dict[str, str]:
+    """Draw the figures and the page; return the names of the files by kind."""
+    from vitft.pictures.captions import short_name, title
+    from vitft.pictures.figures import draw
+    from vitft.pictures.page import Picture, write_page
+
+    pictures = []
+    for kind in kinds:
+        looks = [*before, (show_size(seen.image_size), seen)] if kind == "positions" and before else [("", seen)]
+        path = folder / f"{kind}.{format}"
+        text = draw(kind, looks, path)
+        if text is not None:
+            pictures.append(Picture(kind, title(kind, looks), path, text))
+    facts = {
+        "model": f"{seen.named} ({seen.family})",
+        "image size": f"{show_size(seen.image_size)} pixels, height x width",
+        "images": f"{seen.num_images:,} {seen.images}" if seen.num_images else "",
+        "attention read by": seen.how,
+        "family": seen.note,
+        "notes": "; ".join(notes),
+    }
+    write_page(folder / "index.html", f"Inside {short_name(seen.named)}", facts, pictures, seen.reasons)
+    return {picture.kind: picture.path.name for picture in pictures}

@@ -1,0 +1,89 @@
+"""Pictures of a run's checkpoint before and after the fine-tuning, small, in its ``figures/``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vitft.errors import StoppedEarly
+from vitft.recipe import Recipe
+from vitft.run import Run
+from vitft.tasks.photos import evenly_spaced, subject_of
+from vitft.tasks.shared import Ready
+
+if TYPE_CHECKING:
+    from vitft.pictures.look import Look, Photo
+
+KINDS = ("filters", "positions", "distance", "rollout")
+_IMAGES, _SHOWN = 16, 3
+_MOST = 0.05  # of the run's FLOPs, with run.pictures: auto
+
+
+def picture_run(run: Run, recipe: Recipe, source: Any, plan: Any, accelerator: Any) -> None:
+    """Draw what fine-tuning changed, once results and model are safely written.
+
+    The main process does it alone. A failure is a note: no picture may cost what a night has made.
+
+    Args:
+        run: finished, with its model.
+        recipe, source, plan, accelerator: what it was made of.
+    """
+    if recipe.run.pictures == "off" or not accelerator.is_main_process:
+        return
+    # Two checkpoints; reading attention costs about as much again as the forward pass, and twice is generous.
+    part = 2 * _IMAGES * 2 * plan.phases[-1].gflop / (3 * plan.work())
+    if recipe.run.pictures == "auto" and part > _MOST:
+        run.note(
+            f"no pictures: they would cost {100 * part:.0f} % of the run's FLOPs, and auto draws them below "
+            f"{100 * _MOST:.0f} % (--set run.pictures=on, or vitft inspect {run.folder})"
+        )
+        return
+    try:
+        drawn = _draw(run, recipe, source, accelerator)
+        run.note(f"pictures of the checkpoint before and after: {', '.join(drawn)} in {run.folder / 'figures'}")
+    except (Exception, StoppedEarly, KeyboardInterrupt) as error:
+        run.note(f"no pictures, and nothing else is lost: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _draw(run: Run, recipe: Recipe, source: Any, accelerator: Any) -> list[str]:
+    from vitft.disk import whole_folder
+    from vitft.pictures.figures import draw
+
+    looks = [
+        ("before", _look(_before(recipe, source, accelerator), recipe.model.checkpoint, source)),
+        ("after fine-tuning", _look(_after(run, accelerator), run.folder.name, source)),
+    ]
+    with whole_folder(run.folder / "figures") as folder:
+        return [kind for kind in KINDS if draw(kind, looks, folder / f"{kind}-before-after.png")]
+
+
+def _before(recipe: Recipe, source: Any, accelerator: Any) -> Ready:
+    """Load the checkpoint again as it was before the first step."""
+    from vitft.model.load import load_for_training
+
+    wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
+    pretrained = load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
+    network = pretrained.model.eval().to(accelerator.device)
+    return Ready(accelerator, network, pretrained.processor, pretrained.retargeting, has_head=False)
+
+
+def _after(run: Run, accelerator: Any) -> Ready:
+    from vitft.model.load import load_finished
+
+    finished = load_finished(run.model_folder, str(run.model_folder))
+    return Ready(accelerator, finished.model.to(accelerator.device), finished.processor, finished.retargeting)
+
+
+def _look(loaded: Ready, named: str, source: Any) -> Look:
+    from vitft.pictures.look import look
+
+    seen = look(subject_of(loaded, named), KINDS, _photos(loaded, source), show=_SHOWN)
+    seen.images = "of the validation split" if source.validation is not None else "of the training split"
+    return seen
+
+
+def _photos(loaded: Ready, source: Any) -> Iterator[Photo]:
+    """Yield a few images; one that cannot be read is left out, as the run has said already."""
+    split = source.validation if source.validation is not None else source.train
+    if hasattr(split, "encoded") and hasattr(split, "__len__"):  # a stream has no images from all over it
+        yield from evenly_spaced(split, source.classes, loaded, _IMAGES, first=_SHOWN, skipped=[])
