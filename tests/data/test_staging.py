@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from vitft.data import staging
 from vitft.data.staging import BadImage, decode, stage
+from vitft.errors import StoppedEarly
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "awkward"
 
@@ -34,6 +35,16 @@ def photo(height=120, width=160):
     """Something smooth whose four corners differ, so that every turn of it is another image."""
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack((x * 255 / width, y * 255 / height, (x + y) * 0.5), -1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("where", ["_to_rgb", "_orientation"])
+def test_a_request_to_stop_is_not_taken_for_a_broken_image(where, monkeypatch):
+    def stop(*_):
+        raise StoppedEarly("SIGTERM")
+
+    monkeypatch.setattr(staging, where, stop)
+    with pytest.raises(StoppedEarly):
+        decode(encode(photo()))
 
 
 # --- modes -------------------------------------------------------------------------------------------------
