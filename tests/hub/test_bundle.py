@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from vitft.errors import HubError
 from vitft.hub.bundle import check_secrets, collect, collect_training, shortener
+from vitft.hub.card import write_card
 
 
 def test_local_paths_lose_what_stands_before_their_last_part(run: Path) -> None:
@@ -33,12 +35,11 @@ def test_the_bundle_holds_no_path_of_this_machine(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "rollout.png").write_bytes(b"picture")
     (run / "figures" / "notes.txt").write_text("not for others")
-    bundle = collect(run, run / "model", f"made in {run}")
+    bundle = collect(run, run / "model", write_card(run, run / "model", "me/leaves").text)
     assert "figures/rollout.png" in bundle and "figures/notes.txt" not in bundle
     for name, content in (bundle | collect_training(run, next((run / "checkpoints").glob("step-*")))).items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         assert str(run.parent).encode() not in data and b"/tmp" not in data, name
-    assert bundle["README.md"] == b"made in leaves"
     assert b"push: false" in bundle["recipe.yaml"]
 
 
@@ -78,6 +79,30 @@ def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeyp
             check_secrets({"figures/x.png": picture}, "hf_secret")
     picture.write_bytes(b"hf_secre" * 20)
     check_secrets({"figures/x.png": picture}, "hf_secret")
+
+
+def test_a_command_line_names_no_folder(run: Path) -> None:
+    path = run / "environment.json"
+    words = ["--recipe", "clients/acme/r.yaml", "--set", "data.config=../x/y", "--output-dir=out/secret", "my photos/a b"]
+    words += ["--lr", "1e-4", "--model", "acme/tiny-vit"]
+    recipe = run / "recipe.yaml"
+    recipe.write_text(re.sub("checkpoint: .*", "checkpoint: acme/tiny-vit", recipe.read_text()))
+    environment = json.loads(path.read_text()) | {"command": ["/opt/bin/vitft", *words], "model": {"revision": "a" * 40}}
+    path.write_text(json.dumps(environment))
+    theirs = collect(run, run / "model", "")["environment.json"]
+    assert isinstance(theirs, bytes)
+    assert json.loads(theirs)["command"] == [
+        "vitft", "--recipe", "r.yaml", "--set", "data.config=y", "--output-dir=secret", "a b", "--lr", "1e-4", "--model",
+        "acme/tiny-vit",
+    ]  # fmt: skip
+
+
+def test_classes_are_no_paths(run: Path) -> None:
+    path = run / "results.json"
+    classes = ["/m/01g317", "/m/0k4j", "~/x"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": classes}))
+    theirs = collect(run, run / "model", "")["results.json"]
+    assert isinstance(theirs, bytes) and json.loads(theirs)["classes"] == classes
 
 
 def test_environment_keeps_what_is_not_a_path(run: Path) -> None:
