@@ -70,6 +70,28 @@ def test_a_secret_stops_the_push_and_is_named(run: Path, monkeypatch: pytest.Mon
         check_secrets({"README.md": harmless.encode()}, "hf_secret")
 
 
+@pytest.mark.parametrize("host", ["model", "main", "train", "birch"])
+def test_a_machine_called_by_a_common_word_holds_no_push_back(
+    host: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    check_secrets(collect(run, run / "model", f"The {host} is good."), "hf_secret")
+    with pytest.raises(HubError, match="name of this machine"):
+        check_secrets({"README.md": f"made by ada@{host}".encode()}, "hf_secret")
+
+
+def test_the_first_part_of_a_full_host_name_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-17.lab.example")
+    for text in (b"on gpu-17", b"on gpu-17.lab.example"):
+        with pytest.raises(HubError, match="name of this machine"):
+            check_secrets({"README.md": text}, "hf_secret")
+
+
+def test_a_home_folder_like_the_end_of_an_address_holds_no_push_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/docs"))
+    check_secrets({"README.md": b"https://huggingface.co/docs"}, "hf_secret")
+
+
 def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitft.hub.bundle._CHUNK", 16)
     picture = tmp_path / "x.png"

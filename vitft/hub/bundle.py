@@ -159,10 +159,12 @@ def _private_words() -> dict[str, re.Pattern[str]]:
     words = {}
     home = str(Path.home())
     if len(home) > 1:
-        words["the path of your home folder"] = re.compile(rf"{re.escape(home)}(?![\w.-])")
-    host = socket.gethostname()
+        words["the path of your home folder"] = re.compile(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])")
+    host = socket.gethostname().partition(".")[0]
     if len(host) > 3 and host not in ("localhost", getpass.getuser()):
-        words["the name of this machine"] = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])")
+        # A plain word (main, node, tulip) is in many texts without meaning this machine.
+        before = "(?<=@)" if host.isalpha() else r"(?<![\w.-])"
+        words["the name of this machine"] = re.compile(rf"{before}{re.escape(host)}(?![\w-])")
     return words
 
 
