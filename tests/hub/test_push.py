@@ -128,6 +128,17 @@ def test_a_refused_card_does_not_hold_the_weights_back(hub: Hub, client: Client,
     assert "README.md" not in files and "model.safetensors" in files
 
 
+def test_a_card_that_cannot_be_made_does_not_hold_the_weights_back(hub: Hub, client: Client, run: Path) -> None:
+    path = run / "results.json"
+    results = json.loads(path.read_text())
+    del results["test"]["macro_f1"]  # as of a version that had none
+    path.write_text(json.dumps(results))
+    outcome = client.run("push", run)
+    assert outcome.code == 0 and "no model card could be made" in outcome.err, outcome.err
+    files = hub.repos["model", "me/leaves"].head("main").files
+    assert b"library_name: transformers" in files["README.md"] and "model.safetensors" in files
+
+
 # --- what must not be pushed to, or with ---------------------------------------------------------------------
 
 
@@ -153,6 +164,34 @@ def test_a_name_that_no_repository_can_have_is_refused_unasked(name: str, hub: H
     outcome = client.run("push", run, name)
     assert outcome.code == 2 and "cannot be the name" in outcome.err
     assert not hub.log
+
+
+def test_the_name_of_a_run_must_be_one_that_a_repository_can_have(hub: Hub, client: Client, run: Path) -> None:
+    outcome = client.run("push", run.rename(run.with_name("my leaves")))
+    assert outcome.code == 2 and "--hub-repo my-leaves" in outcome.err
+    assert not hub.log
+
+
+def test_a_run_is_called_as_its_folder_however_that_is_written(hub: Hub, client: Client, run: Path) -> None:
+    assert client.run("push", run / "model" / "..").out.strip() == f"published: {hub.url}/me/leaves"
+
+
+def test_a_licence_is_spelled_as_the_hub_does(hub: Hub, client: Client, run: Path) -> None:
+    outcome = client.run("push", run, "--license", "Apache 2.0")
+    assert outcome.code == 2 and "--license apache-2.0" in outcome.err
+    assert not hub.log
+
+
+def test_the_command_that_finishes_a_push_is_the_same_push(hub: Hub, client: Client, run: Path) -> None:
+    hub.faults = [Fault("commit", 403)]
+    spaced = run.rename(run.with_name("my leaves"))
+    flags = "--training --private --hub-revision v2 --license mit --force"
+    outcome = client.run("push", spaced, "me/x", *flags.split())
+    assert outcome.code == 3 and outcome.err.strip().endswith(f"vitft push '{spaced}' me/x {flags}")
+
+
+def test_what_is_made_on_the_way_is_said(hub: Hub, client: Client, run: Path) -> None:
+    assert "made the private repository me/leaves" in client.run("push", run, "--private").err
 
 
 def test_a_foreign_owner_is_refused_and_an_own_organisation_is_not(hub: Hub, client: Client, run: Path) -> None:

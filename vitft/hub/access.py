@@ -13,6 +13,7 @@ from vitft.recipe import HubRecipe
 from vitft.retry import is_passing, is_unreachable, kinds_of, patiently, status_of
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.\-]{0,94}[A-Za-z0-9_])?", re.ASCII)
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _SAYS_NOTHING = {".gitattributes", ".gitignore", "README.md", "LICENSE"}
 
 
@@ -54,7 +55,7 @@ def find_destination(hub: HubRecipe, default_name: str) -> Destination:
         Unreachable: if the Hub does not answer.
         HubError: if there is no token, or it may not write there, or the repository holds something else.
     """
-    check_form(hub)
+    check_form(hub, default_name)
     token_or_error()
     try:
         return _find(hub, default_name)
@@ -64,18 +65,26 @@ def find_destination(hub: HubRecipe, default_name: str) -> Destination:
         raise explain(error, hub.repo or default_name) from error
 
 
-def check_form(hub: HubRecipe) -> None:
+def check_form(hub: HubRecipe, default_name: str) -> None:
     """Check what can be checked of ``hub`` without the Hub.
 
     Raises:
-        UsageError: for a name that no repository can have, or flags that contradict each other.
+        UsageError: for a name that no repository can have, a licence of no known form, or flags that contradict each
+            other.
     """
-    parts = (hub.repo or "name").split("/")
+    name = hub.repo or default_name
+    parts = name.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts) or parts[-1].endswith(".git"):
         raise UsageError(
-            f"{hub.repo!r} cannot be the name of a repository",
+            f"{name!r} cannot be the name of a repository",
             allowed="OWNER/NAME or NAME of letters, digits, and - _ . inside, 96 at most, without -- and ..",
-            hint=f"--hub-repo {_likely_name(hub.repo or '')}",
+            hint=f"--hub-repo {_likely_name(name)}",
+        )
+    if hub.license is not None and not _LICENCE.fullmatch(hub.license):
+        raise UsageError(
+            f"{hub.license!r} is not how the Hub spells a licence",
+            allowed="its identifier on https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0 or mit",
+            hint="vitft push RUN --license apache-2.0, or vitft finetune --set hub.license=apache-2.0",
         )
     if hub.create_pr and hub.revision not in (None, "main"):
         raise UsageError("a pull request is opened against main", hint="leave out --hub-revision, or --create-pr")
@@ -227,8 +236,8 @@ def _may_not_write(repo: str) -> HubError:
 
 
 def _likely_name(text: str) -> str:
-    parts = [re.sub(r"[-.]{2,}", "-", re.sub(r"[^\w.\-]+", "-", part)).strip("-._") for part in text.split("/")]
-    return "/".join([part for part in parts if part][-2:]) or "OWNER/NAME"
+    parts = [re.sub(r"[-.]{2,}", "-", re.sub(r"[^A-Za-z0-9_.\-]+", "-", part)).strip("-._") for part in text.split("/")]
+    return "/".join([part[:96].rstrip("-._") for part in parts if part][-2:]) or "OWNER/NAME"
 
 
 def _without_token(text: str) -> str:

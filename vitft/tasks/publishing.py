@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from vitft.errors import HubError, PublishError, UsageError
 from vitft.hub.access import Destination, Unreachable, find_destination
 from vitft.hub.background import BackgroundPushes
 from vitft.hub.bundle import collect, collect_training
-from vitft.hub.card import write_card
+from vitft.hub.card import Card, minimal_card, write_card
 from vitft.hub.push import Published, push_bundle
 from vitft.recipe import HubRecipe, Recipe
 from vitft.run import Run
@@ -77,7 +78,7 @@ def pushes_during_training(run: Run, hub: HubRecipe, destination: Destination | 
         return nullcontext()
 
     def send(folder: Path) -> None:
-        to = destination or find_destination(hub, run.folder.name)
+        to = destination or find_destination(hub, run.folder.resolve().name)
         if hub.every == "checkpoint":
             bundle = collect_training(run.folder, folder)
             message = f"Checkpoint at step {int(folder.name.removeprefix('step-'))}"
@@ -97,15 +98,15 @@ def publish(
     Raises:
         PublishError: naming the command that finishes it; the run itself is complete.
     """
-    again = " ".join(["vitft push", str(run.folder), *([hub.repo] if hub.repo else [])])
+    again = _command(run, hub, with_training=with_training)
     try:
-        to = destination or find_destination(hub, run.folder.name)
-        card = write_card(run.folder, run.model_folder, to.repo, hub.license)
+        to = destination or find_destination(hub, run.folder.resolve().name)
+        card = _card(run, to.repo, hub.license)
         run.write_text("model/README.md", card.text)
         bundle = collect(run.folder, run.model_folder, card.text)
         if with_training:
             bundle |= collect_training(run.folder, _newest_checkpoint(run))
-        for note in card.notes:
+        for note in (*(to.notes if destination is None else ()), *card.notes):
             run.say(f"  {note}")
         run.say(f"pushing {len(bundle)} files to {to.url}")
         published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
@@ -120,6 +121,33 @@ def publish(
         raise
     run.write_json("published.json", asdict(published) | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     return published
+
+
+def _card(run: Run, repo: str, license: str | None) -> Card:
+    """Return the card of a finished run; a minimal one if its own cannot be made, which keeps no model back."""
+    try:
+        return write_card(run.folder, run.model_folder, repo, license)
+    except Exception as error:  # whatever it is: the model is there
+        note = f"hub: no model card could be made ({type(error).__name__}: {error}); the model goes up with a minimal one"
+        return Card(minimal_card(repo), f"{repo.split('/')[-1]}, fine-tuned with vitft", (note,))
+
+
+def _command(run: Run, hub: HubRecipe, *, with_training: bool) -> str:
+    """Return the command that pushes a run as it was to be pushed, with what its recipe does not say."""
+    said = Recipe.load(run.folder / "recipe.yaml").hub
+    words = ["vitft", "push", str(run.folder), *([hub.repo] if hub.repo else [])]
+    words += ["--training"] if with_training else []
+    for name, flag in _FLAGS.items():
+        value = getattr(hub, name)
+        if value and value != getattr(said, name):
+            words += [flag] if value is True else [flag, value]
+    return shlex.join(words)
+
+
+_FLAGS = {
+    "private": "--private", "revision": "--hub-revision", "create_pr": "--create-pr", "license": "--license",
+    "force": "--force",
+}  # fmt: skip
 
 
 def write_local_card(run: Run, license: str | None) -> None:
