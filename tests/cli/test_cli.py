@@ -26,8 +26,8 @@ FLAGS = {
         --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
         --recipe --resume --seed --set --streaming --track --train""",
-    "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size --method
-        --metrics --model-revision --num-processes --plot --precision --set --split""",
+    "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
+        --method --metrics --model-revision --num-processes --plot --precision --set --split""",
     "predict": "--batch-size --debug --device --format --image-size --method --model-revision --precision --top-k",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
@@ -192,6 +192,15 @@ def test_hub_flags_become_keys_and_need_the_wish_to_push(tasks, capsys):
     )
     assert run("finetune", "--dataset", "builtin:digits", *flags) == 2
     assert "add --push-to-hub" in capsys.readouterr().err
+    for setting in ("hub.push=false", "hub.license=mit"):
+        assert run("finetune", "--dataset", "builtin:digits", "--set", setting) == 0
+
+
+def test_a_resumed_run_is_not_told_where_to_push_what_it_does_not_push(tasks, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(Recipe.load(None, {"data.dataset": "builtin:digits"}).dump())
+    assert run("finetune", "--resume", str(tmp_path), "--hub-repo", "me/x") == 2
+    assert "add --push-to-hub" in capsys.readouterr().err
+    assert run("finetune", "--resume", str(tmp_path), "--hub-repo", "me/x", "--push-to-hub") == 0
 
 
 # --- several processes -------------------------------------------------------------------------------------
