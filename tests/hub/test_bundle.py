@@ -105,17 +105,23 @@ def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeyp
 
 def test_a_command_line_names_no_folder(run: Path) -> None:
     path = run / "environment.json"
-    words = ["--recipe", "clients/acme/r.yaml", "--set", "data.config=../x/y", "--output-dir=out/secret", "my photos/a b"]
-    words += ["--lr", "1e-4", "--model", "acme/tiny-vit"]
+    words = [
+        "/opt/bin/vitft",
+        "--recipe",
+        "clients/acme/r.yaml",
+        "--set",
+        "data.config=../x/y",
+        "--output-dir=out/secret",
+    ]
+    words += ["my photos/a b", "--lr", "1e-4", "--model", "acme/tiny-vit"]
     recipe = run / "recipe.yaml"
     recipe.write_text(re.sub("checkpoint: .*", "checkpoint: acme/tiny-vit", recipe.read_text()))
-    environment = json.loads(path.read_text()) | {"command": ["/opt/bin/vitft", *words], "model": {"revision": "a" * 40}}
-    path.write_text(json.dumps(environment))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": words, "model": {"revision": "a" * 40}}))
     theirs = collect(run, run / "model", "")["environment.json"]
     assert isinstance(theirs, bytes)
     assert json.loads(theirs)["command"] == [
-        "vitft", "--recipe", "r.yaml", "--set", "data.config=y", "--output-dir=secret", "a b", "--lr", "1e-4", "--model",
-        "acme/tiny-vit",
+        "vitft", "--recipe", "r.yaml", "--set", "data.config=y", "--output-dir=secret", "a b", "--lr", "1e-4",
+        "--model", "acme/tiny-vit",
     ]  # fmt: skip
 
 

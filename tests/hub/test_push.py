@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -89,7 +93,7 @@ def test_a_hub_that_asks_to_wait_is_waited_for(hub: Hub, client: Client, run: Pa
 def test_a_commit_by_someone_else_in_between_is_built_upon(hub: Hub, client: Client, run: Path) -> None:
     assert client.run("push", run).code == 0
     repo = hub.repos["model", "me/leaves"]
-    hub.faults = [Fault("lfs-batch", 503, times=0), Fault("preupload", "meanwhile", times=1)]
+    hub.faults = [Fault("preupload", "meanwhile", times=1)]
     outcome = client.run("push", run, "--license", "mit")
     assert outcome.code == 0, outcome.err
     assert [each.title for each in repo.branches["main"]][2] == "meanwhile"
@@ -188,6 +192,24 @@ def test_the_command_that_finishes_a_push_is_the_same_push(hub: Hub, client: Cli
     flags = "--training --private --hub-revision v2 --license mit --force"
     outcome = client.run("push", spaced, "me/x", *flags.split())
     assert outcome.code == 3 and outcome.err.strip().endswith(f"vitft push '{spaced}' me/x {flags}")
+
+
+def test_a_request_to_stop_in_the_middle_of_a_push_is_answered(hub: Hub, client: Client, run: Path) -> None:
+    """A batch system's SIGTERM; the process says how to go on instead of vanishing."""
+    hub.faults = [Fault("commit", "slow", seconds=1.5)]
+    number = client.home / "number"
+    number.unlink(missing_ok=True)
+
+    def stop() -> None:
+        while not hub.stages("commit"):
+            time.sleep(0.05)
+        os.kill(int(number.read_text()), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop, daemon=True)
+    stopper.start()
+    code = f"import os, vitft.cli\nopen({str(number)!r}, 'w').write(str(os.getpid()))\n"
+    outcome = client.python(f"{code}vitft.cli.main(['push', {str(run)!r}])")
+    assert outcome.code == 3 and "SIGTERM came before" in outcome.err and f"vitft push {run}" in outcome.err
 
 
 def test_what_is_made_on_the_way_is_said(hub: Hub, client: Client, run: Path) -> None:

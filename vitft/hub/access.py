@@ -83,7 +83,7 @@ def check_form(hub: HubRecipe, default_name: str) -> None:
     if hub.license is not None and not _LICENCE.fullmatch(hub.license):
         raise UsageError(
             f"{hub.license!r} is not how the Hub spells a licence",
-            allowed="its identifier on https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0 or mit",
+            allowed="its identifier on https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0",
             hint="vitft push RUN --license apache-2.0, or vitft finetune --set hub.license=apache-2.0",
         )
     if hub.create_pr and hub.revision not in (None, "main"):

@@ -211,7 +211,7 @@ def _public_environment(folder: Path, shorten: Callable[[str], str]) -> bytes:
     environment = read_environment(folder)
     recipe = Recipe.load(folder / "recipe.yaml")
     local = local_inputs(recipe, environment)
-    on_hub = {recipe.flat()[key] for key in ("data.dataset", "model.checkpoint") if key not in local} | {recipe.hub.repo}
+    on_hub = {recipe.flat()[key] for key in {"data.dataset", "model.checkpoint"} - local} | {recipe.hub.repo}
     if "command" in environment:
         environment["command"] = [_short_argument(each, on_hub) for each in environment["command"]]
     return _shortened_json(json.dumps(environment), shorten)

@@ -98,6 +98,8 @@ def publish(
     Raises:
         PublishError: naming the command that finishes it; the run itself is complete.
     """
+    from vitft.train.stopping import on_stop_signals
+
     again = _command(run, hub, with_training=with_training)
     try:
         to = destination or find_destination(hub, run.folder.resolve().name)
@@ -109,7 +111,8 @@ def publish(
         for note in (*(to.notes if destination is None else ()), *card.notes):
             run.say(f"  {note}")
         run.say(f"pushing {len(bundle)} files to {to.url}")
-        published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
+        with on_stop_signals(_give_up):
+            published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
     except HubError as error:
         raise PublishError(
             f"the model is trained and saved in {run.model_folder}, but not published: {error.wrong}",
@@ -123,12 +126,17 @@ def publish(
     return published
 
 
+def _give_up(signal: str) -> None:
+    raise HubError(f"{signal} came before the push was done")
+
+
 def _card(run: Run, repo: str, license: str | None) -> Card:
     """Return the card of a finished run; a minimal one if its own cannot be made, which keeps no model back."""
     try:
         return write_card(run.folder, run.model_folder, repo, license)
     except Exception as error:  # whatever it is: the model is there
-        note = f"hub: no model card could be made ({type(error).__name__}: {error}); the model goes up with a minimal one"
+        why = f"{type(error).__name__}: {error}"
+        note = f"hub: no model card could be made ({why}); the model goes up with a minimal one"
         return Card(minimal_card(repo), f"{repo.split('/')[-1]}, fine-tuned with vitft", (note,))
 
 
