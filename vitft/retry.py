@@ -26,7 +26,7 @@ _CUT_OFF = {
     "TimeoutException", "RemoteProtocolError", "ReadError", "WriteError", "CloseError", "ChunkedEncodingError",
     "IncompleteRead", "ConnectionResetError", "BrokenPipeError", "TimeoutError",
 }  # fmt: skip
-_NEVER_REACHED = {"ConnectError", "ConnectionRefusedError"}
+_NEVER_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionRefusedError"}
 
 
 def is_passing(error: BaseException) -> bool:

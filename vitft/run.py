@@ -75,8 +75,12 @@ class Run:
         raise UsageError(f"{parent} holds ten thousand runs called {name}", hint="--name ANOTHER")
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """Open an existing run to resume it.
+    def open(cls, folder: str | Path, command: str = "vitft finetune --resume") -> Run:
+        """Open an existing run.
+
+        Args:
+            folder: its directory.
+            command: that was to work on it, for the hint.
 
         Raises:
             UsageError: if the folder is no run.
@@ -87,7 +91,7 @@ class Run:
             there = sorted(folder.parent.glob("*/recipe.yaml"), key=lambda path: -path.stat().st_mtime)
             runs = [str(path.parent) for path in there]
             guess = did_you_mean(str(folder), runs) or "runs/NAME"
-            raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"--resume {guess}")
+            raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"{command} {guess}")
         return cls(folder)
 
     # --- files ---------------------------------------------------------------------------------------------

@@ -194,6 +194,15 @@ def test_hub_flags_become_keys_and_need_the_wish_to_push(tasks, capsys):
     )
     assert run("finetune", "--dataset", "builtin:digits", *flags) == 2
     assert "add --push-to-hub" in capsys.readouterr().err
+    for setting in ("hub.push=false", "hub.license=mit"):
+        assert run("finetune", "--dataset", "builtin:digits", "--set", setting) == 0
+
+
+def test_a_resumed_run_is_not_told_where_to_push_what_it_does_not_push(tasks, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(Recipe.load(None, {"data.dataset": "builtin:digits"}).dump())
+    assert run("finetune", "--resume", str(tmp_path), "--hub-repo", "me/x") == 2
+    assert "add --push-to-hub" in capsys.readouterr().err
+    assert run("finetune", "--resume", str(tmp_path), "--hub-repo", "me/x", "--push-to-hub") == 0
 
 
 # --- several processes -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from vitft.errors import HubError
 from vitft.hub.bundle import check_secrets, collect, collect_training, shortener
+from vitft.hub.card import write_card
 
 
 def test_local_paths_lose_what_stands_before_their_last_part(run: Path) -> None:
@@ -33,12 +35,11 @@ def test_the_bundle_holds_no_path_of_this_machine(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "rollout.png").write_bytes(b"picture")
     (run / "figures" / "notes.txt").write_text("not for others")
-    bundle = collect(run, run / "model", f"made in {run}")
+    bundle = collect(run, run / "model", write_card(run, run / "model", "me/leaves").text)
     assert "figures/rollout.png" in bundle and "figures/notes.txt" not in bundle
     for name, content in (bundle | collect_training(run, next((run / "checkpoints").glob("step-*")))).items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         assert str(run.parent).encode() not in data and b"/tmp" not in data, name
-    assert bundle["README.md"] == b"made in leaves"
     assert b"push: false" in bundle["recipe.yaml"]
 
 
@@ -69,6 +70,28 @@ def test_a_secret_stops_the_push_and_is_named(run: Path, monkeypatch: pytest.Mon
         check_secrets({"README.md": harmless.encode()}, "hf_secret")
 
 
+@pytest.mark.parametrize("host", ["model", "main", "train", "birch"])
+def test_a_machine_called_by_a_common_word_holds_no_push_back(
+    host: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    check_secrets(collect(run, run / "model", f"The {host} is good."), "hf_secret")
+    with pytest.raises(HubError, match="name of this machine"):
+        check_secrets({"README.md": f"made by ada@{host}".encode()}, "hf_secret")
+
+
+def test_the_first_part_of_a_full_host_name_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-17.lab.example")
+    for text in (b"on gpu-17", b"on gpu-17.lab.example"):
+        with pytest.raises(HubError, match="name of this machine"):
+            check_secrets({"README.md": text}, "hf_secret")
+
+
+def test_a_home_folder_like_the_end_of_an_address_holds_no_push_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/docs"))
+    check_secrets({"README.md": b"https://huggingface.co/docs"}, "hf_secret")
+
+
 def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitft.hub.bundle._CHUNK", 16)
     picture = tmp_path / "x.png"
@@ -78,6 +101,36 @@ def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeyp
             check_secrets({"figures/x.png": picture}, "hf_secret")
     picture.write_bytes(b"hf_secre" * 20)
     check_secrets({"figures/x.png": picture}, "hf_secret")
+
+
+def test_a_command_line_names_no_folder(run: Path) -> None:
+    path = run / "environment.json"
+    words = [
+        "/opt/bin/vitft",
+        "--recipe",
+        "clients/acme/r.yaml",
+        "--set",
+        "data.config=../x/y",
+        "--output-dir=out/secret",
+    ]
+    words += ["my photos/a b", "--lr", "1e-4", "--model", "acme/tiny-vit"]
+    recipe = run / "recipe.yaml"
+    recipe.write_text(re.sub("checkpoint: .*", "checkpoint: acme/tiny-vit", recipe.read_text()))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": words, "model": {"revision": "a" * 40}}))
+    theirs = collect(run, run / "model", "")["environment.json"]
+    assert isinstance(theirs, bytes)
+    assert json.loads(theirs)["command"] == [
+        "vitft", "--recipe", "r.yaml", "--set", "data.config=y", "--output-dir=secret", "a b", "--lr", "1e-4",
+        "--model", "acme/tiny-vit",
+    ]  # fmt: skip
+
+
+def test_classes_are_no_paths(run: Path) -> None:
+    path = run / "results.json"
+    classes = ["/m/01g317", "/m/0k4j", "~/x"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": classes}))
+    theirs = collect(run, run / "model", "")["results.json"]
+    assert isinstance(theirs, bytes) and json.loads(theirs)["classes"] == classes
 
 
 def test_environment_keeps_what_is_not_a_path(run: Path) -> None:

@@ -94,6 +94,35 @@ def test_a_folder_may_be_called_anything(dataset: str, run: Path) -> None:
     ModelCard(write_card(run, run / "model", "me/leaves").text)
 
 
+def test_paths_are_shortened_before_their_underscores_are_escaped(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "note", "text": "left out: /home/ada_b/my_photos/cat_1.png"}) + "\n")
+    text = write_card(run, run / "model", "me/leaves").text
+    assert r"left out: cat\_1.png" in text and "ada" not in text
+
+
+def test_what_was_local_where_it_trained_is_local_elsewhere(run: Path) -> None:
+    """``data/photos`` has the form of a Hub id, and is no folder of the directory that pushes."""
+    change_recipe(run, "data", dataset="data/photos")
+    change_recipe(run, "model", checkpoint="models/tiny")
+    change(run, "environment.json", dataset={"id": "/srv/data/photos"}, model={"id": "models/tiny", "revision": None})
+    card = write_card(run, run / "model", "me/leaves")
+    metadata = ModelCard(card.text).data.to_dict()
+    assert not {"base_model", "datasets"} & metadata.keys()
+    assert metadata["model-index"][0]["results"][0]["dataset"]["name"] == "photos"
+    assert "huggingface.co" not in card.text and "/srv" not in card.text and "models/tiny" not in card.text
+
+
+def test_what_was_on_the_hub_stays_there_beside_a_folder_of_that_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cifar100").mkdir()
+    monkeypatch.chdir(tmp_path)
+    change_recipe(run, "data", dataset="cifar100")
+    change(run, "environment.json", dataset={"id": "uoft-cs/cifar100", "revision": "c" * 40})
+    assert ModelCard(write_card(run, run / "model", "me/leaves").text).data.datasets == ["uoft-cs/cifar100"]
+
+
 def test_the_interval_is_wilsons() -> None:
     # Newcombe 1998 (doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E), table I: 81 of 263.
     assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

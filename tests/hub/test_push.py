@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,7 +95,7 @@ def test_a_hub_that_asks_to_wait_is_waited_for(hub: Hub, client: Client, run: Pa
 def test_a_commit_by_someone_else_in_between_is_built_upon(hub: Hub, client: Client, run: Path) -> None:
     assert client.run("push", run).code == 0
     repo = hub.repos["model", "me/leaves"]
-    hub.faults = [Fault("lfs-batch", 503, times=0), Fault("preupload", "meanwhile", times=1)]
+    hub.faults = [Fault("preupload", "meanwhile", times=1)]
     outcome = client.run("push", run, "--license", "mit")
     assert outcome.code == 0, outcome.err
     assert [each.title for each in repo.branches["main"]][2] == "meanwhile"
@@ -130,6 +134,17 @@ def test_a_refused_card_does_not_hold_the_weights_back(hub: Hub, client: Client,
     assert "README.md" not in files and "model.safetensors" in files
 
 
+def test_a_card_that_cannot_be_made_does_not_hold_the_weights_back(hub: Hub, client: Client, run: Path) -> None:
+    path = run / "results.json"
+    results = json.loads(path.read_text())
+    del results["test"]["macro_f1"]  # as of a version that had none
+    path.write_text(json.dumps(results))
+    outcome = client.run("push", run)
+    assert outcome.code == 0 and "no model card could be made" in outcome.err, outcome.err
+    files = hub.repos["model", "me/leaves"].head("main").files
+    assert b"library_name: transformers" in files["README.md"] and "model.safetensors" in files
+
+
 # --- what must not be pushed to, or with ---------------------------------------------------------------------
 
 
@@ -155,6 +170,52 @@ def test_a_name_that_no_repository_can_have_is_refused_unasked(name: str, hub: H
     outcome = client.run("push", run, name)
     assert outcome.code == 2 and "cannot be the name" in outcome.err
     assert not hub.log
+
+
+def test_the_name_of_a_run_must_be_one_that_a_repository_can_have(hub: Hub, client: Client, run: Path) -> None:
+    outcome = client.run("push", run.rename(run.with_name("my leaves")))
+    assert outcome.code == 2 and "--hub-repo my-leaves" in outcome.err
+    assert not hub.log
+
+
+def test_a_run_is_called_as_its_folder_however_that_is_written(hub: Hub, client: Client, run: Path) -> None:
+    assert client.run("push", run / "model" / "..").out.strip() == f"published: {hub.url}/me/leaves"
+
+
+def test_a_licence_is_spelled_as_the_hub_does(hub: Hub, client: Client, run: Path) -> None:
+    outcome = client.run("push", run, "--license", "Apache 2.0")
+    assert outcome.code == 2 and "--license apache-2.0" in outcome.err
+    assert not hub.log
+
+
+def test_the_command_that_finishes_a_push_is_the_same_push(hub: Hub, client: Client, run: Path) -> None:
+    hub.faults = [Fault("commit", 403)]
+    spaced = run.rename(run.with_name("my leaves"))
+    flags = "--training --private --hub-revision v2 --license mit --force"
+    outcome = client.run("push", spaced, "me/x", *flags.split())
+    assert outcome.code == 3 and outcome.err.strip().endswith(f"vitft push '{spaced}' me/x {flags}")
+
+
+def test_a_request_to_stop_in_the_middle_of_a_push_is_answered(hub: Hub, client: Client, run: Path) -> None:
+    """A batch system's SIGTERM; the process says how to go on instead of vanishing."""
+    hub.faults = [Fault("commit", "slow", seconds=1.5)]
+    number = client.home / "number"
+    number.unlink(missing_ok=True)
+
+    def stop() -> None:
+        while not hub.stages("commit"):
+            time.sleep(0.05)
+        os.kill(int(number.read_text()), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop, daemon=True)
+    stopper.start()
+    code = f"import os, vitft.cli\nopen({str(number)!r}, 'w').write(str(os.getpid()))\n"
+    outcome = client.python(f"{code}vitft.cli.main(['push', {str(run)!r}])")
+    assert outcome.code == 3 and "SIGTERM came before" in outcome.err and f"vitft push {run}" in outcome.err
+
+
+def test_what_is_made_on_the_way_is_said(hub: Hub, client: Client, run: Path) -> None:
+    assert "made the private repository me/leaves" in client.run("push", run, "--private").err
 
 
 def test_a_foreign_owner_is_refused_and_an_own_organisation_is_not(hub: Hub, client: Client, run: Path) -> None:

@@ -138,6 +138,13 @@ def test_a_bad_token_costs_no_training(world: Hub, client: Client) -> None:
     assert not (client.home / "runs").exists() and not world.stages("resolve")
 
 
+def test_what_ends_before_training_leaves_no_repository(world: Hub, client: Client) -> None:
+    assert client.run("finetune", "--dataset", "./nope", "--model", "acme/tiny-vit", "--push-to-hub").code == 1
+    assert finetune(client, "--push-to-hub", "--dry-run").code == 0
+    assert finetune(client, "--push-to-hub", "--hub-repo", "a/b/c", "--dry-run").code == 2
+    assert ("model", "me/tiny-vit-cifar100") not in world.repos and not world.stages("create")
+
+
 @pytest.mark.parametrize("every", ["best", "checkpoint"])
 def test_what_is_pushed_while_it_trains(every: str, world: Hub, client: Client) -> None:
     pace = "import vitft.hub.background as b, vitft.train.fit as f, time, vitft.cli\nb.POLL_SECONDS = 0.01\n"
@@ -151,6 +158,7 @@ def test_what_is_pushed_while_it_trains(every: str, world: Hub, client: Client) 
     during = history[1:-1]
     assert during, outcome.err
     if every == "best":
+        assert not (client.home / "runs" / "tiny-vit-cifar100" / "best").exists()
         assert all(each.title == "The best model so far" and "model.safetensors" in each.files for each in during)
         assert b"Training is still going on" in during[0].files["README.md"]
     else:

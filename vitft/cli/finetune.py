@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -196,8 +197,7 @@ def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]
 
     if resume is None:
         resolved = Recipe.load(recipe, changes)
-        if not resolved.hub.push and any(key.startswith("hub.") for key in changes):
-            raise UsageError("nothing is pushed without --push-to-hub", hint="add --push-to-hub")
+        _check_push(resolved, changes)
         if resolved.data.dataset is None:
             raise UsageError(
                 "no dataset was given",
@@ -210,4 +210,18 @@ def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]
             "--resume goes on with the recipe of the run; --recipe cannot be given with it",
             hint=f"vitft finetune --resume {resume}",
         )
-    return Recipe.load(resume / "recipe.yaml", changes) if (resume / "recipe.yaml").is_file() else None
+    if not (resume / "recipe.yaml").is_file():
+        return None
+    resolved = Recipe.load(resume / "recipe.yaml", changes)
+    _check_push(resolved, changes)
+    return resolved
+
+
+def _check_push(resolved: Recipe, changes: Mapping[str, object]) -> None:
+    """Refuse to be told where to push what is not pushed.
+
+    A licence stands in the card beside the model too, and ``hub.push=false`` takes back what a recipe wishes.
+    """
+    told = {key for key in changes if key.startswith("hub.")} - {"hub.push", "hub.license"}
+    if told and not resolved.hub.push:
+        raise UsageError("nothing is pushed without --push-to-hub", hint="add --push-to-hub")

@@ -13,6 +13,7 @@ from vitft.recipe import HubRecipe
 from vitft.retry import is_passing, is_unreachable, kinds_of, patiently, status_of
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.\-]{0,94}[A-Za-z0-9_])?", re.ASCII)
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _SAYS_NOTHING = {".gitattributes", ".gitignore", "README.md", "LICENSE"}
 
 
@@ -24,13 +25,15 @@ class Destination:
         repo: ``OWNER/NAME``.
         revision: the branch.
         create_pr: whether a pull request is opened instead of changing the branch.
-        notes: what was made or decided on the way.
+        is_private: whether the repository is to be private, if it is made.
+        missing: what is still to be made: the ``repository``, the ``branch``.
     """
 
     repo: str
     revision: str = "main"
     create_pr: bool = False
-    notes: tuple[str, ...] = ()
+    is_private: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -43,7 +46,7 @@ class Unreachable(HubError):  # noqa: N818 - an answer, not a fault of ours
 
 
 def find_destination(hub: HubRecipe, default_name: str) -> Destination:
-    """Find out where a model is to go, and make the repository and the branch if they are not there.
+    """Find out where a model is to go, and whether it may; nothing is made yet.
 
     Args:
         hub: what the recipe says.
@@ -54,7 +57,7 @@ def find_destination(hub: HubRecipe, default_name: str) -> Destination:
         Unreachable: if the Hub does not answer.
         HubError: if there is no token, or it may not write there, or the repository holds something else.
     """
-    check_form(hub)
+    check_form(hub, default_name)
     token_or_error()
     try:
         return _find(hub, default_name)
@@ -64,18 +67,47 @@ def find_destination(hub: HubRecipe, default_name: str) -> Destination:
         raise explain(error, hub.repo or default_name) from error
 
 
-def check_form(hub: HubRecipe) -> None:
+def make_destination(to: Destination) -> list[str]:
+    """Make what is missing of a destination; return what was made, as sentences.
+
+    Raises:
+        Unreachable, HubError: as :func:`find_destination`.
+    """
+    from huggingface_hub import HfApi
+
+    api, notes = HfApi(), []
+    try:
+        if "repository" in to.missing:
+            patiently(lambda: api.create_repo(to.repo, private=to.is_private or None, exist_ok=True))
+            notes.append(f"hub: made the {'private ' if to.is_private else ''}repository {to.repo}")
+        if "branch" in to.missing:
+            patiently(lambda: api.create_branch(to.repo, branch=to.revision, exist_ok=True))
+            notes.append(f"hub: made the branch {to.revision} of {to.repo}")
+    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+        raise explain(error, to.repo) from error
+    return notes
+
+
+def check_form(hub: HubRecipe, default_name: str) -> None:
     """Check what can be checked of ``hub`` without the Hub.
 
     Raises:
-        UsageError: for a name that no repository can have, or flags that contradict each other.
+        UsageError: for a name that no repository can have, a licence of no known form, or flags that contradict each
+            other.
     """
-    parts = (hub.repo or "name").split("/")
+    name = hub.repo or default_name
+    parts = name.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts) or parts[-1].endswith(".git"):
         raise UsageError(
-            f"{hub.repo!r} cannot be the name of a repository",
+            f"{name!r} cannot be the name of a repository",
             allowed="OWNER/NAME or NAME of letters, digits, and - _ . inside, 96 at most, without -- and ..",
-            hint=f"--hub-repo {_likely_name(hub.repo or '')}",
+            hint=f"--hub-repo {_likely_name(name)}",
+        )
+    if hub.license is not None and not _LICENCE.fullmatch(hub.license):
+        raise UsageError(
+            f"{hub.license!r} is not how the Hub spells a licence",
+            allowed="its identifier on https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0",
+            hint="vitft push RUN --license apache-2.0, or vitft finetune --set hub.license=apache-2.0",
         )
     if hub.create_pr and hub.revision not in (None, "main"):
         raise UsageError("a pull request is opened against main", hint="leave out --hub-revision, or --create-pr")
@@ -103,6 +135,8 @@ def token_or_error() -> str:
             hint="make one that may write on https://huggingface.co/settings/tokens, then: hf auth login "
             "(or set HF_TOKEN)",
         )
+    if not token.isascii():
+        raise HubError("the token holds letters that no token has", hint="hf auth login, or mend HF_TOKEN")
     return token
 
 
@@ -123,7 +157,9 @@ def explain(error: BaseException, repo: str) -> HubError:
         return HubError(f"there is no {repo} on the Hub, or this token may not see it", hint="--hub-repo OWNER/NAME")
     if is_passing(error) or is_unreachable(error) or "NetworkError" in kinds:
         return Unreachable(f"{endpoint()} does not answer as it should: {first}", hint="look at the network, and again")
-    return HubError(f"the Hub refused: {first}", hint=f"look at {endpoint()}/{repo}")
+    return HubError(
+        f"{'the Hub refused' if status else 'the push failed'}: {first}", hint=f"look at {endpoint()}/{repo}"
+    )
 
 
 def _find(hub: HubRecipe, default_name: str) -> Destination:
@@ -135,17 +171,16 @@ def _find(hub: HubRecipe, default_name: str) -> Destination:
     repo = f"{owner or me['name']}/{name}"
     _check_owner(me, repo, hub)
     info = _info(api, repo)
-    notes = []
+    revision, missing = hub.revision or "main", []
     if info is None:
         if hub.create_pr:
             raise HubError(f"there is no {repo} to open a pull request for", hint="leave out --create-pr to make it")
-        patiently(lambda: api.create_repo(repo, private=hub.private or None, exist_ok=True))
-        notes.append(f"hub: made the {'private ' if hub.private else ''}repository {repo}")
+        missing.append("repository")
     else:
         _check_existing(api, info, repo, hub)
-    if hub.revision not in (None, "main") and not hub.create_pr:
-        notes += _make_branch(api, repo, str(hub.revision))
-    return Destination(repo, hub.revision or "main", hub.create_pr, tuple(notes))
+    if revision != "main" and (info is None or not _has_revision(api, repo, revision)):
+        missing.append("branch")
+    return Destination(repo, revision, hub.create_pr, hub.private, tuple(missing))
 
 
 def _check_owner(me: dict[str, Any], repo: str, hub: HubRecipe) -> None:
@@ -198,7 +233,8 @@ def _check_existing(api: Any, info: Any, repo: str, hub: HubRecipe) -> None:
         )
     names = {sibling.rfilename for sibling in info.siblings or []}
     files = {name for name in names if name not in _SAYS_NOTHING and not TRAINING.fullmatch(name)}
-    if files and "vitft" not in (info.tags or []) and not (hub.force or hub.create_pr):
+    is_ours = "vitft" in (info.tags or []) or names >= {"recipe.yaml", "results.json", "environment.json"}
+    if files and not is_ours and not (hub.force or hub.create_pr):
         some = ", ".join(sorted(files)[:3])
         raise HubError(
             f"{repo} holds what vitft did not put there ({some}), and is not overwritten",
@@ -207,15 +243,13 @@ def _check_existing(api: Any, info: Any, repo: str, hub: HubRecipe) -> None:
         )
 
 
-def _make_branch(api: Any, repo: str, revision: str) -> list[str]:
+def _has_revision(api: Any, repo: str, revision: str) -> bool:
+    """Return whether a branch is there; raise HubError for a reference that is not and cannot be made."""
     refs = patiently(lambda: api.list_repo_refs(repo, include_pull_requests=revision.startswith("refs/pr/")))
     there = {each.name for each in refs.branches} | {each.ref for each in refs.pull_requests or []}
-    if revision in there:
-        return []
-    if revision.startswith("refs/"):
+    if revision not in there and revision.startswith("refs/"):
         raise HubError(f"{repo} has no {revision}", allowed=", ".join(sorted(there)), hint="--hub-revision BRANCH")
-    patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
-    return [f"hub: made the branch {revision} of {repo}"]
+    return revision in there
 
 
 def _may_not_write(repo: str) -> HubError:
@@ -227,8 +261,8 @@ def _may_not_write(repo: str) -> HubError:
 
 
 def _likely_name(text: str) -> str:
-    parts = [re.sub(r"[-.]{2,}", "-", re.sub(r"[^\w.\-]+", "-", part)).strip("-._") for part in text.split("/")]
-    return "/".join([part for part in parts if part][-2:]) or "OWNER/NAME"
+    parts = [re.sub(r"[-.]{2,}", "-", re.sub(r"[^A-Za-z0-9_.\-]+", "-", part)).strip("-._") for part in text.split("/")]
+    return "/".join([part[:96].rstrip("-._") for part in parts if part][-2:]) or "OWNER/NAME"
 
 
 def _without_token(text: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,16 @@ def collect(folder: Path, model: Path, card: str) -> Bundle:
     Args:
         folder: of the run.
         model: the transformers folder, whose files go to the top.
-        card: the model card.
+        card: the model card, which has no local paths.
     """
     shorten = shortener(folder)
     bundle: Bundle = {path.name: path for path in sorted(model.iterdir()) if path.suffix in (".json", ".safetensors")}
-    bundle["README.md"] = shorten(card).encode()
+    bundle["README.md"] = card.encode()
     bundle["recipe.yaml"] = _public_recipe(folder).dump().encode()
-    for name in ("results.json", "environment.json"):
-        if (folder / name).is_file():
-            bundle[name] = _shortened_json((folder / name).read_text(encoding="utf-8"), shorten)
+    if (folder / "results.json").is_file():
+        bundle["results.json"] = _shortened_json((folder / "results.json").read_text(encoding="utf-8"), shorten)
+    if (folder / "environment.json").is_file():
+        bundle["environment.json"] = _public_environment(folder, shorten)
     for path in sorted((folder / "figures").glob("*")):
         if path.suffix in _FIGURES:
             bundle[f"figures/{path.name}"] = path
@@ -68,8 +69,7 @@ def collect_training(folder: Path, checkpoint: Path) -> Bundle:
     bundle[f"{place}/state.json"] = state
     bundle[f"{place}/manifest.json"] = json.dumps(manifest, indent=2).encode()
     bundle["training/recipe.yaml"] = _public_recipe(folder).dump().encode()
-    environment = (folder / "environment.json").read_text(encoding="utf-8")
-    bundle["training/environment.json"] = _shortened_json(environment, shorten)
+    bundle["training/environment.json"] = _public_environment(folder, shorten)
     metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     bundle["training/metrics.jsonl"] = shorten(metrics).encode()
     return bundle
@@ -82,11 +82,16 @@ def shortener(folder: Path) -> Callable[[str], str]:
     that names stay apart.
     """
     recipe = Recipe.load(folder / "recipe.yaml")
+    environment = read_environment(folder)
+    inputs = local_inputs(recipe, environment)
     roots = {str(folder), str(folder.resolve())}
-    for named in (recipe.data.dataset, recipe.model.checkpoint, recipe.run.output_dir, *recipe.run.metrics):
-        if named and is_local(named):
-            path = Path(named).expanduser()
-            roots |= {named.rstrip("/"), str(path), str(path.absolute()), str(path.resolve())}
+    local = [str(recipe.flat()[key]) for key in inputs]
+    local += [name for name in (recipe.run.output_dir, *recipe.run.metrics) if is_local(name)]
+    if "data.dataset" in inputs and "id" in environment.get("dataset", {}):
+        local.append(environment["dataset"]["id"])  # absolute, from wherever training ran
+    for named in local:
+        path = Path(named).expanduser()
+        roots |= {named.rstrip("/"), str(path), str(path.absolute()), str(path.resolve())}
     roots = {root for root in roots if len(Path(root).parts) > 1}
     known = "|".join(re.escape(root) for root in sorted(roots, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w/.~-])(?:{known})(?![\w.-])") if known else None
@@ -102,6 +107,33 @@ def shortener(folder: Path) -> Callable[[str], str]:
 def is_local(name: str) -> bool:
     """Return whether the name of a dataset, model or metric stands for a path of this machine."""
     return not name.startswith("builtin:") and (looks_like_path(name) or Path(name).expanduser().exists())
+
+
+def local_inputs(recipe: Recipe, environment: Mapping[str, Any]) -> set[str]:
+    """Return which of ``data.dataset`` and ``model.checkpoint`` are paths of the machine that trained.
+
+    The run wrote down what it found there; ``data/photos`` looks like a Hub id from any other folder than its own.
+
+    Args:
+        recipe: of the run.
+        environment: what stands in its ``environment.json``.
+    """
+    dataset, model = environment.get("dataset", {}), environment.get("model", {})
+    found = set()
+    named = str(recipe.data.dataset)
+    if not dataset.get("revision") and (Path(dataset.get("id", "")).is_absolute() or is_local(named)):
+        found.add("data.dataset")
+    named = recipe.model.checkpoint
+    is_on_hub = model["revision"] is not None if "revision" in model else not is_local(named)
+    if not is_on_hub and not named.startswith("builtin:"):
+        found.add("model.checkpoint")
+    return found
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Return what a run wrote down of its surroundings; nothing of one that did not."""
+    path = folder / "environment.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def check_secrets(bundle: Mapping[str, Path | bytes], token: str | None) -> None:
@@ -127,10 +159,12 @@ def _private_words() -> dict[str, re.Pattern[str]]:
     words = {}
     home = str(Path.home())
     if len(home) > 1:
-        words["the path of your home folder"] = re.compile(rf"{re.escape(home)}(?![\w.-])")
-    host = socket.gethostname()
+        words["the path of your home folder"] = re.compile(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])")
+    host = socket.gethostname().partition(".")[0]
     if len(host) > 3 and host not in ("localhost", getpass.getuser()):
-        words["the name of this machine"] = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])")
+        # A plain word (main, node, tulip) is in many texts without meaning this machine.
+        before = "(?<=@)" if host.isalpha() else r"(?<![\w.-])"
+        words["the name of this machine"] = re.compile(rf"{before}{re.escape(host)}(?![\w-])")
     return words
 
 
@@ -161,29 +195,51 @@ def _chunks(content: Path | bytes, overlap: int) -> Iterator[bytes]:
 def _public_recipe(folder: Path) -> Recipe:
     """Return the run's recipe as a stranger can use it: without local paths, and without a wish to push."""
     recipe = Recipe.load(folder / "recipe.yaml")
+    local = local_inputs(recipe, read_environment(folder))
     data, model, run = recipe.data, recipe.model, recipe.run
-    if data.dataset and is_local(data.dataset):
+    if data.dataset and "data.dataset" in local:
         data = data.model_copy(update={"dataset": Path(data.dataset).expanduser().resolve().name})
-    if is_local(model.checkpoint):
+    if "model.checkpoint" in local:
         model = model.model_copy(update={"checkpoint": Path(model.checkpoint).expanduser().resolve().name})
     metrics = tuple(Path(name).name if is_local(name) else name for name in run.metrics)
     run = run.model_copy(update={"output_dir": "runs", "metrics": metrics})
     return recipe.model_copy(update={"data": data, "model": model, "run": run, "hub": HubRecipe()})
 
 
+def _public_environment(folder: Path, shorten: Callable[[str], str]) -> bytes:
+    """Return ``environment.json`` with shortened paths, and with a command line that names no folder."""
+    environment = read_environment(folder)
+    recipe = Recipe.load(folder / "recipe.yaml")
+    local = local_inputs(recipe, environment)
+    on_hub = {recipe.flat()[key] for key in {"data.dataset", "model.checkpoint"} - local} | {recipe.hub.repo}
+    if "command" in environment:
+        environment["command"] = [_short_argument(each, on_hub) for each in environment["command"]]
+    return _shortened_json(json.dumps(environment), shorten)
+
+
+def _short_argument(argument: str, on_hub: Set[object]) -> str:
+    """Return a word of a command line, ``VALUE``, ``--flag=VALUE`` or ``key=VALUE``, with no path but its last part."""
+    before, value = re.fullmatch(r"((?:--)?[\w.-]+=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return before + (value if value in on_hub else _last_part(value))
+
+
 def _shortened_json(text: str, shorten: Callable[[str], str]) -> bytes:
-    """Return a JSON text with every string and key shortened."""
+    """Return a JSON text with every string and key shortened, but for the names of classes (``/m/01g317``)."""
+    content = json.loads(text)
+    classes = set(content.get("classes", ()))
 
     def walk(value: Any) -> Any:
+        if isinstance(value, str) and value in classes:
+            return value
         if isinstance(value, str):
             return _last_part(value) if is_path_argument(value) else shorten(value)
         if isinstance(value, list):
             return [walk(each) for each in value]
         if isinstance(value, dict):
-            return {shorten(key): walk(each) for key, each in value.items()}
+            return {key if key in classes else shorten(key): walk(each) for key, each in value.items()}
         return value
 
-    return (json.dumps(walk(json.loads(text)), indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(walk(content), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def is_path_argument(text: str) -> bool:

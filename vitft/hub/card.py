@@ -6,13 +6,13 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vitft.hub.bundle import is_local
+from vitft.hub.bundle import local_inputs, read_environment, shortener
 from vitft.names import slug
 from vitft.recipe import Recipe
 
@@ -68,7 +68,9 @@ def minimal_card(repo: str) -> str:
 def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> dict[str, Any]:
     """Gather what the card says, from the files of the run."""
     recipe = Recipe.load(folder / "recipe.yaml")
-    environment = _read_json(folder / "environment.json")
+    environment = read_environment(folder)
+    local = local_inputs(recipe, environment)
+    shorten = shortener(folder)
     config = _read_json(model / "config.json")
     results = _read_json(folder / "results.json")
     events = _read_events(folder / "metrics.jsonl")
@@ -87,16 +89,18 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "parameters": _count_parameters(model),
         "image_size": _size_of(results, config, processor),
         "classes": [label for _, label in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))],
-        "base_name": _shown(recipe.model.checkpoint),
-        "base_is_local": _is_here(recipe.model.checkpoint),
+        "base_name": _shown(recipe.model.checkpoint, is_path="model.checkpoint" in local),
+        "base_is_local": "model.checkpoint" in local or recipe.model.checkpoint.startswith("builtin:"),
         "is_scratch": recipe.model.init == "random",
         "base": None if recipe.model.init == "random" else base.get("base"),
         "base_revision": base.get("revision"),
         "license": _licence(license, recipe, base),
         "dataset": dataset,
-        "dataset_name": _dataset_name(recipe, dataset),
-        "dataset_is_local": _is_here(str(recipe.data.dataset)),
-        "notes": [event["text"] for event in events if event["event"] == "note"],
+        "dataset_name": _dataset_name(recipe, dataset, is_path="data.dataset" in local),
+        "dataset_is_local": "data.dataset" in local or str(recipe.data.dataset).startswith("builtin:"),
+        "changes": list(_changes(recipe, local)),
+        # Before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
+        "notes": [shorten(event["text"]) for event in events if event["event"] == "note"],
         "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in _FIGURES),
         "scores": [_score_row(name, results[name]) for name in _SPLITS if name in results],
     }
@@ -216,19 +220,15 @@ def _size_of(results: Mapping[str, Any], config: Mapping[str, Any], processor: M
     return f"{height} x {width}"
 
 
-def _dataset_name(recipe: Recipe, dataset: Mapping[str, Any]) -> str:
+def _dataset_name(recipe: Recipe, dataset: Mapping[str, Any], *, is_path: bool) -> str:
     named = str(recipe.data.dataset)
     if named.startswith("builtin:"):
         return named.removeprefix("builtin:")
-    return slug(named) if is_local(named) else str(dataset.get("id", named))
+    return slug(named) if is_path else str(dataset.get("id", named))
 
 
-def _is_here(named: str) -> bool:
-    return named.startswith("builtin:") or is_local(named)
-
-
-def _shown(named: str) -> str:
-    return Path(named).expanduser().resolve().name if is_local(named) else named
+def _shown(named: str, *, is_path: bool) -> str:
+    return Path(named).expanduser().resolve().name if is_path else named
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_events(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
@@ -256,7 +256,6 @@ def _render(metadata: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     body = template.render(
         **facts,
         shown_classes=facts["classes"][:_SHOWN_CLASSES],
-        changes=list(_changes(facts["recipe"])),
         resize_lines=list(_resize_lines(facts["results"])),
         hardware=_hardware(facts["environment"]),
         link=_link(facts),
@@ -282,13 +281,13 @@ def _link(facts: Mapping[str, Any]) -> Callable[[str], str]:
     return link
 
 
-def _changes(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def _changes(recipe: Recipe, local: Set[str]) -> Iterator[tuple[str, str]]:
     """Yield the keys in which a recipe differs from the defaults, and their values."""
     defaults = Recipe().flat()
     for key, value in recipe.flat().items():
         if value != defaults[key] and not key.startswith(("hub.", "run.")):
-            if isinstance(value, str) and key in ("data.dataset", "model.checkpoint"):
-                value = _shown(value)
+            if key in local:
+                value = _shown(str(value), is_path=True)
             yield key, json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
 
 

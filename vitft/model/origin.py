@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(?:/[A-Za-z0-9][\w.\-]*)?")
 _LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
@@ -36,9 +38,14 @@ def read_origin(folder: Path, named: str, *, is_on_hub: bool) -> Origin:
     if named.startswith("builtin:"):
         return Origin(None, {"license": "apache-2.0"})  # ours, as all of vitft
     card = _metadata(folder / "README.md")
-    base = named if is_on_hub else card.get("base_model")
+    base = named if is_on_hub else card.get("base_model")  # which other tools give as a path when it was one
+    if not isinstance(base, str) or not _HUB_ID.fullmatch(base):
+        base = None
     licence = {key: card[key] for key in _LICENCE_KEYS if isinstance(card.get(key), str)}
-    return Origin(base if isinstance(base, str) else None, licence)
+    link = licence.get("license_link", "")
+    if link and is_on_hub and "://" not in link:  # a file of its repository, which is not in another
+        licence["license_link"] = f"https://huggingface.co/{named}/blob/main/{link}"
+    return Origin(base, licence)
 
 
 def _metadata(path: Path) -> dict[str, Any]:

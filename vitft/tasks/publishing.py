@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from vitft.errors import HubError, PublishError, UsageError
-from vitft.hub.access import Destination, Unreachable, find_destination
+from vitft.hub.access import Destination, Unreachable, find_destination, make_destination
 from vitft.hub.background import BackgroundPushes
 from vitft.hub.bundle import collect, collect_training
-from vitft.hub.card import write_card
+from vitft.hub.card import Card, minimal_card, write_card
 from vitft.hub.push import Published, push_bundle
 from vitft.recipe import HubRecipe, Recipe
 from vitft.run import Run
@@ -40,7 +41,7 @@ def push(
         UsageError: if it is no finished run.
         PublishError: if the Hub refuses or cannot be reached.
     """
-    opened = Run.open(run)
+    opened = Run.open(run, "vitft push")
     if not opened.is_finished or not (opened.model_folder / "config.json").is_file():
         raise UsageError(
             f"the run {opened.folder} is not finished: there is no model to push yet",
@@ -53,6 +54,24 @@ def push(
     hub = Recipe.load(opened.folder / "recipe.yaml").hub
     hub = hub.model_copy(update={key: value for key, value in asked.items() if value is not None})
     return publish(opened, hub, with_training=training)
+
+
+def prepare(destination: Destination | None) -> tuple[Destination | None, list[str]]:
+    """Make the repository and the branch that are missing, once everything else is ready to train.
+
+    Returns:
+        The destination, None if the Hub does not answer now; and what is to be said.
+
+    Raises:
+        HubError: if the Hub refuses.
+    """
+    if destination is None or not destination.missing:
+        return destination, []
+    try:
+        notes = make_destination(destination)
+    except Unreachable as error:
+        return None, [f"hub: {error.wrong}; training goes on, and pushing is tried at its end"]
+    return replace(destination, missing=()), notes
 
 
 def announce(hub: HubRecipe, run_name: str) -> tuple[Destination | None, list[str]]:
@@ -68,7 +87,7 @@ def announce(hub: HubRecipe, run_name: str) -> tuple[Destination | None, list[st
         found = find_destination(hub, run_name)
     except Unreachable as error:
         return None, [f"hub: {error.wrong}; training goes on, and pushing is tried at its end"]
-    return found, [*found.notes, f"hub: the model goes to {found.url}"]
+    return found, [f"hub: the model goes to {found.url}"]
 
 
 def pushes_during_training(run: Run, hub: HubRecipe, destination: Destination | None) -> AbstractContextManager[object]:
@@ -77,7 +96,7 @@ def pushes_during_training(run: Run, hub: HubRecipe, destination: Destination | 
         return nullcontext()
 
     def send(folder: Path) -> None:
-        to = destination or find_destination(hub, run.folder.name)
+        to = destination or _destination(run, hub)
         if hub.every == "checkpoint":
             bundle = collect_training(run.folder, folder)
             message = f"Checkpoint at step {int(folder.name.removeprefix('step-'))}"
@@ -97,10 +116,12 @@ def publish(
     Raises:
         PublishError: naming the command that finishes it; the run itself is complete.
     """
-    again = " ".join(["vitft push", str(run.folder), *([hub.repo] if hub.repo else [])])
+    from vitft.train.stopping import on_stop_signals
+
+    again = _command(run, hub, with_training=with_training)
     try:
-        to = destination or find_destination(hub, run.folder.name)
-        card = write_card(run.folder, run.model_folder, to.repo, hub.license)
+        to = destination or _destination(run, hub)
+        card = _card(run, to.repo, hub.license)
         run.write_text("model/README.md", card.text)
         bundle = collect(run.folder, run.model_folder, card.text)
         if with_training:
@@ -108,7 +129,8 @@ def publish(
         for note in card.notes:
             run.say(f"  {note}")
         run.say(f"pushing {len(bundle)} files to {to.url}")
-        published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
+        with on_stop_signals(_give_up):
+            published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
     except HubError as error:
         raise PublishError(
             f"the model is trained and saved in {run.model_folder}, but not published: {error.wrong}",
@@ -120,6 +142,46 @@ def publish(
         raise
     run.write_json("published.json", asdict(published) | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     return published
+
+
+def _destination(run: Run, hub: HubRecipe) -> Destination:
+    """Find out where a run's model goes, and make what is missing there."""
+    found = find_destination(hub, run.folder.resolve().name)
+    for note in make_destination(found):
+        run.say(f"  {note}")
+    return replace(found, missing=())
+
+
+def _give_up(signal: str) -> None:
+    raise HubError(f"{signal} came before the push was done")
+
+
+def _card(run: Run, repo: str, license: str | None) -> Card:
+    """Return the card of a finished run; a minimal one if its own cannot be made, which keeps no model back."""
+    try:
+        return write_card(run.folder, run.model_folder, repo, license)
+    except Exception as error:  # whatever it is: the model is there
+        why = f"{type(error).__name__}: {error}"
+        note = f"hub: no model card could be made ({why}); the model goes up with a minimal one"
+        return Card(minimal_card(repo), f"{repo.split('/')[-1]}, fine-tuned with vitft", (note,))
+
+
+def _command(run: Run, hub: HubRecipe, *, with_training: bool) -> str:
+    """Return the command that pushes a run as it was to be pushed, with what its recipe does not say."""
+    said = Recipe.load(run.folder / "recipe.yaml").hub
+    words = ["vitft", "push", str(run.folder), *([hub.repo] if hub.repo else [])]
+    words += ["--training"] if with_training else []
+    for name, flag in _FLAGS.items():
+        value = getattr(hub, name)
+        if value and value != getattr(said, name):
+            words += [flag] if value is True else [flag, value]
+    return shlex.join(words)
+
+
+_FLAGS = {
+    "private": "--private", "revision": "--hub-revision", "create_pr": "--create-pr", "license": "--license",
+    "force": "--force",
+}  # fmt: skip
 
 
 def write_local_card(run: Run, license: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vitft.errors import PublishError, RecipeError, StoppedEarly, UsageError, VitftError
+from vitft.hub.access import check_form
 from vitft.hub.push import Published
 from vitft.names import slug
 from vitft.recipe import Recipe
 from vitft.run import Run, environment
 from vitft.sizes import show_size
 from vitft.tasks.picturing import picture_run
-from vitft.tasks.publishing import announce, publish, pushes_during_training, write_local_card
+from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training, write_local_card
 from vitft.tasks.shared import headline, main_process_first, on_main_process, quiet_libraries, score_table
 
 
@@ -81,7 +83,7 @@ def finetune(
     quiet_libraries()
 
     accelerator, reasons = make_accelerator(recipe)
-    destination, hub_notes = _announce(run, recipe, accelerator) if recipe.hub.push and not dry_run else (None, [])
+    destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
     with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
         wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
@@ -94,6 +96,8 @@ def finetune(
 
     is_new = run is None
     run = _run_of_all_processes(run, recipe, accelerator)
+    destination, made = on_main_process(lambda: prepare(destination), accelerator)
+    hub_notes += made
     _tell(run, recipe, source, pretrained, plan, hub_notes)
     if recipe.run.track:
         accelerator.project_configuration.set_directories(str(run.folder))
@@ -232,15 +236,21 @@ def _name(recipe: Recipe) -> str:
     return f"{slug(recipe.model.checkpoint)}-{slug(recipe.data.dataset)}"
 
 
-def _announce(run: Run | None, recipe: Recipe, accelerator: Any) -> tuple[Any, list[str]]:
+def _announce(run: Run | None, recipe: Recipe, accelerator: Any, *, dry_run: bool) -> tuple[Any, list[str]]:
     """Ask the Hub whether the result may be pushed; all processes learn the answer, or end alike."""
+    if not recipe.hub.push:
+        return None, []
     name = run.folder.resolve().name if run else Run.free_name(recipe, _name(recipe))
+    if dry_run:
+        check_form(recipe.hub, name)
+        return None, []
     return on_main_process(lambda: announce(recipe.hub, name), accelerator)
 
 
 def _publish(run: Run, recipe: Recipe, destination: Any, result: FinetuneResult) -> None:
     """Write the card, and push the model if that was asked for."""
     write_local_card(run, recipe.hub.license)
+    shutil.rmtree(run.best_folder, ignore_errors=True)  # what was pushed from it is the model now, or was not the best
     if not recipe.hub.push:
         return
     try:

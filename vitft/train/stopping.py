@@ -32,7 +32,7 @@ def stop_requests(time_limit: Duration | None) -> Iterator[Callable[[], str]]:
         is_over = time_limit is not None and time.monotonic() - started > time_limit.seconds
         return f"the time limit of {time_limit}" if is_over else ""
 
-    with _on_stop_signals(received.append):
+    with on_stop_signals(received.append):
         yield request
 
 
@@ -46,7 +46,7 @@ def stop_at_once(run: Run) -> Iterator[None]:
             hint=f"vitft finetune --resume {run.folder}",
         )
 
-    with _on_stop_signals(stop):
+    with on_stop_signals(stop):
         yield
 
 
@@ -62,7 +62,8 @@ def agree(request: Callable[[], str], accelerator: Any) -> str:
 
 
 @contextmanager
-def _on_stop_signals(act: Callable[[str], None]) -> Iterator[None]:
+def on_stop_signals(act: Callable[[str], None]) -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 call ``act`` with their name."""
     if threading.current_thread() is not threading.main_thread():
         yield  # a notebook's worker thread gets no signals
         return
