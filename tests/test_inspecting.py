@@ -2,6 +2,8 @@
 
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +13,15 @@ from transformers import ViTConfig, ViTModel
 
 from vitft import Recipe, finetune, inspect
 from vitft.cli import main
-from vitft.errors import DataError, ModelError, UsageError
+from vitft.data.staging import decode
+from vitft.errors import DataError, ModelError, StoppedEarly, UsageError
+from vitft.pictures.attention import Rollout
 from vitft.pictures.look import KINDS
+from vitft.pictures.recording import recording
+from vitft.run import Run
 from vitft.tasks import picturing
+from vitft.tasks.photos import subject_of
+from vitft.tasks.shared import ready
 
 MICRO = "builtin:vit-micro"
 
@@ -201,20 +209,72 @@ def test_a_run_has_pictures_of_before_and_after(tmp_path):
     assert "before and after" in notes(result.run_dir)[-1]
 
 
-@pytest.mark.parametrize("pictures", ["auto", "off"])
-def test_a_short_run_has_none(tmp_path, pictures):
-    result = finetune(recipe(tmp_path, pictures))
-    assert not (result.run_dir / "figures").exists()
-    assert ("% of the run's FLOPs" in notes(result.run_dir)[-1]) == (pictures == "auto")
+def drawn_for(tmp_path, pictures, train_gflop):
+    """What is noted, and whether there are figures, where a finished run is to have pictures."""
+    asked = recipe(tmp_path, pictures)
+    run = Run.create(asked, "one")
+    plan = SimpleNamespace(phases=[SimpleNamespace(gflop=1.0)], work=lambda: train_gflop)
+    picturing.picture_run(run, asked, None, plan, SimpleNamespace(is_main_process=True))
+    return (notes(run.folder) if (run.folder / "metrics.jsonl").exists() else []), (run.folder / "figures").exists()
 
 
-def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch):
+def test_pictures_that_cost_more_than_a_twentieth_of_the_run_are_left_out(tmp_path):
+    [note], is_there = drawn_for(tmp_path, "auto", train_gflop=100.0)
+    assert "they would cost 21 % of the run's FLOPs" in note
+    assert not is_there
+
+
+def test_no_pictures_are_drawn_where_none_are_wanted(tmp_path):
+    assert drawn_for(tmp_path, "off", train_gflop=1e9) == ([], False)
+
+
+@pytest.mark.parametrize("error", [MemoryError("too large"), StoppedEarly("SIGTERM"), KeyboardInterrupt()])
+def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch, error):
     def fail(*_):
-        raise MemoryError("too large")
+        raise error
 
-    monkeypatch.setattr(picturing, "_look", fail)
-    result = finetune(recipe(tmp_path, "on"))
-    assert result.results["test"]["count"] == 360
-    assert (result.run_dir / "results.json").is_file()
-    assert not (result.run_dir / "figures").exists()
-    assert "MemoryError: too large" in notes(result.run_dir)[-1]
+    monkeypatch.setattr(picturing, "_before", fail)
+    [note], is_there = drawn_for(tmp_path, "auto", train_gflop=1e9)
+    assert f"nothing else is lost: {type(error).__name__}" in note
+    assert not is_there
+
+
+# --- real data ---------------------------------------------------------------------------------------------
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.real
+def test_the_real_checkpoint_is_read_without_a_changed_bit_and_its_rollouts_sum_to_1():
+    loaded = ready(REAL / "vit-tiny-patch16-224", "fp32", "cpu")
+    subject = subject_of(loaded, "vit-tiny")
+    files = sorted((REAL / "flowers12" / "test").rglob("*.jpg"))[::80]
+    pixels = subject.normalise(torch.stack([loaded.process(decode(str(path))[0]) for path in files]))
+    rollout = Rollout("class")
+    with torch.no_grad():
+        before = loaded.model(pixels).logits
+        with recording(loaded.model, rollout):
+            during = loaded.model(pixels).logits
+    assert torch.equal(before, during)
+    for matrix in (rollout.with_residual, rollout.without_residual):
+        torch.testing.assert_close(matrix.sum(-1), torch.ones(3, 197, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.real
+def test_the_real_checkpoint_shows_what_the_paper_saw():
+    """Local heads beside wide ones in the first layers, wider ones later; positions of rows and columns."""
+    numbers = inspect(
+        REAL / "vit-tiny-patch16-224",
+        dataset=str(REAL / "flowers12"),
+        only=["positions", "distance"],
+        num_images=8,
+        format="json",
+    ).numbers
+    distances = [layer["distance_renormalised"] for layer in numbers["layers"]]
+    first, last = (
+        [each for layer in distances[:3] for each in layer],
+        [each for layer in distances[-3:] for each in layer],
+    )
+    assert max(first) > 2 * min(first)
+    assert min(last) > max(first)
+    assert numbers["positions"][0]["row_and_column_share"] > 0.9

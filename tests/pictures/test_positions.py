@@ -63,6 +63,21 @@ def test_rotary_similarity_depends_on_the_offset_alone():
     torch.testing.assert_close(found[3, 1], found[2, 0])
 
 
+def test_a_rotary_model_shows_what_its_rotation_does():
+    """transformers' DINOv3, which has no classification class: the similarity is that of its own rotated vectors."""
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+    from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
+
+    settings = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = DINOv3ViTModel(DINOv3ViTConfig(**settings, image_size=64, patch_size=16)).eval()
+    [found] = positions_of(model, (64, 64))
+    assert found.grid == (4, 4)
+    ones = torch.ones(1, 1, 16, 16)
+    turned = apply_rotary_pos_emb(ones, ones, *model.rope_embeddings(torch.zeros(1, 3, 64, 64)))[0][0, 0].double()
+    expected = (turned @ turned.T / (turned.norm(dim=-1)[:, None] * turned.norm(dim=-1))).reshape(4, 4, 4, 4)
+    torch.testing.assert_close(found.values, expected, atol=1e-6, rtol=0)
+
+
 def pictures(family, **changes):
     """Of a model whose parameters are noise: the tables of some families begin as zeros."""
     config = zoo.config(family, **changes)

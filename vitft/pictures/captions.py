@@ -53,9 +53,14 @@ def _definition(kind: str, looks: Looks) -> str:
                 f"{float(what.smoothness[:7].mean()):.2f}."
             )
         case "positions":
-            if any(each.kind == "bias" for each in seen.positions):
-                return "What is added to the logits of attention, by the offset from query (middle) to key."
-            return "Cosine similarity of the position of each patch (its tile) with those of all patches (its pixels)."
+            where = (
+                "offset from query (middle)" if all(each.signed for each in seen.positions) else "distance from query"
+            )
+            words = {
+                "similarity": "Cosine similarity of the position of each patch (a tile) with all patches (its pixels).",
+                "bias": f"What is added to the logits of attention, by the {where} to key.",
+            }
+            return " ".join(words[each] for each in sorted({each.kind for each in seen.positions}, reverse=True))
         case "distance":
             return (
                 "Distance in pixels between query and key patches, weighted by attention, mean over queries and "

@@ -217,8 +217,8 @@ def _shares(seen: Look) -> dict[str, list[float]]:
     for place, name in enumerate(seen.special):
         group = shares.setdefault(name.split()[0], [0.0] * len(seen.layers))
         for number, layer in enumerate(seen.layers):
-            heads = [head[place] for head in layer.on_special if place < len(head)]
-            group[number] += 100 * sum(heads) / len(layer.on_special) if heads else 0.0
+            heads = [head[place] for head in layer.on_special if place < len(head)]  # none before the token is there
+            group[number] += 100 * sum(heads) / len(heads) if heads else float("nan")
     if all(layer.on_sinks is not None for layer in seen.layers):
         shares["sink"] = [100 * (layer.on_sinks or 0.0) for layer in seen.layers]
     return shares

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitft.model.families import Size, Table, family_of, vision_config
 from vitft.model.retarget import table_size
+from vitft.pictures.layout import fill_grid
 
 MOST_TILES = 14
 """Tiles a side of a picture of similarities; of larger grids every so many-th place is shown."""
@@ -111,6 +112,8 @@ def positions_of(model: Any, image_size: Size) -> list[Positions]:
     for name, module in model.named_modules():
         if hasattr(module, "continuous_position_bias_mlp"):  # SwinV2
             found.append(_of_network(name, module))
+        elif hasattr(module, "inv_freq") and hasattr(config, "patch_size"):  # rotary: DINOv3
+            found.append(_of_rotation(name, module, image_size))
     return found
 
 
@@ -130,6 +133,18 @@ def _of_table(name: str, parameter: Tensor, table: Table, grid: Size) -> Positio
         return Positions(short, "bias", grid, (), (), bias, row_column_share(bias.movedim(0, -1)))
     bias = values.reshape(-1, *grid)
     return Positions(short, "bias", grid, (), (), bias, row_column_share(bias.movedim(0, -1)), signed=False)
+
+
+@torch.no_grad()
+def _of_rotation(name: str, module: nn.Module, image_size: Size) -> Positions:
+    """Ask a rotary embedding for the angles of each patch, as it gives them for an image."""
+    cosines, sines = module(torch.zeros(1, 3, *image_size, device=next(module.buffers()).device))
+    grid = fill_grid(len(cosines), image_size)
+    assert grid is not None
+    rows, columns = (tuple(range(0, side, -(-side // MOST_TILES))) for side in grid)
+    similarity = rotary_similarity(cosines, sines).reshape(*grid, *grid)[list(rows)][:, list(columns)]
+    places = torch.cat([cosines, sines], -1).reshape(*grid, -1)
+    return Positions(name, "similarity", grid, rows, columns, similarity, row_column_share(places))
 
 
 @torch.no_grad()
