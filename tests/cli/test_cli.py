@@ -28,8 +28,8 @@ FLAGS = {
         --recipe --resume --seed --set --streaming --track --train""",
     "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
         --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
-    "inspect": "--bad-images --class --dataset --debug --device --format --image-size --method --num-images --only "
-    "--output --show --split -o",
+    "inspect": """--bad-images --class --dataset --dataset-revision --debug --device --format --image-size --method
+        --model-revision --num-images --only --output --show --split -o""",
     "predict": "--batch-size --debug --device --format --image-size --method --model-revision --precision --top-k",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",

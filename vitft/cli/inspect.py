@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitft.cli.flags import BadImages, Dataset, Debug, Device, ImageSize, ResizeMethod, Split, expand_images, one_size
+from vitft.cli.flags import (
+    BadImages,
+    Dataset,
+    DatasetRevision,
+    Debug,
+    Device,
+    ImageSize,
+    ModelRevision,
+    ResizeMethod,
+    Split,
+    expand_images,
+    one_size,
+)
 
 
 def inspect(
@@ -18,6 +30,8 @@ def inspect(
         list[str] | None, typer.Argument(help="Image files, folders or globs.", metavar="[IMAGES]")
     ] = None,
     dataset: Dataset = None,
+    model_revision: ModelRevision = None,
+    dataset_revision: DatasetRevision = None,
     split: Split = None,
     out: Annotated[
         Path | None,
@@ -55,11 +69,12 @@ def inspect(
     size = one_size(image_size)
 
     from vitft import tasks
+    from vitft.recipe import DataRecipe
 
     result = tasks.inspect(
         model,
         paths,
-        dataset=dataset,
+        dataset=DataRecipe(dataset=dataset, revision=dataset_revision) if dataset else None,
         split=split,
         only=[kind.strip() for kind in only.split(",") if kind.strip()] if only is not None else (),
         num_images=num_images,
@@ -71,6 +86,7 @@ def inspect(
         method=method or "bicubic",
         bad_images=bad_images or "stop",
         device=device or "auto",
+        revision=model_revision,
     )
     for note in result.notes:
         print(note, file=sys.stderr)

@@ -61,6 +61,7 @@ def inspect(
     method: str = "bicubic",
     bad_images: str = "stop",
     device: str = "auto",
+    revision: str | None = None,
 ) -> InspectResult:
     """Look inside a model, and draw what is there.
 
@@ -80,6 +81,7 @@ def inspect(
         method: how position tables are resampled to it.
         bad_images: ``stop`` or ``skip``.
         device: as in the recipe.
+        revision: branch, tag or commit of a Hub model.
 
     Raises:
         UsageError: for kinds, formats, classes or folders that cannot be.
@@ -92,12 +94,12 @@ def inspect(
     if format not in FORMATS:
         raise UsageError(f"pictures cannot be written as {format!r}", allowed=", ".join(FORMATS))
     folder = _free_folder(out, model) if out or format != "json" else None
-    loaded = ready(model, "fp32", device, needs_head=False)
+    loaded = ready(model, "fp32", device, revision=revision, needs_head=False)
     before: Looks = []
     if image_size is not None and image_size != loaded.retargeting.new:
         if "positions" in kinds:
             before = [(show_size(loaded.retargeting.new), look(subject_of(loaded, str(model)), ["positions"]))]
-        loaded = ready(model, "fp32", device, image_size, method, needs_head=False)
+        loaded = ready(model, "fp32", device, image_size, method, revision, needs_head=False)
     photos = Photos(loaded, images, dataset, split, num_images, show=show, skip_bad=bad_images == "skip")
     if not loaded.has_head:
         photos.notes.append("the checkpoint has no trained head, so nothing is predicted")
