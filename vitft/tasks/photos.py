@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NUM_IMAGES = 128
 """Images that the ViT paper takes attention distances over."""
-POOL = 512
+POOL = 256
 """Training images among which neighbours are sought, evenly spaced; each costs a forward pass."""
 
 
