@@ -167,7 +167,7 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=120)
+    figure = Figure(figsize=(9, 4.4), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
     looks = {"ViT": ("#1f5fa8", "o"), "ResNet": ("#b35c00", "s")}
@@ -190,7 +190,7 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path, title: str) -> None
         panel.set_xlabel("training images per class")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("test top-1 in %")
-    panels[1].set_ylabel("predictions that stay when shifted, in %")
+    panels[1].set_ylabel("predictions that stay when shifted in %")
     figure.suptitle(title, fontsize=10)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9
@@ -232,10 +232,9 @@ def main() -> None:
     given = parser.parse_args()
     found = compare(given)
     print(costs(given), table(found), sep="\n")
-    what = "classes 50-99 of CIFAR-100, very small models" if given.cifar100 else f"{given.dataset}"
-    draw(
-        found, given.out / "plot.png", f"{what}; {given.steps} steps, {given.seeds} seeds, shifted by {given.shift} px"
-    )
+    what = "classes 50-99 of CIFAR-100, very small models" if given.cifar100 else given.dataset
+    spread = f"mean and standard deviation of {given.seeds} seeds"
+    draw(found, given.out / "plot.png", f"{what}\n{given.steps} steps, {spread}, shifts of {given.shift} pixels")
 
 
 if __name__ == "__main__":

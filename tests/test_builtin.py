@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits as load_sklearn_digits
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
 from vitft import Recipe, finetune
 from vitft.builtin import recipe_path
@@ -67,8 +73,20 @@ def vit16(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a tiny random ResNet."""
+    folder = tmp_path_factory.mktemp("resnet")
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor().save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_recipe_that_ships_opens_with_its_claim_and_command_and_can_be_planned(name: str, vit16: str) -> None:
+def test_a_recipe_that_ships_opens_with_its_claim_and_command_and_can_be_planned(
+    name: str, vit16: str, resnet: str
+) -> None:
     text = recipe_path(name).read_text(encoding="utf-8")
     assert re.match(r"# \w", text)
     command = re.search(r"^#     (vitft finetune .*)$", text, re.MULTILINE)
@@ -76,8 +94,8 @@ def test_a_recipe_that_ships_opens_with_its_claim_and_command_and_can_be_planned
     recipe = Recipe.load(name)
     assert recipe.model_dump() != Recipe().model_dump() or name == "default"
     changes = {"data.dataset": "builtin:digits", "data.workers": 0, "train.device": "cpu"}
-    if recipe.model.checkpoint == Recipe().model.checkpoint:
-        changes["model.checkpoint"] = vit16
+    if not recipe.model.checkpoint.startswith("builtin:"):
+        changes["model.checkpoint"] = resnet if "resnet" in recipe.model.checkpoint else vit16
     plan = finetune(Recipe.load(name, changes), dry_run=True).plan_text
     for size, _ in recipe.train.resolution_schedule or ():
         assert f"{size[0]}x{size[1]} from step" in plan
