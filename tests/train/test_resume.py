@@ -357,7 +357,7 @@ def test_what_is_no_run_is_not_resumed(home: Path, uninterrupted: Path, tmp_path
         finetune(resume=tmp_path)
     with pytest.raises(UsageError, match="does not exist") as error:
         finetune(resume=home / "runs" / "uninterrupte")
-    assert error.value.hint == f"--resume {uninterrupted}"
+    assert error.value.hint == f"vitft finetune --resume {uninterrupted}"
 
 
 def test_a_finished_run_is_not_resumed(uninterrupted: Path) -> None:

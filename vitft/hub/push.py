@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 import uuid
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vitft.errors import HubError
 from vitft.hub.access import Destination, explain, token_or_error
@@ -65,8 +63,9 @@ def push_bundle(
         HubError: if a file holds a secret, or the Hub refuses or does not answer, after the last try.
     """
     check_secrets(bundle, token_or_error())
+    push = _Push(dict(bundle), destination, message, say, _governed(bundle, is_last))
     try:
-        return _push(dict(bundle), destination, message, say, _governed(bundle, is_last))
+        return push.make()
     except HubError:
         raise
     except Exception as error:  # the Hub client's errors share no ancestor but Exception
@@ -80,62 +79,94 @@ def _governed(bundle: Mapping[str, Path | bytes], is_last: bool) -> re.Pattern[s
     return re.compile(f"{MODEL.pattern}|{TRAINING.pattern}") if is_last else MODEL
 
 
-def _push(
-    bundle: dict[str, Path | bytes],
-    destination: Destination,
-    message: str,
-    say: Callable[[str], None],
-    governed: re.Pattern[str],
-) -> Published:
-    from huggingface_hub import HfApi
+class _Push:
+    """A push on its way: what it holds, where it goes, and the mark that tells its commit from others."""
 
-    api = HfApi()
-    for further_cards in (True, True, False):
-        try:
-            return _commit(api, bundle, destination, message, governed, say)
-        except ValueError as error:  # the Hub's validation of the card, which comes before anything is uploaded
-            if "nvalid metadata" not in str(error) or not further_cards:
-                raise
-            reason = " ".join(str(error).split())
-            minimal = minimal_card(destination.repo).encode()
-            if bundle.get("README.md") == minimal:
-                say(f"hub: even a minimal model card was refused ({reason}); the model goes up without one")
-                del bundle["README.md"]
-            else:
-                say(f"hub: the model card was refused ({reason}); the model goes up with a minimal one")
-                bundle["README.md"] = minimal
-    raise AssertionError("the last try returns or raises")
+    def __init__(
+        self,
+        bundle: dict[str, Path | bytes],
+        destination: Destination,
+        message: str,
+        say: Callable[[str], None],
+        governed: re.Pattern[str],
+    ) -> None:
+        from huggingface_hub import HfApi
 
+        self.api = HfApi()
+        self.bundle, self.to, self.message, self.say, self.governed = bundle, destination, message, say, governed
+        self.mark = f"vitft push {uuid.uuid4().hex}"
+        self.has_tried = False
 
-def _commit(
-    api: Any,
-    bundle: Mapping[str, Path | bytes],
-    destination: Destination,
-    message: str,
-    governed: re.Pattern[str],
-    say: Callable[[str], None],
-) -> Published:
-    """Make one commit, looking before each further try whether the last one arrived after all."""
-    mark = f"vitft push {uuid.uuid4().hex}"
-    is_first = True
+    def make(self) -> Published:
+        """Commit, with a lesser card where the Hub refuses this one."""
+        minimal = minimal_card(self.to.repo).encode()
+        while True:
+            try:
+                return patiently(self.commit, WAITS, passes=_may_pass)
+            except ValueError as error:  # the Hub's validation of the card, which comes before anything is uploaded
+                if "nvalid metadata" not in str(error) or "README.md" not in self.bundle:
+                    raise
+                reason = " ".join(str(error).split())
+                if self.bundle["README.md"] == minimal:
+                    self.say(f"hub: even a minimal model card was refused ({reason}); the model goes up without one")
+                    del self.bundle["README.md"]
+                else:
+                    self.say(f"hub: the model card was refused ({reason}); the model goes up with a minimal one")
+                    self.bundle["README.md"] = minimal
 
-    def once() -> Published:
-        nonlocal is_first
-        if not is_first and (found := _find(api, destination, mark)) is not None:
+    def commit(self) -> Published:
+        """Make the commit, unless an earlier try made it and only its answer was lost."""
+        if self.has_tried and (found := self.find()) is not None:
             return found
-        is_first = False
+        self.has_tried = True
         try:
-            return attempt()
+            return self.commit_anew()
         except ConnectionError as error:  # of hf_xet, which raises Python's own; the Hub's client never does
-            say(f"hub: {_without_xet(error)}")
+            self.say(f"hub: {_without_xet(error)}")
             raise
 
-    def attempt() -> Published:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the Hub's advice on metadata, which is ours to give
-            return _commit_once(api, bundle, destination, message, mark, governed)
+    def commit_anew(self) -> Published:
+        """Make the commit on top of what the branch holds now."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    return patiently(once, WAITS, passes=_may_pass)
+        to = self.to
+        info = self.api.model_info(to.repo, revision=to.revision, timeout=60)
+        there = [sibling.rfilename for sibling in info.siblings or []]
+        stale = [name for name in there if self.governed.fullmatch(name) and name not in self.bundle]
+        made = self.api.create_commit(
+            to.repo,
+            [
+                *(CommitOperationAdd(name, content) for name, content in self.bundle.items()),
+                *(CommitOperationDelete(name, is_folder=False) for name in stale),
+            ],
+            commit_message=self.message,
+            commit_description=self.mark,
+            revision=None if to.create_pr else to.revision,
+            create_pr=to.create_pr,
+            # A commit by someone else in between is refused, and the next try starts from theirs.
+            parent_commit=None if to.create_pr else info.sha,
+        )
+        if to.create_pr:
+            return Published(to.repo, str(made.pr_revision), str(made.oid), str(made.pr_url))
+        return Published(to.repo, to.revision, str(made.oid), to.url)
+
+    def find(self) -> Published | None:
+        """Return this push if the Hub has it."""
+        to = self.to
+        if not to.create_pr:
+            commit = self.marked(to.revision)
+            return Published(to.repo, to.revision, commit, to.url) if commit else None
+        requests = list(self.api.get_repo_discussions(to.repo, discussion_type="pull_request"))
+        for request in sorted(requests, key=lambda each: -each.num)[:_SEARCHED]:
+            revision = f"refs/pr/{request.num}"
+            if commit := self.marked(revision):
+                return Published(to.repo, revision, commit, f"{to.url}/discussions/{request.num}")
+        return None
+
+    def marked(self, revision: str) -> str | None:
+        """Return the commit with the mark among the newest of a branch."""
+        commits = self.api.list_repo_commits(self.to.repo, revision=revision)[:_SEARCHED]
+        return next((str(each.commit_id) for each in commits if self.mark in each.message), None)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -148,56 +179,3 @@ def _without_xet(error: ConnectionError) -> str:
 
     constants.HF_HUB_DISABLE_XET = True
     return f"the upload through Xet failed ({' '.join(str(error).split())[:200]}); going on without it"
-
-
-def _commit_once(
-    api: Any,
-    bundle: Mapping[str, Path | bytes],
-    destination: Destination,
-    message: str,
-    mark: str,
-    governed: re.Pattern[str],
-) -> Published:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    info = api.model_info(destination.repo, revision=destination.revision, timeout=60)
-    stale = [
-        sibling.rfilename
-        for sibling in info.siblings or []
-        if governed.fullmatch(sibling.rfilename) and sibling.rfilename not in bundle
-    ]
-    operations = [
-        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in bundle.items()),
-        *(CommitOperationDelete(path_in_repo=name, is_folder=False) for name in stale),
-    ]
-    made = api.create_commit(
-        destination.repo,
-        operations,
-        commit_message=message,
-        commit_description=mark,
-        revision=None if destination.create_pr else destination.revision,
-        create_pr=destination.create_pr,
-        # A commit by someone else in between is refused, and the next try starts from theirs.
-        parent_commit=None if destination.create_pr else info.sha,
-    )
-    revision = str(made.pr_revision) if destination.create_pr else destination.revision
-    url = str(made.pr_url) if destination.create_pr else destination.url
-    return Published(destination.repo, revision, str(made.oid), url)
-
-
-def _find(api: Any, destination: Destination, mark: str) -> Published | None:
-    """Return the push with this mark if the Hub has it."""
-    if not destination.create_pr:
-        commit = _marked(api, destination.repo, destination.revision, mark)
-        return Published(destination.repo, destination.revision, commit, destination.url) if commit else None
-    requests = list(api.get_repo_discussions(destination.repo, discussion_type="pull_request"))
-    for request in sorted(requests, key=lambda each: -each.num)[:_SEARCHED]:
-        revision = f"refs/pr/{request.num}"
-        if commit := _marked(api, destination.repo, revision, mark):
-            return Published(destination.repo, revision, commit, f"{destination.url}/discussions/{request.num}")
-    return None
-
-
-def _marked(api: Any, repo: str, revision: str, mark: str) -> str | None:
-    commits: Sequence[Any] = api.list_repo_commits(repo, revision=revision)[:_SEARCHED]
-    return next((str(each.commit_id) for each in commits if mark in each.message), None)

@@ -35,12 +35,12 @@ def picture_run(run: Run, recipe: Recipe, source: Any, plan: Any, accelerator: A
     if recipe.run.pictures == "auto" and part > _MOST:
         run.note(
             f"no pictures: they would cost {100 * part:.0f} % of the run's FLOPs, and auto draws them below "
-            f"{100 * _MOST:.0f} % (--set run.pictures=on, or vitft inspect {run.folder})"
+            f"{100 * _MOST:.0f} % (--set run.pictures=on, or vitft inspect RUN)"
         )
         return
     try:
         drawn = _draw(run, recipe, source, accelerator)
-        run.note(f"pictures of the checkpoint before and after: {', '.join(drawn)} in {run.folder / 'figures'}")
+        run.note(f"pictures of the checkpoint before and after: {', '.join(drawn)} in figures/")
     except (Exception, StoppedEarly, KeyboardInterrupt) as error:
         run.note(f"no pictures, and nothing else is lost: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
