@@ -70,7 +70,7 @@ def test_what_is_no_run_is_not_opened_and_the_nearest_is_proposed(tmp_path: Path
     run = Run.create(recipe(tmp_path, name="flowers"), "unused")
     with pytest.raises(UsageError, match="does not exist") as error:
         Run.open(tmp_path / "flower")
-    assert error.value.hint == f"--resume {run.folder}"
+    assert error.value.hint == f"vitft finetune --resume {run.folder}"
     with pytest.raises(UsageError, match=r"is no run directory: it has no recipe\.yaml"):
         Run.open(tmp_path)
 
