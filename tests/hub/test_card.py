@@ -142,6 +142,7 @@ def test_figures_of_the_run_are_shown(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "rollout.png").write_bytes(b"png")
     assert "![rollout](figures/rollout.png)" in write_card(run, run / "model", "me/leaves").text
+    assert "![rollout](../figures/rollout.png)" in write_card(run, run / "model").text
 
 
 def test_a_run_without_test_images_says_so(run: Path) -> None:

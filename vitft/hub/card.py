@@ -101,6 +101,7 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "changes": list(_changes(recipe, local)),
         # Before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
         "notes": [shorten(event["text"]) for event in events if event["event"] == "note"],
+        "figures_at": "figures" if repo else "../figures",  # on the Hub the model lies at the top
         "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in _FIGURES),
         "scores": [_score_row(name, results[name]) for name in _SPLITS if name in results],
     }
