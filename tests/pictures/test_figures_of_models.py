@@ -9,7 +9,7 @@ from model import zoo
 from PIL import Image
 
 from vitft.errors import UsageError
-from vitft.pictures import captions
+from vitft.pictures import captions, layout
 from vitft.pictures.draw import canvas, caption, lit, mosaic, save, usual_range
 from vitft.pictures.figures import draw
 from vitft.pictures.look import KINDS, Photo, Subject, check_kinds, drawable, look
@@ -110,6 +110,18 @@ def test_a_convolutional_model_has_filters_and_a_reason_for_the_rest(tmp_path):
 def test_where_rollout_is_not_defined_the_reason_is_given(family):
     assert set(drawable(zoo.config(family))).isdisjoint({"rollout", "relevance"})
     assert "distance" in drawable(zoo.config(family))
+
+
+def test_an_unknown_family_is_drawn_by_what_is_seen_of_it(monkeypatch):
+    monkeypatch.delitem(layout.TOKENS, "vit")
+    monkeypatch.delitem(layout.TOKENS, "resnet")
+    known = look(subject(), ["rollout", "tokens"], photos(2), show=2)
+    assert known.shown[0].colours is not None and known.shown[0].rollout is not None and not known.reasons
+    without = look(subject("resnet"), ["distance", "rollout", "tokens"], photos(2), show=2)
+    assert {kind: reason.startswith("no attention") for kind, reason in without.reasons.items()} == {
+        "distance": True, "rollout": True,
+    }  # fmt: skip
+    assert without.shown[0].colours is not None
 
 
 def test_no_images_is_a_reason():

@@ -242,6 +242,10 @@ def _look_at_photos(
     for start in range(0, len(first), size):
         seen.shown += _look_closely(subject, seen, first[start : start + size], summary, has_attention)
     seen.num_images = len(first)
+    if has_attention and not summary.layers:  # a family that is unknown here, such as a network of timm
+        missing = [kind for kind in kinds if kind in OF_ATTENTION]
+        seen.reasons |= dict.fromkeys(missing, f"no attention was seen in this {seen.family} model")
+        kinds = [kind for kind in kinds if kind not in missing]
     if any(kind in ("distance", "entropy", "sinks") for kind in kinds):
         with recording(subject.model, summary):
             while batch := list(islice(photos, size)):
@@ -275,6 +279,8 @@ def _look_closely(
     probs = logits.float().softmax(-1).cpu()
     best = probs.topk(min(3, probs.shape[-1])) if subject.has_head else None
     last = watched.grid(len(seen.special), subject.image_size)
+    if last is None and rollout.layout is not None:  # of an unknown family, whose attention tells
+        last = watched.grid(rollout.layout.prefix, subject.image_size)
     for number, each in enumerate(shown):
         if best is not None:
             ranked = zip(best.indices[number].tolist(), best.values[number].tolist(), strict=True)
@@ -282,7 +288,7 @@ def _look_closely(
         each.features = watched.features[number] if watched.features is not None else None
         if last is not None:
             each.tokens, each.norms = last[number], last[number].norm(dim=-1)
-    if has_attention:
+    if has_attention and rollout.layout is not None:
         _spread(shown, rollout, subject.image_size)
     return shown
 
