@@ -123,6 +123,11 @@ class Hub:
         repo.add("main", {".gitattributes": b"", **(files or {})}, "initial commit")
         return repo
 
+    def titles(self, repo: str = "me/leaves", branch: str = "main") -> list[str]:
+        """Return the titles of what was pushed."""
+        found = self.repos.get(("model", repo))
+        return [each.title for each in found.branches[branch][1:]] if found else []
+
     def stages(self, stage: str | None = None) -> list[Request]:
         return [each for each in self.log if stage in (None, each.stage)]
 

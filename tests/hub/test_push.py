@@ -1,4 +1,4 @@
-"""A push over a line that fails: once, and it still arrives as one commit; for good, and nothing is lost."""
+"""A push: what it holds, what it replaces, what it refuses, and what it says."""
 
 from __future__ import annotations
 
@@ -16,17 +16,11 @@ from hub_client import Client
 from hub_server import Fault, Hub
 
 
-def commits(hub: Hub, repo: str = "me/leaves", branch: str = "main") -> list[str]:
-    """Return the titles of what was pushed."""
-    found = hub.repos.get(("model", repo))
-    return [each.title for each in found.branches[branch][1:]] if found else []
-
-
 def test_a_push_is_one_commit_with_everything(hub: Hub, client: Client, run: Path) -> None:
     outcome = client.run("push", run)
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip() == f"published: {hub.url}/me/leaves"
-    [title] = commits(hub)
+    [title] = hub.titles()
     assert "test top-1" in title and title.startswith("checkpoint fine-tuned on photos")
     files = hub.repos["model", "me/leaves"].head("main").files
     assert set(files) >= {
@@ -39,42 +33,6 @@ def test_a_push_is_one_commit_with_everything(hub: Hub, client: Client, run: Pat
     assert published["repo"] == "me/leaves" and published["commit"] == hub.repos["model", "me/leaves"].head("main").oid
 
 
-STAGES = ("whoami", "info", "create", "validate", "preupload", "lfs-batch", "lfs-put", "lfs-verify", "commit")
-FAULTS = (429, 500, 503, "cut", "lose", "drop", "slow")
-
-
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_fault_that_happens_once_costs_nothing(
-    stage: str, kind: int | str, hub: Hub, client: Client, run: Path
-) -> None:
-    hub.faults = [Fault(stage, kind, times=1, seconds=0.2, retry_after="0")]
-    outcome = client.run("push", run)
-    assert outcome.code == 0, outcome.err
-    assert hub.faults[0].times == 0, "the fault was never met"
-    assert len(commits(hub)) == 1
-
-
-PERMANENT = [(stage, kind) for stage in STAGES for kind in (503, "lose")] + [("commit", 403), ("lfs-put", "drop")]
-# The Hub did the work and only its answers are lost: the next try finds it done.
-ENOUGH = [("commit", "lose"), ("lfs-put", "lose"), ("lfs-verify", "lose"), ("lfs-verify", 503)]
-
-
-@pytest.mark.parametrize(("stage", "kind"), PERMANENT)
-def test_a_fault_that_stays_loses_nothing(stage: str, kind: int | str, hub: Hub, client: Client, run: Path) -> None:
-    hub.faults = [Fault(stage, kind)]
-    outcome = client.run("push", run)
-    if (stage, kind) in ENOUGH:
-        assert outcome.code == 0 and len(commits(hub)) == 1
-        return
-    assert outcome.code == 3, outcome.err
-    assert "trained and saved" in outcome.err and f"vitft push {run}" in outcome.err
-    assert not commits(hub)
-    hub.faults = []
-    assert client.run("push", run).code == 0
-    assert len(commits(hub)) == 1
-
-
 def test_a_lost_answer_to_a_pull_request_opens_no_second_one(hub: Hub, client: Client, run: Path) -> None:
     hub.make("model", "other/theirs", {"model.safetensors": b"theirs"})
     hub.faults = [Fault("commit", "lose", times=1)]
@@ -82,7 +40,7 @@ def test_a_lost_answer_to_a_pull_request_opens_no_second_one(hub: Hub, client: C
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip() == f"published: {hub.url}/other/theirs/discussions/1"
     assert set(hub.repos["model", "other/theirs"].branches) == {"main", "refs/pr/1"}
-    assert len(commits(hub, "other/theirs", "refs/pr/1")) == 1
+    assert len(hub.titles("other/theirs", "refs/pr/1")) == 1
 
 
 def test_a_hub_that_asks_to_wait_is_waited_for(hub: Hub, client: Client, run: Path) -> None:
@@ -106,7 +64,7 @@ def test_a_commit_by_someone_else_in_between_is_built_upon(hub: Hub, client: Cli
 def test_the_same_push_twice_makes_one_commit(hub: Hub, client: Client, run: Path) -> None:
     for _ in range(2):
         assert client.run("push", run).code == 0
-    assert len(commits(hub)) == 1
+    assert len(hub.titles()) == 1
 
 
 def test_what_an_earlier_push_left_is_removed(hub: Hub, client: Client, run: Path) -> None:
@@ -162,7 +120,7 @@ def test_a_token_that_is_not_known_is_told_from_one_that_may_not_write(hub: Hub,
     assert "does not know this token" in refusal(client.run("push", run, token="hf_nobody"))
     hub.make("model", "me/leaves", {"README.md": b"---\ntags: [vitft]\n---\n"})
     assert "may only read" in refusal(client.run("push", run, token="hf_reader"))
-    assert not commits(hub)
+    assert not hub.titles()
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "me/bad name", "me/a--b", "me/.x", "me/x.git", "é/x"])
@@ -228,7 +186,7 @@ def test_a_foreign_owner_is_refused_and_an_own_organisation_is_not(hub: Hub, cli
 def test_what_vitft_did_not_make_is_overwritten_only_by_force(hub: Hub, client: Client, run: Path) -> None:
     hub.make("model", "me/leaves", {"pytorch_model.bin": b"years of work"})
     said = refusal(client.run("push", run))
-    assert "pytorch_model.bin" in said and "--force" in said and not commits(hub)
+    assert "pytorch_model.bin" in said and "--force" in said and not hub.titles()
     assert client.run("push", run, "--force").code == 0
     assert hub.repos["model", "me/leaves"].head("main").files["pytorch_model.bin"] == b"years of work"
 
@@ -244,7 +202,7 @@ def test_a_private_repository_is_made_private_and_a_public_one_is_no_place_for_a
 
 def test_a_branch_is_made_and_a_reference_that_is_not_there_is_not(hub: Hub, client: Client, run: Path) -> None:
     assert client.run("push", run, "--hub-revision", "v2").code == 0
-    assert len(commits(hub, branch="v2")) == 1 and not commits(hub)
+    assert len(hub.titles(branch="v2")) == 1 and not hub.titles()
     assert "has no refs/pr/7" in refusal(client.run("push", run, "--hub-revision", "refs/pr/7"))
 
 
@@ -274,7 +232,7 @@ def test_a_push_through_xet_is_one_commit_of_the_same_files(hub: Hub, xet_client
     outcome = xet_client.run("push", run)
     assert outcome.code == 0, outcome.err
     assert hub.stages("xet-shard") and not hub.stages("lfs-put")
-    assert len(commits(hub)) == 1
+    assert len(hub.titles()) == 1
     weights = hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
     assert hub.repos["model", "me/leaves"].head("main").files["model.safetensors"] == f"in xet: {weights}".encode()
 
@@ -285,4 +243,4 @@ def test_where_xet_fails_plain_http_takes_over(stage: str, kind: int, hub: Hub, 
     outcome = xet_client.run("push", run)
     assert outcome.code == 0, outcome.err
     assert "through Xet failed" in outcome.err and hub.stages("lfs-put")
-    assert len(commits(hub)) == 1
+    assert len(hub.titles()) == 1
