@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from vitft.hub.card import as_text, interval, write_card
+from vitft.names import slug
 
 
 def change(run: Path, name: str, **values: object) -> None:
@@ -91,7 +92,9 @@ def test_class_names_may_be_anything(name: str, run: Path) -> None:
 @pytest.mark.parametrize("dataset", ["./a: b", "./[x] #1", "./海豹"])
 def test_a_folder_may_be_called_anything(dataset: str, run: Path) -> None:
     change_recipe(run, "data", dataset=dataset)
-    ModelCard(write_card(run, run / "model", "me/leaves").text)
+    data = ModelCard(write_card(run, run / "model", "me/leaves").text).data
+    assert {each.dataset_name for each in data.eval_results} == {slug(dataset)}
+    assert {each.dataset_type for each in data.eval_results} == {"imagefolder"}
 
 
 def test_paths_are_shortened_before_their_underscores_are_escaped(run: Path) -> None:

@@ -26,7 +26,8 @@ MODEL = re.compile(
 TRAINING = re.compile(r"training/.+")
 """Paths in a repository that a checkpoint has."""
 
-_FIGURES = (".png", ".svg")
+FIGURES = (".png", ".svg")
+"""What of a run's figures goes up."""
 _TEXT = (".json", ".jsonl", ".yaml", ".md", ".svg", ".csv")
 _PART = r"[^\s\"'`:;,()\[\]{}<>|/\\]"
 _ABSOLUTE = re.compile(rf"(?<![\w:/.~<@>])(?:(?:~[/\\]|[A-Za-z]:\\)(?:{_PART}+[/\\])*|/(?:{_PART}+/)+){_PART}*")
@@ -50,7 +51,7 @@ def collect(folder: Path, model: Path, card: str) -> Bundle:
     if (folder / "environment.json").is_file():
         bundle["environment.json"] = _public_environment(folder, shorten)
     for path in sorted((folder / "figures").glob("*")):
-        if path.suffix in _FIGURES:
+        if path.suffix in FIGURES:
             bundle[f"figures/{path.name}"] = path
     return bundle
 
@@ -232,7 +233,7 @@ def _shortened_json(text: str, shorten: Callable[[str], str]) -> bytes:
         if isinstance(value, str) and value in classes:
             return value
         if isinstance(value, str):
-            return _last_part(value) if is_path_argument(value) else shorten(value)
+            return _last_part(value) if _is_path(value) else shorten(value)
         if isinstance(value, list):
             return [walk(each) for each in value]
         if isinstance(value, dict):
@@ -242,7 +243,7 @@ def _shortened_json(text: str, shorten: Callable[[str], str]) -> bytes:
     return (json.dumps(walk(content), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def is_path_argument(text: str) -> bool:
+def _is_path(text: str) -> bool:
     """Return whether a whole string, such as an argument of the command line, is a local path."""
     return text.startswith(("./", "../", "~/", "/")) and "\n" not in text
 

@@ -12,13 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vitft.hub.bundle import local_inputs, read_environment, shortener
+from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
 from vitft.names import slug
 from vitft.recipe import Recipe
 
 _SHOWN_CLASSES = 50
 _SPLITS = ("test", "validation")
-_FIGURES = (".png", ".svg")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         # Before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
         "notes": [shorten(event["text"]) for event in events if event["event"] == "note"],
         "figures_at": "figures" if repo else "../figures",  # on the Hub the model lies at the top
-        "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in _FIGURES),
+        "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in FIGURES),
         "scores": [_score_row(name, results[name]) for name in _SPLITS if name in results],
     }
 

@@ -14,7 +14,7 @@ from vitft.names import slug
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
 from vitft.tasks.photos import Photos, subject_of
-from vitft.tasks.shared import ready
+from vitft.tasks.shared import Ready, ready
 
 if TYPE_CHECKING:
     from vitft.pictures.captions import Looks
@@ -94,12 +94,7 @@ def inspect(
     if format not in FORMATS:
         raise UsageError(f"pictures cannot be written as {format!r}", allowed=", ".join(FORMATS))
     folder = _free_folder(out, model) if out or format != "json" else None
-    loaded = ready(model, "fp32", device, revision=revision, needs_head=False)
-    before: Looks = []
-    if image_size is not None and image_size != loaded.retargeting.new:
-        if "positions" in kinds:
-            before = [(show_size(loaded.retargeting.new), look(subject_of(loaded, str(model)), ["positions"]))]
-        loaded = ready(model, "fp32", device, image_size, method, revision, needs_head=False)
+    loaded, before = _load(model, device, image_size, method, revision, has_positions="positions" in kinds)
     photos = Photos(loaded, images, dataset, split, num_images, show=show, skip_bad=bad_images == "skip")
     if not loaded.has_head:
         photos.notes.append("the checkpoint has no trained head, so nothing is predicted")
@@ -121,6 +116,26 @@ def inspect(
     seen.reasons |= reasons
     photos.note_few(seen)
     return _written(folder, format, kinds, before, seen, photos.notes)
+
+
+def _load(
+    model: str | Path,
+    device: str,
+    image_size: tuple[int, int] | None,
+    method: str,
+    revision: str | None,
+    *,
+    has_positions: bool,
+) -> tuple[Ready, Looks]:
+    """Return the model at the size that was asked for, and what its positions were before if that is another."""
+    from vitft.pictures.look import look
+
+    loaded = ready(model, "fp32", device, revision=revision, needs_head=False)
+    old = loaded.retargeting.new
+    if image_size is None or image_size == old:
+        return loaded, []
+    before: Looks = [(show_size(old), look(subject_of(loaded, str(model)), ["positions"]))] if has_positions else []
+    return ready(model, "fp32", device, image_size, method, revision, needs_head=False), before
 
 
 # --- what is to be drawn -----------------------------------------------------------------------------------

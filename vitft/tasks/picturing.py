@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vitft.errors import StoppedEarly
 from vitft.recipe import Recipe
 from vitft.run import Run
 from vitft.tasks.photos import evenly_spaced, subject_of
@@ -41,7 +40,7 @@ def picture_run(run: Run, recipe: Recipe, source: Any, plan: Any, accelerator: A
     try:
         drawn = _draw(run, recipe, source, accelerator)
         run.note(f"pictures of the checkpoint before and after: {', '.join(drawn)} in figures/")
-    except (Exception, StoppedEarly, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is, a request to stop too: the run is complete
         run.note(f"no pictures, and nothing else is lost: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
