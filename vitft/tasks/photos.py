@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitft.errors import DataError, UsageError
+from vitft.outside import printable
 from vitft.recipe import DataRecipe
 from vitft.tasks.shared import Ready
 
@@ -142,7 +143,8 @@ def read_photos(
                 raise DataError(f"{name} cannot be used: {error.wrong}", hint=hint) from error
             skipped.append(f"passed over {name}: {error.wrong}")
             continue
-        yield Photo(name if label else Path(name).name, pixels, label, bgr)
+        shown_as = printable(name if label else Path(name).name)
+        yield Photo(shown_as, pixels, printable(label) if label else None, bgr)
 
 
 def _open(dataset: str | DataRecipe) -> Any:
