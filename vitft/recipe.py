@@ -68,6 +68,8 @@ class DataRecipe(Section):
     """Train on so many images at most, an equal number of each class where the data allows it."""
     bad_images: Literal["stop", "skip"] = "stop"
     """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
+    max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
+    """Images of more pixels are bad images, never decoded; JPEGs of up to 4 times as many are read at half size."""
     fit: Literal["squash", "crop", "pad"] = "squash"
     """How an image fills the model's rectangle: distorted, centre-cropped, or letterboxed."""
     streaming: bool = False
