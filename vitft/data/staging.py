@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import re
 import warnings
@@ -26,6 +27,8 @@ from vitft.errors import DataError, StoppedEarly
 from vitft.files import Unreadable, read_regular
 from vitft.outside import printable
 from vitft.recipe import DataRecipe
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Python prints what Pillow logs of broken files
 
 MAX_PIXELS: int = DataRecipe().max_pixels
 """Images of more are not decoded, unless a recipe allows it."""
