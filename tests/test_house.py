@@ -17,7 +17,8 @@ SOURCE = ROOT / "vitft"
 
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
-    ["errors", "disk"],
+    ["outside"],
+    ["errors", "disk", "files"],
     ["builtin", "durations", "sizes", "yaml12", "complaints", "retry"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
@@ -36,7 +37,7 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "data": ["order", "images", "staging", "batches", "stream_batches"],
+    "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
         "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "files", "columns", "labels",
         "splits", "tars", "shards", "local", "downloads", "opening", "fingerprint", "streams", "copies", "checks", "guard",

@@ -30,6 +30,7 @@ from vitft.cli.flags import (
     settings,
 )
 from vitft.errors import UsageError
+from vitft.outside import shown
 
 if TYPE_CHECKING:
     from vitft.recipe import DataRecipe
@@ -114,7 +115,7 @@ def evaluate(
     size = sizes[0] if sizes else None
     result = tasks.evaluate(model, data, metrics=tuple(metrics or ()), image_size=size, **options)
     if rank() == 0:
-        print(json.dumps(result.scores, indent=2) if format == "json" else result)
+        print(json.dumps(result.scores, indent=2) if format == "json" else shown(result))
     return 0
 
 
@@ -147,6 +148,6 @@ def _sweep(
     result = tasks.evaluate_sizes(model, data, sizes, **options)
     if rank() == 0:
         draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset}")
-        print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else result)
-        print(f"plot: {plot}", file=sys.stderr)
+        print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else shown(result))
+        print(shown(f"plot: {plot}"), file=sys.stderr)
     return 0

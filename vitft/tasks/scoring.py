@@ -206,6 +206,7 @@ def _score(
         skip_bad=(bad_images or data.bad_images) == "skip",
         workers=data.workers if isinstance(data.workers, int) else (1 if len(rows) > 2000 else 0),
         accelerator=loaded.accelerator,
+        max_pixels=data.max_pixels,
     )
     scored = score_split(
         loaded.model,
