@@ -41,7 +41,7 @@ FOLDERS = {
     "reading": [
         "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "files", "columns", "labels",
         "splits", "tars", "shards", "local", "downloads", "opening", "fingerprint", "streams", "copies", "checks", "guard",
-        "source",
+        "source", "overview",
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
@@ -59,10 +59,10 @@ FOLDERS = {
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
+        "shared", "describing", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
         "__init__",
     ],
-    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
+    "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -198,6 +198,7 @@ def test_the_public_names_exist():
         "Recipe",
         "VitftError",
         "__version__",
+        "describe",
         "evaluate",
         "finetune",
         "inspect",

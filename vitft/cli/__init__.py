@@ -21,7 +21,7 @@ from typer.main import get_command
 
 import vitft
 from vitft import launch
-from vitft.cli import evaluate, finetune, inspect, predict, push, recipes, resize
+from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize
 from vitft.cli.flags import CONTEXT, Command, rank
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
 from vitft.outside import shown
@@ -39,6 +39,7 @@ app = typer.Typer(
     "3 trained and saved, but not published; 75 stopped early with a complete checkpoint; 130 interrupted.",
 )
 app.command("finetune", cls=Command, context_settings=CONTEXT)(finetune.finetune)
+app.command("data", cls=Command, context_settings=CONTEXT)(data.data)
 app.command("evaluate", cls=Command, context_settings=CONTEXT)(evaluate.evaluate)
 app.command("predict", cls=Command, context_settings=CONTEXT)(predict.predict)
 app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)

@@ -106,6 +106,11 @@ class ImageSource:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many image files of a folder are in no split, by the reason."""
 
+    @property
+    def white_level(self) -> int:
+        """Value that is white in 16-bit grey images."""
+        return next((split.white_level for split in (self.train, self.validation, self.test) if split), WHITE_LEVEL)
+
 
 def filled(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
     """Return the value of the first of the image columns that a row fills; None if it fills none."""

@@ -227,7 +227,7 @@ def _scores(logits: Tensor, config: Any) -> Tensor:
 def _stage(path: Path, process: ImageProcess, max_pixels: int) -> tuple[Tensor, tuple[str, ...]] | str:
     """Return an image as the model gets it, and notes, or why it cannot be used."""
     try:
-        image, notes = decode(str(path), max_pixels)
+        image, notes = decode(str(path), max_pixels, process.white_level)
         return process(image), notes
     except BadImage as error:
         return error.wrong

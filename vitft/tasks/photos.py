@@ -158,7 +158,7 @@ def read_photos(
     process, bgr = loaded.process, takes_bgr(loaded.processor)
     for name, content, label in encoded:
         try:
-            pixels = process(decode(content, max_pixels or MAX_PIXELS)[0])
+            pixels = process(decode(content, max_pixels or MAX_PIXELS, process.white_level)[0])
         except BadImage as error:
             if skipped is None:
                 hint = "mend or remove it, or pass over such images with --bad-images skip"
