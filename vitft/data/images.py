@@ -36,6 +36,8 @@ class ImageSplit:
     """Value that is white in 16-bit grey images."""
     notes: tuple[str, ...] = ()
     """What was chosen to open a split that stands alone."""
+    labels_from: str = ""
+    """Where its labels come from, in words, if it stands alone."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -34,13 +34,22 @@ class Findings:
     lost: list[str] = field(default_factory=list)
 
 
-def check_images(splits: Sequence[ImageSplit], classes: Sequence[str], which: Literal["sample", "all"]) -> Findings:
-    """Decode a sample of each split's images, or all, and return what was found."""
+def check_images(
+    splits: Sequence[ImageSplit], classes: Sequence[str], which: Literal["sample", "all"], *, every_class: bool = False
+) -> Findings:
+    """Decode a sample of each split's images, or all, and return what was found.
+
+    Args:
+        splits: of the source.
+        classes: their names.
+        which: how many.
+        every_class: look at an image of every class, so that none of them has only images that cannot be decoded.
+    """
     found = Findings()
     for split in splits:
         good: set[int] = set()
         bad: set[int] = set()
-        for row in range(len(split)) if which == "all" else _sample(split.labels):
+        for row in range(len(split)) if which == "all" else _sample(split.labels, every_class=every_class):
             (good if _check(split, row, found) else bad).add(row)
         if split.name == "train" and bad:
             found.lost = [classes[k] for k in _lost(split, good, bad, found)]
@@ -103,12 +112,12 @@ def _check(split: ImageSplit, row: int, found: Findings) -> bool:
     return True
 
 
-def _sample(labels: np.ndarray) -> list[int]:
+def _sample(labels: np.ndarray, *, every_class: bool) -> list[int]:
     """Return evenly spaced rows, and the first of each class as far as there is room."""
     if len(labels) <= _SAMPLED:
         return list(range(len(labels)))
-    firsts = np.sort(np.unique(labels, return_index=True)[1])[: _SAMPLED // 2]
-    spaced = np.linspace(0, len(labels) - 1, _SAMPLED - len(firsts)).astype(int)
+    firsts = np.sort(np.unique(labels, return_index=True)[1])[: None if every_class else _SAMPLED // 2]
+    spaced = np.linspace(0, len(labels) - 1, max(_SAMPLED - len(firsts), _SAMPLED // 2)).astype(int)
     return sorted({*firsts.tolist(), *spaced.tolist()})
 
 

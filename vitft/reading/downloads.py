@@ -17,6 +17,7 @@ from typing import Any
 from vitft.errors import DataError, shorten
 from vitft.reading.formats import split_of
 from vitft.reading.shards import class_names
+from vitft.reading.tars import open_tars
 from vitft.retry import patiently
 
 _CHECKED = "vitft-checked"
@@ -69,6 +70,14 @@ def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
                 allowed="files that agree, or a copy of the dataset in a folder, whose files are joined by name",
                 hint=f"hf download --repo-type dataset {hub_id} --local-dir FOLDER, then --dataset FOLDER",
             )
+
+
+def downloaded_tars(hub_id: str, commit: str | None) -> dict[str, Any]:
+    """Return the webdataset tars of a Hub dataset that are in the cache as splits, read by our own reader."""
+    splits: dict[str, list[str]] = {}
+    for path in sorted(_snapshot(hub_id, commit).rglob("*.tar")) if commit else ():
+        splits.setdefault(split_of(path.name), []).append(str(path))
+    return {split: open_tars(paths, is_streaming=False) for split, paths in splits.items()}
 
 
 def _snapshot(hub_id: str, commit: str) -> Path:

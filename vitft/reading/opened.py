@@ -60,9 +60,7 @@ def reading(root: Path, load: Callable[[], Any], config: str | None = None) -> A
     except Exception as error:  # whatever `datasets` and the file formats raise
         if (told := known_error(error, str(root), config)) is not None:
             raise told from error
-        link: BaseException = error
-        while link.__cause__ is not None:  # `datasets` wraps the reason in a sentence that says nothing
-            link = link.__cause__
+        link = link_of(error)
         if isinstance(link, DataError):
             raise link from None
         lines = str(link).strip().splitlines() or [""]
@@ -70,6 +68,13 @@ def reading(root: Path, load: Callable[[], Any], config: str | None = None) -> A
             f"cannot read {root}: {type(link).__name__}: {lines[0]}",
             hint="look at the files: all of a split must be whole, of one format and with the same columns",
         ) from error
+
+
+def link_of(error: BaseException) -> BaseException:
+    """Return what an error was raised from: `datasets` wraps the reason in a sentence that says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def known_error(error: Exception, name: str, config: str | None) -> DataError | None:

@@ -25,10 +25,10 @@ from vitft.builtin.digits import load_digits
 from vitft.errors import DataError
 from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
 from vitft.reading.columns import flat_features
-from vitft.reading.downloads import refuse_mixed_names, verify_download
+from vitft.reading.downloads import downloaded_tars, refuse_mixed_names, verify_download
 from vitft.reading.labels import column_values
 from vitft.reading.local import open_file, open_folder
-from vitft.reading.opened import OpenedSource, known_error, known_rows, refuse, refuse_stream
+from vitft.reading.opened import OpenedSource, known_error, known_rows, link_of, refuse, refuse_stream
 from vitft.reading.splitting import SplitColumn, find_split_column
 from vitft.recipe import DataRecipe
 from vitft.retry import patiently
@@ -173,7 +173,12 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
         opened = patiently(
             lambda: datasets.load_dataset(found.id, data.config, revision=data.revision, streaming=data.streaming)
         )
+        if not data.streaming and any(rows.info.builder_name == "webdataset" for rows in opened.values()):
+            opened = downloaded_tars(found.id, found.revision) or opened
     except Exception as error:  # whatever `datasets`, the Hub client or a file format raise
+        tars = downloaded_tars(found.id, found.revision) if isinstance(link_of(error), ValueError) else {}
+        if tars and not data.streaming:  # labels in words, which its own reader cannot read
+            return OpenedSource(found.id, found.revision, tars, "hub", notes=(found.note,) if found.note else ())
         raise (
             known_error(error, found.id, data.config)
             or explain_hub_error(error, found.id, kind="dataset", revision=data.revision)

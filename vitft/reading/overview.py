@@ -112,7 +112,7 @@ def overview_of(source: ImageSource) -> Overview:
 def overview_of_split(split: ImageSplit, classes: Sequence[str], dataset: str) -> Overview:
     """Return what was read of a dataset of which one split is scored; of the model's classes those that it has."""
     used = np.bincount(split.labels, minlength=len(classes))
-    alone = ImageSource(dataset, None, "", tuple(classes), None, None, split, split.notes)
+    alone = ImageSource(dataset, None, "", tuple(classes), None, None, split, split.notes, split.labels_from)
     seen = overview_of(alone)
     kept = {name: by_role for name, by_role in seen.classes.items() if any(by_role.values())}
     total = {split.name: len(split)}

@@ -163,9 +163,10 @@ def _judged(
             allowed=f"the model's {len(classes)} classes: {shorten(list(classes))}",
             hint="rename the classes, or choose another column: --set data.label_column=NAME",
         )
-    judged = _image_split(opened, name, name, columns.images, ids, np.arange(len(ids)))
+    shown_as = name if opened.has_splits else "all"
+    judged = _image_split(opened, shown_as, name, columns.images, ids, np.arange(len(ids)))
     level = judged.white_level if data.white_level == "auto" else data.white_level
-    return replace(judged, notes=tuple(notes), white_level=level)
+    return replace(judged, notes=tuple(notes), white_level=level, labels_from=columns.labels_from)
 
 
 # --- training ----------------------------------------------------------------------------------------------
@@ -335,7 +336,12 @@ class _Training:
         """Decode a sample of the images, or all; return the white level of 16-bit ones."""
         if self.data.check_images == "off":
             return 65535 if self.data.white_level == "auto" else self.data.white_level
-        found = check_images([splits[role] for role in sorted(splits)], classes, self.data.check_images)
+        found = check_images(
+            [splits[role] for role in sorted(splits)],
+            classes,
+            self.data.check_images,
+            every_class=self.data.bad_images == "skip",
+        )
         if self.data.bad_images == "stop":
             refuse_bad(found)
         refuse_lost(found)
