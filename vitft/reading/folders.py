@@ -19,6 +19,7 @@ from vitft.reading.listing import Listing, count
 from vitft.reading.words import (
     Role,
     alike,
+    are_parts,
     in_order,
     is_fold,
     is_images,
@@ -268,10 +269,10 @@ def _class_depth(root: str, folders: list[_Folder], places: Places, *, accept_cl
         direct = {folder.rest[depth] for folder in deep if len(folder.rest) == depth + 1}
         if not names:
             return None
-        if not accept_classes and all(is_images(name) or is_masks(name) for name in names):
+        if not accept_classes and (are_parts(names) or all(is_images(name) or is_masks(name) for name in names)):
             _leave_masks(deep, depth, places)
             folders[:] = [folder for folder in folders if folder.path not in places.left_out]
-            if any(is_images(name) for name in names):
+            if are_parts(names) or any(is_images(name) for name in names):
                 depth += 1  # folders of images as archives are cut into, not classes
                 continue
         is_wrapper = len(names) == 1 and not direct and len(deep) == len(folders)
@@ -280,7 +281,7 @@ def _class_depth(root: str, folders: list[_Folder], places: Places, *, accept_cl
         places.notes.append(f"classes are read below {'/'.join(deep[0].rest[: depth + 1])}, which only wraps them")
         depth += 1
     below = {folder.rest[depth + 1] for folder in deep if len(folder.rest) > depth + 1}
-    if below and not accept_classes and all(is_images(name) or is_masks(name) for name in below):
+    if below and not accept_classes and (are_parts(below) or all(is_images(name) or is_masks(name) for name in below)):
         _leave_masks([folder for folder in deep if len(folder.rest) > depth + 1], depth + 1, places)
         return depth
     if not direct and len(names) > 1 and not _just_wrap(deep, depth, names):

@@ -140,7 +140,7 @@ def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: boo
     }
     files = len({file for file in joined.files if file})
     plausible = [
-        name for name, number in counts.items() if number <= max(files // 2, 2) and not _is_fractions(columns[name])
+        name for name, number in counts.items() if 1 < number <= max(files // 2, 2) and not _is_fractions(columns[name])
     ]
     if joined.table.is_listed and len(plausible) > 1:
         plausible = plausible[:1]  # path, class, and whatever else: the field's order

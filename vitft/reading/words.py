@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 Role = Literal["train", "validation", "test"]
@@ -37,6 +37,7 @@ _FILLER = _IMAGE_WORDS | _words(
     "set sets data dataset datasets split splits folder dir files file features feature the all list lists"
 )
 _FOLD_WORDS = _words("fold folds cv kfold split partition")
+_PART_WORDS = _words("part parts batch batches chunk chunks shard shards archive zip volume vol download")
 _SIZE_WORDS = _words("full thumb thumbs thumbnail thumbnails small medium large resized lowres hires")
 _JOINED = re.compile(
     rf"(?P<split>{'|'.join(sorted(_ROLE_OF, key=len, reverse=True))})"
@@ -130,6 +131,12 @@ def is_fold(name: str) -> bool:
     """Return whether a name is one of a numbered series of folds or splits: ``fold3``, ``split_0``."""
     words = words_of(name)
     return len(words) == 2 and words[0] in _FOLD_WORDS and words[1].isdigit()
+
+
+def are_parts(names: Collection[str]) -> bool:
+    """Return whether names are those of pieces that one set was cut into: images_001, images_002; part1, part2."""
+    words = {tuple(word for word in words_of(name) if not word.isdigit()) for name in names}
+    return len(names) > 1 and len(words) == 1 and bool(set(*words) & (_PART_WORDS | _IMAGE_WORDS))
 
 
 def is_size(name: str) -> bool:
