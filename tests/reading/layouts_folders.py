@@ -777,3 +777,90 @@ folders(
     {f"{number:05d}": 2 for number in (0, 1, 2, 10)},
     reads(train={f"{number:05d}": 2 for number in (0, 1, 2, 10)}),
 )
+
+
+# --- more of the same kinds --------------------------------------------------------------------------------
+
+folders(
+    "A: numbered parts of a download, each with images/",
+    "NIH chest X-rays without its table",
+    {"images_001/images": 4, "images_002/images": 4},
+    refuses("parts of an archive, not classes", r"images_001", r"accept_classes|class folder"),
+)
+folders(
+    "A: test images in test/test",
+    "Kaggle: Aerial cactus identification, sorted",
+    {"train/cactus": 4, "train/none": 4, "test/test": 3},
+    reads("test", train={"cactus": 4, "none": 4}),
+)
+folders(
+    "A: test images in test/unknown",
+    "ImageDataGenerator's habit",
+    {"train/cat": 4, "train/dog": 4, "test/unknown": 3},
+    refuses("a class without training images", r"unknown", r"test_split|test"),
+)
+folders(
+    "A: train and val of two classes",
+    "PyTorch's hymenoptera_data",
+    {
+        "hymenoptera_data/train/ants": 4,
+        "hymenoptera_data/train/bees": 4,
+        "hymenoptera_data/val/ants": 2,
+        "hymenoptera_data/val/bees": 2,
+    },
+    reads(train={"ants": 4, "bees": 4}, validation={"ants": 2, "bees": 2}),
+)
+folders(
+    "A: train, val and dev, test and eval at once",
+    "grown sets",
+    {f"{split}/{name}": 3 for split in ("train", "val", "dev", "test", "eval") for name in ("cat", "dog")},
+    reads("dev", "eval", train={"cat": 3, "dog": 3}, validation={"cat": 3, "dog": 3}, test={"cat": 3, "dog": 3}),
+)
+folders(
+    "A: train/ in two spellings",
+    "Windows beside Linux",
+    {"train/cat": 3, "Train/dog": 3, "test/cat": 2, "test/dog": 2},
+    refuses("two folders for one split", r"\btrain\b", r"\bTrain\b"),
+)
+folders(
+    "A: only a folder called test",
+    "half a download",
+    {"test/cat": 4, "test/dog": 4},
+    refuses("nothing to train on", r"test", r"train", ways=[({"train_split": "test"}, reads(train=PETS))]),
+)
+folders("H: an empty folder", "half a download", {}, refuses("there is nothing", r"no images|empty"))
+folders(
+    "H: nothing but hidden files",
+    "backups",
+    {".git/cat": 3, ".cache/dog": 3},
+    refuses("there is nothing", r"no images", r"hidden"),
+)
+folders(
+    "G: thumbnails of a file manager below each class",
+    "Synology, Picasa",
+    {"cat": 4, "dog": 4, "cat/@eaDir": 4, "dog/.picasaoriginals": 3},
+    reads(r"@eaDir|deeper|below", train={"cat": 8, "dog": 4}),
+)
+
+
+@layout(
+    "G: two links to one folder as two splits",
+    "shared disks",
+    refuses("the same files in train and test", r"train", r"test"),
+)
+def _(tree: Tree) -> str:
+    tree.pets("store")
+    (tree.root / "data").mkdir()
+    for split in ("train", "test"):
+        (tree.root / "data" / split).symlink_to("../store")
+    return "data"
+
+
+@layout("I: a folder with signs that file patterns use", "downloads", reads(train=PETS, test={"cat": 2, "dog": 2}))
+def _(tree: Tree) -> str:
+    root = "my [2024] data, 50%? *"
+    tree.table(f"{root}/train.csv", "file,label", [(path.removeprefix(f"{root}/"), label) for path, label in
+                                                   labelled(tree.images(f"{root}/photos", 8))])  # fmt: skip
+    tree.table(f"{root}/test.csv", "file,label", [(path.removeprefix(f"{root}/"), label) for path, label in
+                                                  labelled(tree.images(f"{root}/photos", 4, "t{}.jpg"))])  # fmt: skip
+    return root

@@ -517,3 +517,63 @@ def _(tree: Tree) -> None:
     fine = ([0, 1, 2] * 4, _names("fish", "rose", "tulip"))
     coarse = ([0, 1, 1] * 4, _names("animal", "flower"))
     tree.rows(12, fine_label=fine, coarse_label=coarse).to_parquet(tree.root / "train.parquet")
+
+
+# --- more of the same kinds --------------------------------------------------------------------------------
+
+
+@layout("L: a saved dataset below a wrapping folder", "archives", reads(train=PETS, test=TEST))
+def _(tree: Tree) -> None:
+    train, test = (tree.rows(n, label=([0, 1] * (n // 2), _names("cat", "dog"))) for n in (8, 4))
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(tree.root / "pets"))
+
+
+@layout(
+    "L: two configurations in folders of their own",
+    "the Hub, cloned",
+    refuses("two datasets in one folder", r"small", r"large", ways=[({"dataset": "small"}, reads(train=TEST))]),
+)
+def _(tree: Tree) -> None:
+    _pets(tree, "small/train-00000-of-00001.parquet", 4)
+    _pets(tree, "large/train-00000-of-00001.parquet", 8)
+
+
+@layout("L: parquet files in a folder with signs that file patterns use", "downloads", reads(train=PETS, test=TEST))
+def _(tree: Tree) -> str:
+    _pets(tree, "my [2024] data *?/train.parquet", 8)
+    _pets(tree, "my [2024] data *?/test.parquet", 4)
+    return "my [2024] data *?"
+
+
+@layout("L: the same image in train and test parquet", "leaks",
+        refuses("the same bytes in train and test", r"train", r"test", r"allow_overlap",
+                ways=[({"allow_overlap": True}, reads(train=PETS, test=TEST))]))  # fmt: skip
+def _(tree: Tree) -> None:
+    _pets(tree, "train.parquet", 8)
+    tree.num_images -= 1
+    _pets(tree, "test.parquet", 4)
+
+
+@layout("L: a csv with image bytes as text", "exports", refuses("no image files", r"no image"))
+def _(tree: Tree) -> None:
+    tree.table("train.csv", "image,label", [("iVBORw0KGgo=", label) for label in ("cat", "dog") * 4])
+
+
+@layout("L: a parquet cut off", "half a download", refuses("a file is broken", r"train\.parquet"))
+def _(tree: Tree) -> None:
+    _pets(tree, "train.parquet", 8)
+    file = tree.root / "train.parquet"
+    file.write_bytes(file.read_bytes()[:300])
+
+
+@layout("L: class folders beside a broken parquet", "half a download", reads(r"old\.parquet", train=PETS))
+def _(tree: Tree) -> None:
+    tree.pets()
+    tree.text("old.parquet", "PAR1")
+
+
+@layout("K: tars beside a json of their shards", "webdataset", reads(train=PETS))
+def _(tree: Tree) -> None:
+    _tar(tree.root / "train-0000.tar", _samples(tree, ["cat", "dog"] * 4))
+    tree.json("_info.json", {"shards": ["train-0000.tar"], "num_samples": 8})
+    tree.text("classes.txt", "cat", "dog")

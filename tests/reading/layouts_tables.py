@@ -1184,3 +1184,161 @@ def _(tree: Tree) -> None:
         tree.image(path.replace("full", "thumbs"))
     rows = [(path, path.replace("full", "thumbs"), label) for path, label in labelled(paths)]
     tree.table("labels.csv", "image,thumbnail,label", rows)
+
+
+# --- more of the same kinds --------------------------------------------------------------------------------
+
+
+@layout("B: forty attributes of 1 and -1, and a partition of numbers", "CelebA on Kaggle",
+        refuses("several labels per image", r"list_attr_celeba\.csv", r"(?i)several labels|label_column"))  # fmt: skip
+def _(tree: Tree) -> None:
+    paths = names(tree.images("img_align_celeba/img_align_celeba", 12, "{:06d}.jpg", first=1))
+    rows = [(name, *((1, -1)[(i >> bit) % 2] for bit in range(3))) for i, name in enumerate(paths)]
+    tree.table("list_attr_celeba.csv", "image_id,Bald,Male,Smiling", rows)
+    tree.table("list_eval_partition.csv", "image_id,partition", [(name, i // 5) for i, name in enumerate(paths)])
+    tree.table("list_bbox_celeba.csv", "image_id,x_1,y_1,width,height", [(name, 95, 71, 226, 313) for name in paths])
+
+
+@layout("B: findings that are 1, 0, -1 or empty", "CheXpert",
+        refuses("several labels per image", r"train\.csv", r"(?i)several labels|label_column"))  # fmt: skip
+def _(tree: Tree) -> None:
+    for split, count in (("train", 8), ("valid", 4)):
+        paths = [tree.image(f"{split}/patient{i:05d}/study1/view1_frontal.jpg") for i in range(count)]
+        rows = [(f"CheXpert-v1.0-small/{path}", "MF"[i % 2], 50 + i, "Frontal", "AP", ("1.0", "", "0.0", "-1.0")[i % 4],
+                 ("1.0", "")[i // 2 % 2]) for i, path in enumerate(paths)]  # fmt: skip
+        tree.table(f"{split}.csv", "Path,Sex,Age,Frontal/Lateral,AP/PA,Edema,Pneumonia", rows)
+
+
+@layout("B: species beside ids of animals", "Kaggle: Happywhale",
+        reads("sample_submission", "test", train={"beluga": 4, "orca": 4}))  # fmt: skip
+def _(tree: Tree) -> None:
+    rows = [(*row, f"{i // 3:012x}") for i, row in enumerate(
+        labelled(names(tree.images("train_images", 8, "{:014x}.jpg")), ("beluga", "orca")))]  # fmt: skip
+    tree.table("train.csv", "image,species,individual_id", rows)
+    test = names(tree.images("test_images", 3, "f{:013x}.jpg"))
+    tree.table("sample_submission.csv", "image,predictions", [(name, "37c7aba965a5") for name in test])
+
+
+@layout("B: boxes where there are some, and a target", "Kaggle: RSNA pneumonia, as png", reads(train={"0": 4, "1": 4}))
+def _(tree: Tree) -> None:
+    ids = stems(tree.images("stage_2_train_images", 8, "{:08x}-0000.png"))
+    rows = [(name, "", "", "", "", 0) for name in ids[:4]]
+    rows += [(name, 264.0 + box, 152.0, 213.0, 379.0, 1) for name in ids[4:] for box in (0, 298)]
+    tree.table("stage_2_train_labels.csv", "patientId,x,y,width,height,Target", rows)
+
+
+@layout("B: class folders and a json of their images", "iNaturalist 2021",
+        reads(train={"00000_Aves": 4, "00001_Insecta": 4}))  # fmt: skip
+def _(tree: Tree) -> None:
+    paths = tree.folders({"train_mini/00000_Aves": 4, "train_mini/00001_Insecta": 4})
+    images = [{"id": i, "file_name": path, "width": 500, "height": 500, "license": 0} for i, path in enumerate(paths)]
+    marks = [{"id": i, "image_id": i, "category_id": i // 4} for i in range(8)]
+    kinds = [{"id": 0, "name": "Parus major", "class": "Aves"}, {"id": 1, "name": "Apis mellifera", "class": "Insecta"}]
+    tree.json("train_mini.json", {"images": images, "annotations": marks, "categories": kinds})
+
+
+@layout(
+    "B: a header without rows beside flat images",
+    "templates",
+    refuses("images without classes", r"labels\.csv|class folder"),
+)
+def _(tree: Tree) -> None:
+    tree.images("photos", 8)
+    tree.text("labels.csv", "file,label")
+
+
+@layout("B: an empty csv beside class folders", "templates", reads(r"labels\.csv", train=PETS))
+def _(tree: Tree) -> None:
+    tree.pets()
+    (tree.root / "labels.csv").write_bytes(b"")
+
+
+@layout("B: a broken json beside class folders", "half a download", reads(r"labels\.json", train=PETS))
+def _(tree: Tree) -> None:
+    tree.pets()
+    tree.text("labels.json", '{"images": [{"id": 0, "file_na')
+
+
+@layout("B: commas in quotes and line breaks in cells", "exports", reads(train={"cat, tame": 4, "dog": 4}))
+def _(tree: Tree) -> None:
+    rows = [f'"{path}","two\nlines, said ""a""","{label}"' for path, label in
+            labelled(tree.images("photos", 8, "a, {}.jpg"), ("cat, tame", "dog"))]  # fmt: skip
+    tree.text("labels.csv", "file,remark,label", *rows)
+
+
+@layout("B: rows of more cells than the header", "hand-made",
+        refuses("a row that does not fit the header", r"labels\.csv", r"line 6|row 4|row 5"))  # fmt: skip
+def _(tree: Tree) -> None:
+    rows = [f"{path},{label}" for path, label in labelled(tree.images("photos", 8))]
+    tree.text("labels.csv", "file,label", *rows[:4], rows[4] + ",more,cells", *rows[5:])
+
+
+@layout("C: lists of validation and test only, the rest trains", "Speech Commands as spectrograms",
+        reads(train={"bed": 5, "cat": 5}, validation={"bed": 1, "cat": 1}, test={"bed": 2, "cat": 2}))  # fmt: skip
+def _(tree: Tree) -> None:
+    paths = [tree.images(name, 8, "{:08x}_nohash_0.png") for name in ("bed", "cat")]
+    tree.text("validation_list.txt", *(each[0] for each in paths))
+    tree.text("testing_list.txt", *(path for each in paths for path in each[1:3]))
+
+
+@layout("C: test_labels.csv for a flat test/ beside train/CLASS", "course material", reads(train=PETS, test=TEST))
+def _(tree: Tree) -> None:
+    tree.pets("train")
+    tree.table("test_labels.csv", "filename,label", labelled(names(tree.images("test", 4, "t{}.jpg"))))
+
+
+@layout("C: a type of dataset and three columns of labels", "Kaggle: CoronaHack chest X-ray",
+        reads(train={"Normal": 4, "Pnemonia": 4}, test={"Normal": 2, "Pnemonia": 2}))  # fmt: skip
+def _(tree: Tree) -> None:
+    rows = []
+    for split, count in (("train", 8), ("test", 4)):
+        found = labelled(names(tree.images(f"images/{split}", count, split + "{}.jpeg")), ("Normal", "Pnemonia"))
+        rows += [(i, name, label, split.upper(), "" if label == "Normal" else ("Virus", "bacteria")[i % 2], "")
+                 for i, (name, label) in enumerate(found)]  # fmt: skip
+    head = ",X_ray_image_name,Label,Dataset_type,Label_1_Virus_category,Label_2_Virus_category"
+    tree.table("Chest_xray_Corona_Metadata.csv", head, rows)
+
+
+@layout("C: a split column with empty cells", "work in progress",
+        refuses("rows of no split", r"\bsplit\b", r"labels\.csv", r"\b4\b"))  # fmt: skip
+def _(tree: Tree) -> None:
+    rows = [(*row, ("train", "", "test")[i // 4]) for i, row in enumerate(
+        [*labelled(tree.images("photos", 8)), *labelled(tree.images("photos", 4, "t{}.jpg"))])]  # fmt: skip
+    tree.table("labels.csv", "file,label,split", rows)
+
+
+@layout("C: a split column with TRAIN, Test and dev", "several hands", reads(train=PETS, validation=TEST, test=TEST))
+def _(tree: Tree) -> None:
+    rows = []
+    for split, count in (("TRAIN", 8), ("dev ", 4), ("Test", 4)):
+        rows += [(*row, split) for row in labelled(tree.images("photos", count, split.strip() + "{}.jpg"))]
+    tree.table("labels.csv", "file,label,split", rows)
+
+
+@layout("C: a column train that is the class", "vehicles", reads(train={"diesel": 4, "electric": 4}))
+def _(tree: Tree) -> None:
+    tree.table("labels.csv", "file,train", labelled(tree.images("photos", 8), ("diesel", "electric")))
+
+
+@layout(
+    "C: one row in train and test",
+    "joined tables",
+    refuses("the same image in train and test", r"000\.jpg", r"train", r"test"),
+)
+def _(tree: Tree) -> None:
+    rows = [(*row, "train") for row in labelled(tree.images("photos", 8))]
+    rows += [(*row, "test") for row in labelled(tree.images("photos", 4, "t{}.jpg"))]
+    tree.table("labels.csv", "file,label,split", [*rows, (*rows[0][:2], "test")])
+
+
+@layout("E: bare names that are found in train and in test", "Kaggle",
+        reads("test", train=PETS))  # fmt: skip
+def _(tree: Tree) -> None:
+    tree.table("train/labels.csv", "file,label", labelled(names(tree.images("train", 8))))
+    tree.images("test", 8)
+
+
+@layout("E: a class that is called like the column of another", "one-hot, with a label too", reads(train=PETS))
+def _(tree: Tree) -> None:
+    rows = [(*row, int(row[1] == "cat"), int(row[1] == "dog")) for row in labelled(tree.images("photos", 8))]
+    tree.table("labels.csv", "file,label,cat,dog", rows)
