@@ -22,6 +22,7 @@ FLOORS = [
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],
+    ["reading"],
     ["model"],
     ["views"],
     ["scoring", "pictures"],
@@ -35,9 +36,11 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "data": [
-        "order", "columns", "labels", "splits", "folders", "opening", "images", "fingerprint", "streams",
-        "source", "staging", "batches", "stream_batches",
+    "data": ["order", "images", "staging", "batches", "stream_batches"],
+    "reading": [
+        "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "files", "columns", "labels",
+        "splits", "tars", "shards", "local", "downloads", "opening", "fingerprint", "streams", "copies", "checks", "guard",
+        "source",
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",

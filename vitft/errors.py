@@ -16,7 +16,7 @@ Library modules raise these and never print or exit; only ``vitft.cli`` does.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -95,6 +95,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return the entry of ``known`` that ``word`` most resembles, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def shorten(names: Sequence[str], shown: int = 8) -> str:
+    """Return the first few names and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def _rebuild(kind: type[VitftError], wrong: str, allowed: str | None, hint: str | None) -> VitftError:

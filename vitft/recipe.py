@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vitft.complaints import complaints
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
@@ -25,6 +25,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
+
+
+def _as_list(value: object) -> object:
+    """Take one text for a list of one."""
+    return [value] if isinstance(value, str) else value
 
 
 # --- sections ----------------------------------------------------------------------------------------------
@@ -56,8 +61,16 @@ class DataRecipe(Section):
     """Column with the images; found by type when not given."""
     label_column: str | None = None
     """Column with the labels; found by type when not given."""
+    layout: Literal["auto", "folders", "table", "parquet", "arrow", "webdataset"] = "auto"
+    """What a local folder is read by; auto: what fits, and an error where two readings do (docs/data-layouts.md)."""
+    table: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    """Tables of a folder that say what its images are (csv, JSON, lists), in place of all that are there."""
+    class_level: Count | None = None
+    """Level of the folders that name the classes: 1 for those in the dataset's folder, 2 for the next."""
+    split_column: str | None = None
+    """Column that says which split a row belongs to; found by its name when not given; `none`: there is none."""
     train_split: str | None = None
-    """Name of the training split; `train` when not given."""
+    """Name of the training split, or several joined by `+`; `train` when not given."""
     validation_split: str | None = None
     """Name of the validation split; `validation`, `val`, `valid` or `dev`, else carved from training."""
     test_split: str | None = None
@@ -66,6 +79,16 @@ class DataRecipe(Section):
     """Part of the training split that becomes validation when there is none (stratified, at most 10,000)."""
     max_train_samples: Count | None = None
     """Train on so many images at most, an equal number of each class where the data allows it."""
+    similar_names: Literal["stop", "merge", "keep"] = "stop"
+    """Class names that differ only in case, spaces or separators: an error, one class, or several."""
+    accept_classes: bool = False
+    """Train on the classes that were read although they look wrong (split words, masks, one for each image)."""
+    allow_overlap: bool = False
+    """Accept images that are in two splits; otherwise they are an error."""
+    check_images: Literal["sample", "all", "off"] = "sample"
+    """Which images are decoded once before anything else; `vitft data D --set data.check_images=all` takes time."""
+    white_level: Literal["auto"] | Annotated[int, Field(gt=0, le=65535)] = 65535
+    """Value that is white in 16-bit grey images: 4095 for 12 bits; auto: the next above the brightest of a sample."""
     bad_images: Literal["stop", "skip"] = "stop"
     """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
     fit: Literal["squash", "crop", "pad"] = "squash"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitft import finetune
 from vitft.data import order
-from vitft.data.source import open_source
+from vitft.reading.source import open_source
 from vitft.errors import DataError
 from vitft.recipe import DataRecipe, Recipe
 from vitft.train import checkpoint

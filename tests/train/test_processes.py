@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vitft import Recipe
 from vitft.data import order
-from vitft.data.source import open_source
+from vitft.reading.source import open_source
 from vitft.errors import UsageError
 from vitft.train.device import make_accelerator
 

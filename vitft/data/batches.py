@@ -183,7 +183,7 @@ class _TrainStaging(Dataset[StagedBatch]):
                     epoch_start, entry = position - position % n, (position + attempt) % n
                     row = int(order.sample_at(self.seed, torch.tensor([epoch_start + entry]), n))
                 try:
-                    image, image_notes = decode(self.split.encoded(row))
+                    image, image_notes = decode(self.split.encoded(row), white_level=self.split.white_level)
                 except BadImage as error:
                     bad = BadRow(row, self.split.where(row), error.wrong)
                     if not self.skip_bad:
@@ -246,7 +246,7 @@ class _EvaluationStaging(Dataset[StagedBatch]):
         staged, used, skipped, notes = [], [], [], []
         for row in rows:
             try:
-                image, image_notes = decode(self.split.encoded(row))
+                image, image_notes = decode(self.split.encoded(row), white_level=self.split.white_level)
             except BadImage as error:
                 bad = BadRow(row, self.split.where(row), error.wrong)
                 if not self.skip_bad:
@@ -298,7 +298,7 @@ def staging_seconds(split: ImageSplit, stage_size: int, sample: int = 16) -> flo
     start = time.perf_counter()
     for row in rows:
         try:
-            stage(decode(split.encoded(row))[0], stage_size)
+            stage(decode(split.encoded(row), white_level=split.white_level)[0], stage_size)
         except BadImage:
             continue  # the run meets it again and says so
     return (time.perf_counter() - start) / len(rows)

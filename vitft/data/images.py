@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from vitft.data.columns import resolve_path
-from vitft.data.labels import shorten
-from vitft.errors import DataError
+from vitft.errors import DataError, shorten
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +20,9 @@ class ImageSplit:
     name: str
     """"train", "validation" or "test"; for evaluation the source's own name."""
     rows: Any
-    """`datasets.Dataset` with the image column alone: memory-mapped, images not decoded."""
-    image_column: str
+    """`datasets.Dataset` with the image columns alone: memory-mapped, images not decoded."""
+    image_columns: tuple[str, ...]
+    """Columns of the images; of several, each row fills one."""
     labels: np.ndarray
     """Class ids, int64, (n,), aligned with ``rows``."""
     folders: tuple[str, ...] = ()
@@ -31,17 +31,21 @@ class ImageSplit:
     """The source's own name of the split that the rows come from."""
     source_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Row numbers in that split, int64, (n,)."""
+    white_level: int = 65535
+    """Value that is white in 16-bit grey images."""
+    notes: tuple[str, ...] = ()
+    """What was chosen to open a split that stands alone."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def encoded(self, index: int) -> bytes | str:
         """Return the undecoded content of an image file, or its path; empty bytes if the row has no image."""
-        return encoded_image(self.rows[int(index)][self.image_column], self.folders)
+        return encoded_image(filled(self.rows[int(index)], self.image_columns), self.folders)
 
     def where(self, index: int) -> str:
         """Name a row for people, by its number in the source: ``row 17 of train (photos/a.jpg)``."""
-        path = _path_of(self.rows[int(index)][self.image_column])
+        path = _path_of(filled(self.rows[int(index)], self.image_columns))
         return f"row {self.source_rows[index]} of {self.source_name}" + (f" ({path})" if path else "")
 
 
@@ -52,17 +56,20 @@ class StreamSplit:
     name: str
     rows: Any
     """`datasets.IterableDataset`, images not decoded."""
-    image_column: str
+    image_columns: tuple[str, ...]
+    """Columns of the images; of several, each row fills one."""
     label_column: str
     num_rows: int | None
     """How many rows there are, where the source says so; a carved part is estimated."""
     label_ids: Mapping[Any, int] = field(default_factory=dict)
     """Class id by the raw value of the label column."""
     folders: tuple[str, ...] = ()
+    white_level: int = 65535
+    """Value that is white in 16-bit grey images."""
 
     def encoded(self, row: Mapping[str, Any]) -> bytes | str:
         """Return the undecoded content of a row's image, or its path."""
-        return encoded_image(row[self.image_column], self.folders)
+        return encoded_image(filled(row, self.image_columns), self.folders)
 
     def label(self, row: Mapping[str, Any]) -> int:
         """Return a row's class id; raise a DataError if it has none that training knows."""
@@ -93,6 +100,15 @@ class ImageSource:
     test: ImageSplit | StreamSplit | None
     notes: tuple[str, ...]
     """Every choice that was made, as a sentence with its reason."""
+    labels_from: str = ""
+    """Where the label of an image comes from: ``the column fine_label``, ``the folders below train/``."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many image files of a folder are in no split, by the reason."""
+
+
+def filled(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """Return the value of the first of the image columns that a row fills; None if it fills none."""
+    return next((row[column] for column in columns if _has_image(row.get(column))), None)
 
 
 def encoded_image(value: Any, folders: Sequence[str] = ()) -> bytes | str:
@@ -102,6 +118,15 @@ def encoded_image(value: Any, folders: Sequence[str] = ()) -> bytes | str:
     if isinstance(value, str):
         return resolve_path(value, folders)
     return value if value is not None else b""
+
+
+def resolve_path(path: str, folders: Sequence[str]) -> str:
+    """Return an absolute path for one that may be relative to a dataset's folder: the first that exists."""
+    # os.path: this runs for every image, and pathlib takes ten times as long.
+    if os.path.isabs(path) or not folders:  # noqa: PTH117
+        return path
+    candidates = [os.path.join(folder, path) for folder in folders]  # noqa: PTH118
+    return next((path for path in candidates if os.path.exists(path)), candidates[0])  # noqa: PTH110
 
 
 def undecoded(rows: Any) -> Any:
@@ -118,6 +143,12 @@ def label_value(row: Mapping[str, Any], label_column: str) -> Any:
     for key in (label_column,) if label_column in row else tuple(label_column.split(".")):
         value = None if value is None else value[key]
     return value
+
+
+def _has_image(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return value.get("bytes") is not None or bool(value.get("path"))
+    return value is not None
 
 
 def _path_of(value: Any) -> str | None:

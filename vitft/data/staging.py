@@ -49,7 +49,7 @@ class StagedImage(NamedTuple):
     """Of the upright original, in pixels."""
 
 
-def decode(encoded: bytes | str) -> tuple[Image.Image, tuple[str, ...]]:
+def decode(encoded: bytes | str, *, white_level: int = 65535) -> tuple[Image.Image, tuple[str, ...]]:
     """Read an image of any format and mode that Pillow knows.
 
     Transparency lies over white, 16-bit grey is divided by 257 and not stretched, an animation gives its
@@ -57,6 +57,7 @@ def decode(encoded: bytes | str) -> tuple[Image.Image, tuple[str, ...]]:
 
     Args:
         encoded: the file's bytes, or its path.
+        white_level: value that is white in 16-bit grey images.
 
     Returns:
         The upright RGB image, and a note for everything in the file that was passed over.
@@ -73,7 +74,7 @@ def decode(encoded: bytes | str) -> tuple[Image.Image, tuple[str, ...]]:
             with Image.open(io.BytesIO(content)) as image:
                 _refuse(image)
                 image.load()  # before EXIF: only now a PNG's is known, and a TIFF has already been turned
-                rgb = _to_rgb(image)
+                rgb = _to_rgb(image, white_level)
                 orientation, notes = _orientation(image)
         except (BadImage, StoppedEarly, MemoryError):  # a signal may come at any moment
             raise
@@ -82,6 +83,14 @@ def decode(encoded: bytes | str) -> tuple[Image.Image, tuple[str, ...]]:
     if any("exif" in str(warning.message).lower() for warning in caught) and not notes:
         notes = ("broken EXIF, of which only the orientation was used",)
     return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb, notes
+
+
+def brightest(encoded: bytes | str) -> int | None:
+    """Return the largest value of a 16-bit grey image that can be decoded; None if it is of another kind."""
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        if not image.mode.startswith("I"):
+            return None
+        return int(np.asarray(image).max())
 
 
 def stage(image: Image.Image, size: int) -> StagedImage:
@@ -117,9 +126,9 @@ def _refuse(image: Image.Image) -> None:
         raise BadImage("PostScript is not decoded, as that would run a program", hint="convert it to PNG")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, white_level: int) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _to_eight_bits(image).convert("RGB")
+        return _to_eight_bits(image, white_level).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -128,15 +137,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey as 8-bit grey: 65535 is white whatever the brightest pixel is."""
+def _to_eight_bits(image: Image.Image, white_level: int) -> Image.Image:
+    """Return 16-bit grey as 8-bit grey: the white level is white whatever the brightest pixel is."""
     grey = np.asarray(image)
     if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
         raise BadImage(
             f"{grey.dtype} values from {grey.min():g} to {grey.max():g}: what is black, and what white?",
             allowed="8 or 16 bits per channel",
         )
-    levels = (grey.astype(np.uint32) + 128) // 257
+    # Rounded; for 65535 this is a division by 257, to the bit.
+    levels = np.minimum((grey.astype(np.uint64) * 510 + white_level) // (2 * white_level), 255)
     if isinstance(transparent := image.info.get("transparency"), int):
         levels[grey == transparent] = 255
     return Image.fromarray(levels.astype(np.uint8))

@@ -93,7 +93,7 @@ class _StreamStaging(IterableDataset[StagedBatch]):
         while len(staged) < len(positions):
             row = next(rows)
             try:
-                image, image_notes = decode(self.split.encoded(row))
+                image, image_notes = decode(self.split.encoded(row), white_level=self.split.white_level)
             except BadImage as error:
                 bad = BadRow(-1, "an image of the stream", error.wrong)
                 if not self.skip_bad:
@@ -160,7 +160,7 @@ class StreamEvaluationBatches(IterableDataset[StagedBatch]):
         staged, labels, used, skipped = [], [], [], []
         for number, row in chunk:
             try:
-                image, _ = decode(self._split.encoded(row))
+                image, _ = decode(self._split.encoded(row), white_level=self._split.white_level)
             except BadImage as error:
                 bad = BadRow(number, f"row {number} of the stream's {self._split.name}", error.wrong)
                 if not self._skip_bad:

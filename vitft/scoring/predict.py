@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from vitft.data.batches import BadRow, EvaluationBatches, StagedBatch, collate
-from vitft.data.source import ImageSplit, StreamSplit
+from vitft.data.images import ImageSplit, StreamSplit
 from vitft.data.staging import BadImage, StagedImage, decode
 from vitft.data.stream_batches import StreamEvaluationBatches
 from vitft.model.processor import ImageProcess

@@ -146,7 +146,7 @@ def read_photos(
 
 
 def _open(dataset: str | DataRecipe) -> Any:
-    from vitft.data.source import open_source
+    from vitft.reading.source import open_source
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if data.streaming:

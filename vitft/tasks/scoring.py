@@ -119,7 +119,7 @@ def evaluate(
         revision: branch, tag or commit of a Hub model.
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
-    from vitft.data.source import open_for_evaluation
+    from vitft.reading.source import open_for_evaluation
     from vitft.scoring.scores import check_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
@@ -151,7 +151,7 @@ def evaluate_sizes(
         model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
             :func:`evaluate`.
     """
-    from vitft.data.source import open_for_evaluation
+    from vitft.reading.source import open_for_evaluation
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:

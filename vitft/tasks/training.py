@@ -65,9 +65,9 @@ def finetune(
         VitftError: if it cannot be done.
         StoppedEarly: after SIGTERM, SIGUSR1 or the time limit, with a complete checkpoint.
     """
-    from vitft.data.source import open_source
     from vitft.model.adapt import choose_trainable
     from vitft.model.load import load_for_training
+    from vitft.reading.source import open_source
     from vitft.scoring.scores import check_metrics
     from vitft.train.device import make_accelerator
     from vitft.train.plan import make_plan

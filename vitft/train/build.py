@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitft.data.batches import TrainBatches
-from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.data.stream_batches import StreamBatches
 from vitft.model.adapt import DropPath, checkpoint_activations, freeze_unused
 from vitft.model.load import Pretrained

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.errors import ModelError, StoppedEarly
 from vitft.model.encoding import with_written_positions
 from vitft.model.load import Pretrained

@@ -13,7 +13,7 @@ import torch
 
 from vitft.accelerate_config import accelerate_settings, reconcile
 from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
-from vitft.data.source import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.durations import Duration
 from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.adapt import check_activations, check_drop_path, checkpoint_activations

@@ -12,23 +12,23 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from vitft.data.columns import LOOKED_AT, flat_features
-from vitft.data.images import ImageSource, StreamSplit, encoded_image, label_value, undecoded
-from vitft.data.labels import (
+from vitft.data.images import ImageSource, StreamSplit, encoded_image, filled, label_value, undecoded
+from vitft.reading.columns import LOOKED_AT, flat_features
+from vitft.reading.labels import (
     MISSING,
-    classes_of,
     labels_of_text,
     read_labels,
+    require_classes,
     require_labels,
     stream_label_ids,
 )
-from vitft.data.opening import OpenedSource
-from vitft.data.splits import Roles
+from vitft.reading.local import OpenedSource
+from vitft.reading.splits import Roles
 from vitft.recipe import DataRecipe
 
 
 def stream_source(
-    opened: OpenedSource, roles: Roles, image_column: str, label_column: str,
+    opened: OpenedSource, roles: Roles, image_columns: tuple[str, ...], label_column: str,
     data: DataRecipe, seed: int, notes: list[str],
 ) -> ImageSource:  # fmt: skip
     """Make the source of a run that reads its dataset as it comes, from what was chosen so far."""
@@ -52,7 +52,7 @@ def stream_source(
             continue
         label_ids = stream_label_ids(features[label_column], classes)
         folders = opened.folders.get(name, ())
-        splits[role] = StreamSplit(role, rows, image_column, label_column, counts.get(name), label_ids, folders)
+        splits[role] = StreamSplit(role, rows, image_columns, label_column, counts.get(name), label_ids, folders)
     if "validation" not in splits:
         splits["train"], splits["validation"] = _carve_stream(splits["train"], data.validation_fraction, seed)
         notes.append(
@@ -95,12 +95,15 @@ def _stream_classes(rows: Any, feature: Any, label_column: str, notes: list[str]
         labels = read_labels(datasets.Dataset.from_dict({label_column: values}), label_column)
     require_labels(labels, "the training stream")
     notes.append(f"classes: the stream was read once for the values of {label_column}")
-    return classes_of(labels, label_column, notes), len(values)
+    require_classes(labels, "the stream")
+    return labels.names, len(values)
 
 
 def _carve_stream(train: StreamSplit, fraction: float, seed: int) -> tuple[StreamSplit, StreamSplit]:
     kept, held_out = (
-        train.rows.filter(partial(_is_held_out, column=train.image_column, fraction=fraction, seed=seed, wanted=wanted))
+        train.rows.filter(
+            partial(_is_held_out, columns=train.image_columns, fraction=fraction, seed=seed, wanted=wanted)
+        )
         for wanted in (False, True)
     )
     num_held_out = None if train.num_rows is None else round(train.num_rows * fraction)
@@ -111,9 +114,9 @@ def _carve_stream(train: StreamSplit, fraction: float, seed: int) -> tuple[Strea
     )
 
 
-def _is_held_out(row: Mapping[str, Any], *, column: str, fraction: float, seed: int, wanted: bool) -> bool:
+def _is_held_out(row: Mapping[str, Any], *, columns: tuple[str, ...], fraction: float, seed: int, wanted: bool) -> bool:
     # By content, as a stream has no row numbers that hold under any sharding; equal images stay together.
-    image = encoded_image(row[column])
+    image = encoded_image(filled(row, columns))
     content = image.encode() if isinstance(image, str) else image
     word = hashlib.blake2b(content, digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return (int.from_bytes(word, "little") < fraction * 2**64) == wanted

@@ -14,11 +14,10 @@ import torch
 
 from vitft.data.order import sample_at
 from vitft.errors import DataError, did_you_mean
+from vitft.reading.words import SPLIT_WORDS, Role, role_of, roles_of
 
-TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("validation", "val", "valid", "dev")
-TEST_NAMES = ("test", "testing", "eval", "evaluation")
 MAX_CARVED = 10_000
+_ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -31,37 +30,36 @@ class Roles:
     notes: tuple[str, ...]
 
 
-def assign_roles(names: Sequence[str], wanted: Mapping[str, str | None], *, need_train: bool = True) -> Roles:
+def assign_roles(
+    names: Sequence[str],
+    wanted: Mapping[str, str | None],
+    *,
+    known: Mapping[str, Role | None] | None = None,
+    need_train: bool = True,
+) -> Roles:
     """Decide which split trains, validates and tests.
 
     Args:
         names: the splits that the source has.
         wanted: for "train", "validation" and "test" the name that the recipe asks for, or None.
+        known: what a split serves for where the source says so; else its name tells.
         need_train: whether a source without a training split is an error.
 
     Raises:
         DataError: if a wanted split is not there, one is wanted in two roles, or none can train.
     """
     notes: list[str] = []
-    chosen: dict[str, str | None] = {}
-    for role, name in wanted.items():
-        if name is not None:
-            chosen[role] = named_split(names, name, f"--set data.{role}_split=NAME")
-    taken = [name for name in chosen.values() if name is not None]
-    for name in taken:
-        if taken.count(name) > 1:
-            roles = " and ".join(role for role, other in chosen.items() if other == name)
-            raise DataError(
-                f"the split {name!r} is asked for as {roles}; an image must not be in both",
-                allowed=f"different splits among {', '.join(names)}",
-                hint="leave data.validation_split away, and part of train is carved for it",
-            )
-    for role, synonyms in (("train", TRAIN_NAMES), ("validation", VALIDATION_NAMES), ("test", TEST_NAMES)):
+    chosen = _as_asked(names, wanted)
+    taken = [part for name in chosen.values() if name for part in name.split("+")]
+    meant = roles_of(names) | {name: role for name, role in (known or {}).items() if role and name in names}
+    for role in _ROLES:
         if role in chosen:
             continue
-        found = [name for synonym in synonyms for name in names if name.lower() == synonym]
-        free = [name for name in found if name not in taken]
+        exact = [name for word in SPLIT_WORDS[role] for name in names if name.lower() == word]
+        free = [name for name in exact or [name for name in names if meant.get(name) == role] if name not in taken]
         chosen[role] = free[0] if free else None
+        if len(free) > 1 and not exact:
+            raise _several(role, free)
         if len(free) > 1:
             notes.append(f"{role} split: {free[0]}; {', '.join(free[1:])} was left: --set data.{role}_split={free[1]}")
         elif free and free[0] != role:
@@ -71,16 +69,49 @@ def assign_roles(names: Sequence[str], wanted: Mapping[str, str | None], *, need
         chosen["train"] = names[0]
         notes.append(f"train split: {names[0]!r}, the only one")
         taken.append(names[0])
+    others = [name for name in names if name not in taken]
+    if chosen["train"] is None and any(wanted.values()) and others and not any(meant.get(name) for name in others):
+        chosen["train"] = "+".join(others)
+        notes.append(f"train split: {' + '.join(others)}, all that were not asked for")
+        taken += others
     if chosen["train"] is None and need_train:
         raise DataError(
             "the dataset has no training split",
-            allowed=f"one of its splits: {', '.join(names)}",
+            allowed=f"one of its splits: {', '.join(names)}, or several joined by +",
             hint=f"--set data.train_split={names[0]}" if names else None,
         )
     left = [name for name in names if name not in taken]
     if left and need_train:
         notes.append(f"splits left unused: {', '.join(left)}")
     return Roles(chosen["train"], chosen["validation"], chosen["test"], tuple(notes))
+
+
+def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the splits that the user asks for, by role; one that is asked for twice is an error."""
+    chosen: dict[str, str | None] = {}
+    for role, name in wanted.items():
+        if name is not None:
+            parts = [named_split(names, part.strip(), f"--set data.{role}_split=NAME") for part in name.split("+")]
+            chosen[role] = "+".join(parts)
+    taken = [(role, part) for role, name in chosen.items() if name for part in name.split("+")]
+    for role, name in taken:
+        twice = [other for other, part in taken if part == name]
+        if len(twice) > 1:
+            raise DataError(
+                f"the split {name!r} is asked for as {' and '.join(twice)}; an image must not be in both",
+                allowed=f"different splits among {', '.join(names)}",
+                hint="leave data.validation_split away, and part of train is carved for it",
+            )
+        assert role in _ROLES, role
+    return chosen
+
+
+def _several(role: str, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"several splits may be the {role} split: {', '.join(names)}",
+        allowed="one of them, or several joined by +",
+        hint=f"--set data.{role}_split={'+'.join(names)}, or --set data.{role}_split={names[0]}",
+    )
 
 
 def named_split(names: Iterable[str], name: str, flag: str) -> str:
@@ -92,10 +123,10 @@ def named_split(names: Iterable[str], name: str, flag: str) -> str:
     names = list(names)
     if name in names:
         return name
-    for synonyms in (TRAIN_NAMES, VALIDATION_NAMES, TEST_NAMES):
-        same = [other for other in names if other.lower() in synonyms] if name.lower() in synonyms else []
-        if len(same) == 1:
-            return same[0]
+    role = role_of(name)
+    same = [other for other, meant in roles_of(names).items() if role and meant == role]
+    if len(same) == 1:
+        return same[0]
     guess = did_you_mean(name, names)
     raise DataError(
         f"the dataset has no split {name!r}" + (f"; did you mean {guess!r}?" if guess else ""),
@@ -107,9 +138,9 @@ def named_split(names: Iterable[str], name: str, flag: str) -> str:
 def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Part the rows of a training split into training and validation.
 
-    Validation gets ``fraction`` of the rows, at most 10,000, each class in its proportion (largest
-    remainders), at least one row and never all rows of every class that has two; a class with one row stays
-    in training.
+    Validation gets ``fraction`` of the rows, each class in its proportion (largest remainders), at least one row and
+    never all rows of every class that has two; a class with one row stays in training. It gets at most 10,000 rows,
+    so that of more classes than that only the largest have one.
 
     Args:
         labels: int64 class ids, shape (n,).
@@ -164,6 +195,10 @@ def _proportional(counts: np.ndarray, total: int) -> np.ndarray:
     """Share ``total`` among classes by size: from 1 to count - 1 for each class of two or more, else none."""
     n = int(counts.sum())
     lowest, highest = np.minimum(np.maximum(counts - 1, 0), 1), np.maximum(counts - 1, 0)
+    if int(lowest.sum()) > MAX_CARVED:  # one of each would be more than the cap allows
+        chosen = np.zeros_like(counts)
+        chosen[np.argsort(-counts, kind="stable")[:MAX_CARVED]] = 1
+        return chosen * lowest
     quota: np.ndarray = np.clip(counts * total // n, lowest, highest)
     # Move one at a time those that are furthest below (or above) their exact share, counted in n-ths.
     while (short := total - int(quota.sum())) != 0:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from vitft.data.images import resolve_path
 from vitft.errors import DataError, did_you_mean
+from vitft.reading.listing import is_image_name
+from vitft.reading.words import LABEL_WORDS, is_label_name, is_measure, is_split_name, rank
 
 LOOKED_AT = 5  # rows whose content tells what a column holds
-IMAGE_SUFFIXES = frozenset({
-    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
-    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
-})  # fmt: skip
 _IMAGE_WORDS = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture", "file_name")
-_LABEL_WORDS = (
-    "label", "labels", "class", "cls", "category", "target", "class_name", "label_name", "class_id",
-    "fine_label",
-)  # fmt: skip
-_LABEL_ROLE = {
-    "label", "labels", "class", "classes", "cls", "category", "categories", "target", "targets", "tags",
-}  # fmt: skip
 
 
 def describe_columns(features: Mapping[str, Any]) -> str:
@@ -43,16 +34,21 @@ def flat_features(features: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def find_image_column(
-    features: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], wanted: str | None, folders: Sequence[str]
-) -> tuple[str, list[str]]:
-    """Return the column of the images and a note if there was a choice.
+def find_image_columns(
+    features: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    wanted: str | None,
+    folders: Sequence[str],
+    are_parts: Callable[[Sequence[str]], bool] = lambda _: False,
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the column of the images and a note if there was a choice; several if each row fills one of them.
 
     Args:
         features: the columns' types.
         rows: the first few rows, images undecoded.
         wanted: the column that the user asks for.
         folders: where relative paths may start.
+        are_parts: whether each row fills exactly one of some columns.
 
     Raises:
         DataError: if no column holds images, or the wanted one does not.
@@ -65,7 +61,7 @@ def find_image_column(
                 allowed="a column of type Image, of encoded bytes, or of paths to image files",
                 hint=f"choose another: {describe_columns(features)}",
             )
-        return wanted, []
+        return (wanted,), []
     found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     why = "the first of type Image"
     if not found:
@@ -81,36 +77,44 @@ def find_image_column(
             f"it has: {describe_columns(features)}",
             hint="--set data.image_column=NAME, or another dataset",
         )
-    found.sort(key=lambda name: _rank(name, _IMAGE_WORDS))  # stable: unknown names keep their order
+    found.sort(key=lambda name: rank(name, _IMAGE_WORDS))  # stable: unknown names keep their order
     notes = []
+    if len(found) > 1 and are_parts(found):
+        return tuple(found), [f"image columns: {', '.join(found)}, of which each row fills one"]
     if len(found) > 1:
         notes = [f"image column: {found[0]}; {_left('data.image_column', found[1:])}"]
     elif why != "the first of type Image":
         notes = [f"image column: {found[0]}, as {why}"]
-    return found[0], notes
+    return (found[0],), notes
 
 
-def find_label_column(features: Mapping[str, Any], image_column: str, wanted: str | None) -> tuple[str, list[str]]:
+def find_label_column(
+    features: Mapping[str, Any],
+    image_column: str,
+    wanted: str | None,
+    *,
+    split_column: str | None = None,
+    is_whole: Callable[[str], bool] = lambda _: False,
+) -> tuple[str, list[str]]:
     """Return the column of the labels (``outer.inner`` inside a structure) and a note if there was a choice.
 
     A ClassLabel wins, the one with most classes if there are several; then a text or integer column named
-    like a label; then the only text or integer column there is.
+    like a label; then the only text or integer column there is that is not named like a measure or a remark.
+
+    Args:
+        features: the columns' types.
+        image_column: the column of the images.
+        wanted: the column that the user asks for.
+        split_column: the column of splits, which is no label.
+        is_whole: whether a column of floats holds whole numbers only.
 
     Raises:
         DataError: if no column can be the label, the choice is open, or there are several labels per image.
     """
     flat = flat_features({name: feature for name, feature in features.items() if name != image_column})
     if wanted is not None:
-        require_column(flat, wanted, "data.label_column")
-        if _is_list(flat[wanted]):
-            raise _several_labels(wanted, flat[wanted], [])
-        if not (isinstance(flat[wanted], datasets.ClassLabel) or _is_plain(flat[wanted], floats=True)):
-            raise DataError(
-                f"the column {wanted!r} ({_type_name(flat[wanted])}) cannot be a label",
-                allowed="a ClassLabel, text or integer column",
-                hint=f"choose another: {describe_columns(flat)}",
-            )
-        return wanted, []
+        return _wanted_label(flat, wanted), []
+    flat.pop(split_column or "", None)
     labelled = {name: feature for name, feature in flat.items() if isinstance(feature, datasets.ClassLabel)}
     if labelled:
         first, *others = sorted(labelled, key=lambda name: -labelled[name].num_classes)
@@ -121,13 +125,18 @@ def find_label_column(features: Mapping[str, Any], image_column: str, wanted: st
             f"label column: {first}, the one with most classes ({labelled[first].num_classes}); "
             f"{left} was left: --set data.label_column={others[0]}"
         ]
-    plain = [name for name, feature in flat.items() if _is_plain(feature) and not name.startswith("__")]
-    named = sorted((name for name in plain if _is_label_word(name)), key=lambda name: _rank(_leaf(name), _LABEL_WORDS))
+    plain = [
+        name for name, feature in flat.items()
+        if not name.startswith("__")
+        and (_is_plain(feature) or (_is_plain(feature, floats=True) and is_label_name(name) and is_whole(name)))
+    ]  # fmt: skip
+    named = sorted((name for name in plain if is_label_name(name)), key=lambda name: rank(_leaf(name), LABEL_WORDS))
     lists = [name for name, feature in flat.items() if _is_list(feature)]
-    several = [name for name in lists if _is_class_list(flat[name]) or _leaf(name).lower() in _LABEL_ROLE]
+    several = [name for name in lists if _is_class_list(flat[name]) or is_label_name(name)]
     if named:
         note = f"label column: {named[0]} ({_type_name(flat[named[0]])}), by its name"
         return named[0], [note + (f"; {_left('data.label_column', named[1:])}" if named[1:] else "")]
+    plain = [name for name in plain if not is_measure(name) and not is_split_name(name)]
     if several:
         raise _several_labels(several[0], flat[several[0]], plain)
     if len(plain) == 1:
@@ -135,8 +144,22 @@ def find_label_column(features: Mapping[str, Any], image_column: str, wanted: st
     raise DataError(
         "the dataset has no label column" if not plain else "which column is the label cannot be told",
         allowed=f"a ClassLabel, text or integer column; it has: {describe_columns(features)}",
-        hint=f"--set data.label_column={plain[0]}" if plain else "--set data.label_column=NAME, or another dataset",
+        hint="--set data.label_column=NAME, or another dataset",
     )
+
+
+def _wanted_label(flat: Mapping[str, Any], wanted: str) -> str:
+    """Return the column that the user asks for, if it can hold labels."""
+    require_column(flat, wanted, "data.label_column")
+    if _is_list(flat[wanted]):
+        raise _several_labels(wanted, flat[wanted], [])
+    if not (isinstance(flat[wanted], datasets.ClassLabel) or _is_plain(flat[wanted], floats=True)):
+        raise DataError(
+            f"the column {wanted!r} ({_type_name(flat[wanted])}) cannot be a label",
+            allowed="a ClassLabel, text or integer column",
+            hint=f"choose another: {describe_columns(flat)}",
+        )
+    return wanted
 
 
 def require_column(features: Mapping[str, Any], name: str, key: str) -> None:
@@ -149,20 +172,6 @@ def require_column(features: Mapping[str, Any], name: str, key: str) -> None:
         allowed=describe_columns(features),
         hint=f"--set {key}={guess or 'NAME'}",
     )
-
-
-def resolve_path(path: str, folders: Sequence[str]) -> str:
-    """Return an absolute path for one that may be relative to a dataset's folder: the first that exists."""
-    # os.path: this runs for every image, and pathlib takes ten times as long.
-    if os.path.isabs(path) or not folders:  # noqa: PTH117
-        return path
-    candidates = [os.path.join(folder, path) for folder in folders]  # noqa: PTH118
-    return next((path for path in candidates if os.path.exists(path)), candidates[0])  # noqa: PTH110
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file's name ends like an image's."""
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 def _holds_images(feature: Any, values: Iterable[Any], folders: Sequence[str]) -> bool:
@@ -223,17 +232,8 @@ def _several_labels(name: str, feature: Any, plain: Sequence[str]) -> DataError:
     )
 
 
-def _is_label_word(name: str) -> bool:
-    parts = set(_leaf(name).lower().replace("-", "_").split("_"))
-    return _leaf(name).lower() in _LABEL_WORDS or bool(parts & _LABEL_ROLE)
-
-
 def _leaf(name: str) -> str:
     return name.rsplit(".", 1)[-1]
-
-
-def _rank(name: str, words: Sequence[str]) -> int:
-    return words.index(name.lower()) if name.lower() in words else len(words)
 
 
 def _left(key: str, others: Sequence[str]) -> str:

@@ -1,0 +1,122 @@
+"""A look at some images, or all, before anything else: is every file there and whole, and how bright is white."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from vitft.data.images import ImageSplit
+from vitft.data.staging import BadImage, brightest, decode
+from vitft.errors import DataError, shorten
+
+_SAMPLED = 64  # images of each split, one of each class first
+_LEVELS = (255, 1023, 4095, 16383, 65535)
+_DIM = 4  # a 16-bit image whose white is so many times brighter than its brightest pixel was made with fewer bits
+
+
+@dataclass
+class Findings:
+    """What a look at images found.
+
+    Attributes:
+        num_checked: how many were decoded.
+        bad: row and reason of each that cannot be used.
+        brightest: the largest value in 16-bit grey images; None if there are none.
+        lost: classes of training that have no image that can be used.
+    """
+
+    num_checked: int = 0
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    brightest: int | None = None
+    lost: list[str] = field(default_factory=list)
+
+
+def check_images(splits: Sequence[ImageSplit], classes: Sequence[str], which: Literal["sample", "all"]) -> Findings:
+    """Decode a sample of each split's images, or all, and return what was found."""
+    found = Findings()
+    for split in splits:
+        good: set[int] = set()
+        bad: set[int] = set()
+        for row in range(len(split)) if which == "all" else _sample(split.labels):
+            (good if _check(split, row, found) else bad).add(row)
+        if split.name == "train" and bad:
+            found.lost = [classes[k] for k in _lost(split, good, bad, found)]
+    return found
+
+
+def refuse_bad(found: Findings) -> None:
+    """Raise a DataError naming the first image that cannot be used."""
+    if found.bad:
+        where, reason = found.bad[0]
+        more = (
+            f" (and {len(found.bad) - 1:,} more of {found.num_checked:,} that were looked at)" if found.bad[1:] else ""
+        )
+        raise DataError(
+            f"{where} cannot be used: {reason}{more}",
+            hint="mend or remove it, or pass over such images with --bad-images skip",
+        )
+
+
+def refuse_lost(found: Findings) -> None:
+    """Raise a DataError naming the classes of which no image can be used."""
+    if found.lost:
+        raise DataError(
+            f"no image of these classes can be decoded: {shorten(found.lost)}",
+            allowed="at least one image of each class that can be read",
+            hint="mend the images, or remove the class",
+        )
+
+
+def white_level(found: Findings, asked: int | Literal["auto"], notes: list[str]) -> int:
+    """Return the value that is white in 16-bit grey images, noting how bright the brightest of them is."""
+    if found.brightest is None:
+        return 65535 if asked == "auto" else asked
+    fitting = next(level for level in _LEVELS if found.brightest <= level)
+    if asked == "auto":
+        notes.append(
+            f"white level: {fitting}, as the brightest value of the 16-bit images looked at is {found.brightest:,}"
+        )
+        return fitting
+    shown = min(round(255 * found.brightest / asked), 255)
+    if found.brightest * _DIM < asked:
+        notes.append(
+            f"16-bit images: the brightest value looked at is {found.brightest:,} of {asked:,}, so the model sees 0 to "
+            f"{shown} of 255; if white is {fitting}: --set data.white_level={fitting} (or auto)"
+        )
+    return asked
+
+
+def _check(split: ImageSplit, row: int, found: Findings) -> bool:
+    found.num_checked += 1
+    try:
+        encoded = split.encoded(row)
+        decode(encoded)
+        level = brightest(encoded)
+    except BadImage as error:
+        found.bad.append((split.where(row), error.wrong))
+        return False
+    if level is not None:
+        found.brightest = max(found.brightest or 0, level)
+    return True
+
+
+def _sample(labels: np.ndarray) -> list[int]:
+    """Return evenly spaced rows, and the first of each class as far as there is room."""
+    if len(labels) <= _SAMPLED:
+        return list(range(len(labels)))
+    firsts = np.sort(np.unique(labels, return_index=True)[1])[: _SAMPLED // 2]
+    spaced = np.linspace(0, len(labels) - 1, _SAMPLED - len(firsts)).astype(int)
+    return sorted({*firsts.tolist(), *spaced.tolist()})
+
+
+def _lost(split: ImageSplit, good: set[int], bad: set[int], found: Findings) -> Iterator[int]:
+    """Yield the classes, among those with a bad image, of which no image can be decoded."""
+    for k in sorted({int(split.labels[row]) for row in bad}):
+        rows = np.flatnonzero(split.labels == k).tolist()
+        if not any(row in good for row in rows) and not any(
+            _check(split, row, found) for row in rows if row not in bad
+        ):
+            yield k

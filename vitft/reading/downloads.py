@@ -1,0 +1,77 @@
+"""Datasets of the Hub as they arrived: a file that is not what the Hub has is no bad image.
+
+The Hub's client checks sizes only. A large file lies in the cache under its SHA-256, which tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vitft.errors import DataError
+from vitft.retry import patiently
+
+_CHECKED = "vitft-checked"
+"""Name of the empty file that says, beside a dataset in the cache, that its download was compared once."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def verify_download(opened: Any, hub_id: str, load: Callable[[], Any]) -> Any:
+    """Compare what a dataset was made from with its SHA-256, once; fetch again what is damaged.
+
+    Args:
+        opened: the dataset as it was loaded.
+        hub_id: its id on the Hub.
+        load: loads it again.
+
+    Raises:
+        DataError: if it arrives damaged a second time, naming the file.
+    """
+    place = _cache_folder(opened)
+    if place is None or (place / _CHECKED).exists():
+        return opened
+    if _remove_damaged(hub_id, place.name):
+        shutil.rmtree(place, ignore_errors=True)
+        opened = patiently(load)
+        if damaged := _remove_damaged(hub_id, place.name):
+            shutil.rmtree(place, ignore_errors=True)
+            raise DataError(
+                f"the download of {hub_id} arrived damaged twice: {damaged[0]} is not what the Hub has, by its SHA-256",
+                hint="look at the network (a proxy?) and the disk, and try again; the damaged file was removed",
+            )
+    try:
+        (place / _CHECKED).touch()
+    except OSError:
+        pass  # a cache that may only be read is checked again each time
+    return opened
+
+
+def _cache_folder(opened: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the cache that holds a dataset, named by its commit."""
+    for rows in opened.values():
+        for file in rows.cache_files:
+            folder = Path(file["filename"]).parent
+            if _COMMIT.fullmatch(folder.name):
+                return folder
+    return None
+
+
+def _remove_damaged(hub_id: str, commit: str) -> list[str]:
+    """Return the files of a commit in the cache that are not what the Hub has, having removed them."""
+    from huggingface_hub import constants
+
+    snapshot = Path(constants.HF_HUB_CACHE, f"datasets--{hub_id.replace('/', '--')}", "snapshots", commit)
+    damaged = []
+    for path in sorted(snapshot.rglob("*")):
+        blob = path.resolve()
+        if path.is_file() and re.fullmatch("[0-9a-f]{64}", blob.name):
+            with blob.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != blob.name:
+                    damaged.append(str(blob))
+                    path.unlink()
+                    blob.unlink(missing_ok=True)
+    return damaged

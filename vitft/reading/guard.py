@@ -1,0 +1,78 @@
+"""Classes that look like something else: split words, folds, folders of masks, a width, one for each image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitft.errors import DataError, shorten
+from vitft.reading.labels import Labels
+from vitft.reading.words import is_fold, is_images, is_masks, roles_of
+
+_MANY_NUMBERS = 20  # classes that are numbers, with gaps between them
+
+
+def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_folders: bool) -> None:
+    """Raise a DataError if the classes of training look like what is no class.
+
+    Args:
+        train: the training labels; names that the dataset declares are taken as they are.
+        where: where they come from, in words.
+        others: the labels of further splits; classes that come again there are meant.
+        are_folders: whether they are names of folders.
+
+    Raises:
+        DataError: with the reading, and the ways out.
+    """
+    if train.is_declared:
+        return
+    used = [train.names[k] for k in np.unique(train.ids[train.ids >= 0]).tolist()]
+    reason = _names_that_are_none(used) if are_folders else _numbers_of_many_values(used, len(train.ids))
+    if reason is None and len(used) == len(train.ids) and not _come_again(used, others):
+        reason = "every training image has a label of its own"
+    elif reason is None and len(used) > max(len(train.ids) // 2, 100) and not _come_again(used, others):
+        reason = f"there are {len(used):,} classes for {len(train.ids):,} images"
+    if reason is None:
+        return
+    elsewhere = "--set data.class_level=N or a table" if are_folders else "--set data.label_column=NAME"
+    raise DataError(
+        f"the classes are not what labels look like: {reason}. Read from {where}: "
+        f"{len(used):,} classes: {shorten(used)}",
+        allowed="classes with several images each, named for what the images show",
+        hint=f"read them elsewhere ({elsewhere}), or say that they are meant: --set data.accept_classes=true",
+    )
+
+
+def _names_that_are_none(names: Sequence[str]) -> str | None:
+    roles = {name: role for name, role in roles_of(names).items() if role}
+    if len(set(roles.values())) > 1 or ("train" in roles.values() and 3 * len(roles) > len(names)):
+        return f"{', '.join(sorted(roles))} are names of splits"
+    if all(map(is_fold, names)):
+        return f"{shorten(list(names), 3)} are folds"
+    masks = [name for name in names if is_masks(name)]
+    if all(is_images(name) or is_masks(name) for name in names) or (
+        masks and len(names) <= 3 and len(masks) * 2 >= len(names)
+    ):
+        return f"{shorten(list(names), 3)} are kinds of files"
+    return None
+
+
+def _numbers_of_many_values(names: Sequence[str], num_images: int) -> str | None:
+    if len(names) < _MANY_NUMBERS or not all(re.fullmatch(r"[+-]?\d+", name) for name in names):
+        return None
+    numbers = sorted(map(int, names))
+    if numbers[-1] - numbers[0] + 1 > 2 * len(numbers) and num_images < 20 * len(numbers):
+        return f"they are {len(names):,} different numbers from {numbers[0]} to {numbers[-1]}, like a measure or an id"
+    return None
+
+
+def _come_again(used: Sequence[str], others: Sequence[Labels]) -> bool:
+    """Whether further splits have mostly the same classes, as labels have and captions have not."""
+    known = set(used)
+    for labels in others:
+        names = {labels.names[k] for k in np.unique(labels.ids[labels.ids >= 0]).tolist()}
+        if names and len(names & known) * 2 >= len(names):
+            return True
+    return False

@@ -1,0 +1,312 @@
+"""Labels as class ids: read once through arrow, without touching an image; matched by name, never by number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vitft.errors import DataError, shorten
+from vitft.reading.columns import flat_features
+from vitft.reading.words import alike, in_order
+
+MISSING = -1
+_NO_LABEL = (-1, -100)  # as numbers: by custom, and what losses are told to ignore
+_SHOWN = 8
+_WHOLE = re.compile(r"[+-]?\d+")
+_WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+\.0*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_UNNAMED = re.compile(r"LABEL_(\d+)")
+
+Similar = Literal["stop", "merge", "keep"]
+Parts = Sequence[tuple[int, tuple[str, ...]]]
+"""The class names of the files that a split is made of: how many rows, and the names of its ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of one split: ``ids`` index into ``names``; -1 is no label.
+
+    ``is_declared`` tells that the names come with the dataset (a ClassLabel) and not from the rows; ``num_trimmed``
+    how many labels had spaces around them.
+    """
+
+    ids: np.ndarray  # int64, (n,)
+    names: tuple[str, ...]
+    is_declared: bool
+    num_trimmed: int = 0
+
+    def take(self, rows: np.ndarray) -> Labels:
+        """Return the labels of some rows."""
+        return replace(self, ids=self.ids[rows])
+
+
+def read_labels(dataset: Any, column: str, parts: Parts = ()) -> Labels:
+    """Read a ClassLabel, text or integer column; ``outer.inner`` reads inside a structure.
+
+    Text becomes classes in sorted order, integers in numeric order. None, "", -1 and -100 are missing labels, but -1
+    is a class where -1 and 1 are all there is.
+
+    Args:
+        dataset: with random access.
+        column: its column of labels.
+        parts: the class names of the files that it is made of, where they differ; the ids are joined by name.
+
+    Raises:
+        DataError: if a number is not whole, or an id has no name.
+    """
+    values = pa.chunked_array(_column(dataset, column))
+    feature = flat_features(dataset.features)[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return _of_class_label(_as_numpy(values), column, parts or [(len(values), tuple(feature.names))])
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return labels_of_text(values)
+    if pa.types.is_boolean(values.type):
+        return Labels(_as_numpy(pc.cast(values, pa.int64())), ("false", "true"), True)
+    numbers = _as_numpy(_whole_numbers(values, column))
+    is_sign = set(np.unique(numbers).tolist()) == {-1, 1}
+    is_missing = np.zeros(len(numbers), dtype=bool) if is_sign else np.isin(numbers, _NO_LABEL)
+    is_missing |= np.asarray(pc.is_null(values, nan_is_null=True).to_numpy())
+    present = np.unique(numbers[~is_missing])
+    ids = np.where(is_missing, MISSING, np.searchsorted(present, numbers))
+    return Labels(ids.astype(np.int64), tuple(str(number) for number in present.tolist()), False)
+
+
+def labels_of_text(values: Any) -> Labels:
+    """Return the labels of an arrow column of text; spaces around a label are no part of it."""
+    tidy = pc.utf8_normalize(pc.utf8_trim_whitespace(values), form="NFC")
+    num_trimmed = pc.sum(pc.not_equal(tidy, pc.utf8_normalize(values, form="NFC"))).as_py() or 0
+    encoded = pc.dictionary_encode(pc.if_else(pc.equal(tidy, ""), None, tidy)).combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    spelled = encoded.dictionary.to_pylist()
+    names = in_order(spelled)
+    place = {name: index for index, name in enumerate(names)}
+    new_id = np.array([*(place[name] for name in spelled), MISSING], dtype=np.int64)
+    return Labels(new_id[_as_numpy(encoded.indices)], tuple(names), False, num_trimmed)
+
+
+def tidy_untyped(labels: Sequence[str | None], where: str) -> list[str | None]:
+    """Return labels of a file that knows no types: ``2.0`` among whole numbers is 2, and -1 is no label.
+
+    Raises:
+        DataError: if they are numbers with fractions, which name no classes.
+    """
+    distinct = {label.strip() for label in labels if label is not None}
+    if not distinct or not all(map(_NUMBER.fullmatch, distinct)):
+        return list(labels)
+    if not all(_WHOLE.fullmatch(each) or _WHOLE_AS_FLOAT.fullmatch(each) for each in distinct):
+        raise DataError(
+            f"the labels of {where} are numbers with fractions ({shorten(sorted(distinct), 3)}), which name no classes",
+            allowed="a column of names or whole numbers",
+            hint="--set data.label_column=NAME",
+        )
+    whole = {each: re.sub(r"\.0*$", "", each) for each in distinct}
+    missing = set() if set(whole.values()) <= {"-1", "1"} and len(set(whole.values())) > 1 else {"-1", "-100"}
+    tidy = (None if label is None else whole[label.strip()] for label in labels)
+    return [None if label in missing else label for label in tidy]
+
+
+# --- by name -----------------------------------------------------------------------------------------------
+
+
+def onto_classes(
+    labels: Labels, classes: Sequence[str], *, exactly: bool = False
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Translate ids by class name: exact first, then by what differs only in case, spaces and separators.
+
+    Args:
+        labels: of a split.
+        classes: the names to translate to, by id; a model's may repeat.
+        exactly: names that differ in case are different classes.
+
+    Returns:
+        The ids among ``classes`` (int64, (n,)), the names of labels in use that are not among them, and notes.
+
+    Raises:
+        DataError: if a label in use is the name of several classes.
+    """
+    if labels.names == tuple(classes):
+        return labels.ids, [], []
+    used = [labels.names[index] for index in np.unique(labels.ids[labels.ids != MISSING]).tolist()]
+    by_number = _by_number(used, classes)
+    if by_number is not None:
+        new_id = np.array([*(by_number.get(name, MISSING) for name in labels.names), MISSING], dtype=np.int64)
+        return new_id[labels.ids], [], ["classes: matched by number, as the model's have no names (LABEL_0, ...)"]
+    places: dict[str, list[int]] = {}
+    loose: dict[str, list[int]] = {}
+    for index, name in enumerate(classes):
+        places.setdefault(name, []).append(index)
+        loose.setdefault(alike(name), []).append(index)
+    found: dict[str, int] = {}
+    renamed, unknown = [], []
+    for name in used:
+        same = places.get(name) or ([] if exactly else loose.get(alike(name), []))
+        if len(same) > 1:
+            raise DataError(
+                f"several classes of the model are called {name!r} (ids {', '.join(map(str, same))}), so a label by "
+                "that name does not say which",
+                allowed="classes with names of their own",
+                hint="give them names in id2label of the model's config.json, such as "
+                + ", ".join(f"{name} {place + 1}" for place in range(len(same))),
+            )
+        if not same:
+            unknown.append(name)
+            continue
+        found[name] = same[0]
+        if name not in places:
+            renamed.append(f"{name} -> {classes[same[0]]}")
+    new_id = np.array([*(found.get(name, MISSING) for name in labels.names), MISSING], dtype=np.int64)
+    notes = [f"classes matched although written otherwise: {shorten(renamed)}"] if renamed else []
+    return new_id[labels.ids], unknown, notes
+
+
+def _by_number(used: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
+    """Return the class of each label where neither the model's classes nor the labels have names."""
+    if not used or not all(map(_UNNAMED.fullmatch, classes)) or not all(map(_WHOLE.fullmatch, used)):
+        return None
+    if all(0 <= int(name) < len(classes) for name in used):
+        return {name: int(name) for name in used}
+    return {name: place for place, name in enumerate(in_order(used))} if len(used) == len(classes) else None
+
+
+def join_similar(labels: Labels, similar: Similar, notes: list[str]) -> Labels:
+    """Return training labels whose names differ by more than case, spaces and separators.
+
+    Raises:
+        DataError: if some do not, and nobody has said whether they are one class.
+    """
+    if labels.num_trimmed:
+        notes.append(f"{labels.num_trimmed:,} labels had spaces around them, which were dropped")
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(labels.names):
+        groups.setdefault(alike(name), []).append(index)
+    same = [group for group in groups.values() if len(group) > 1]
+    if not same or labels.is_declared or similar == "keep":
+        return labels
+    counts = np.bincount(labels.ids[labels.ids != MISSING], minlength=len(labels.names))
+    some = "; ".join(", ".join(f"{labels.names[k]!r} ({counts[k]:,})" for k in group) for group in same[:4])
+    if similar == "stop":
+        raise DataError(
+            f"the labels can be read in two ways, as some differ only in case, spaces or separators: {some}",
+            allowed="names that are the same, or clearly not",
+            hint="--set data.similar_names=merge makes each of these one class, "
+            f"--set data.similar_names=keep leaves {len(labels.names)} classes",
+        )
+    best = {k: max(group, key=lambda k: (counts[k], -k)) for group in same for k in group}
+    names = tuple(name for k, name in enumerate(labels.names) if best.get(k, k) == k)
+    new_id = np.array([*(names.index(labels.names[best.get(k, k)]) for k in range(len(labels.names))), MISSING])
+    notes.append(f"classes joined, as their names differ only in case, spaces or separators: {some}")
+    return replace(labels, ids=new_id.astype(np.int64)[labels.ids], names=names)
+
+
+# --- what training needs -----------------------------------------------------------------------------------
+
+
+def require_labels(labels: Labels, split: str) -> None:
+    """Raise a DataError with the count and the first rows if some rows of a split have no label."""
+    missing = np.flatnonzero(labels.ids == MISSING)
+    if len(missing) == 0:
+        return
+    first = ", ".join(map(str, missing[:_SHOWN].tolist())) + (", ..." if len(missing) > _SHOWN else "")
+    raise DataError(
+        f"{len(missing):,} of {len(labels.ids):,} rows of {split} have no label (empty, -1 or -100): rows {first}",
+        allowed="a label for every image",
+        hint="label these rows or remove them, or choose another column: --set data.label_column=NAME",
+    )
+
+
+def require_classes(train: Labels, where: str) -> None:
+    """Raise a DataError if training labels give fewer than two classes, or two of one name."""
+    num_used = len(np.unique(train.ids))
+    if num_used < 2:
+        raise DataError(
+            f"all {len(train.ids):,} training images have the same label, {train.names[int(train.ids[0])]!r}",
+            allowed="at least two classes",
+            hint="add images of other classes, or read the labels elsewhere: "
+            "--set data.label_column=NAME, --set data.class_level=N",
+        )
+    if len(set(train.names)) < len(train.names):
+        raise DataError(
+            f"two classes of {where} have the same name: "
+            + shorten(sorted({name for name in train.names if train.names.count(name) > 1})),
+            hint="rename one of them",
+        )
+
+
+def stream_label_ids(feature: Any, classes: Sequence[str]) -> Mapping[Any, int]:
+    """Return class id by raw value of a stream's label column."""
+    if isinstance(feature, datasets.ClassLabel):
+        return {index: classes.index(name) for index, name in enumerate(feature.names) if name in classes}
+    if feature.dtype == "bool":
+        return {word == "true": index for index, word in enumerate(classes)}
+    if feature.dtype in ("string", "large_string"):
+        return {name: index for index, name in enumerate(classes)}
+    return {int(name): index for index, name in enumerate(classes)}
+
+
+def _of_class_label(ids: np.ndarray, column: str, parts: Parts) -> Labels:
+    """Join the ids of files by class name; the first file's order of the names stays."""
+    names = tuple(dict.fromkeys(name for _, part in parts for name in part))
+    if len(parts) == 1:
+        names = parts[0][1]  # two of one name are an error further on
+    joined = np.full(len(ids), MISSING, dtype=np.int64)
+    start = 0
+    for num_rows, part in parts:
+        mine = ids[start : start + num_rows]
+        if len(mine) and int(mine.max()) >= len(part):
+            raise DataError(
+                f"the column {column!r} has the id {int(mine.max())} among {len(part)} classes",
+                hint="correct the dataset, or choose another column: --set data.label_column=NAME",
+            )
+        order = range(len(names)) if len(parts) == 1 else [names.index(name) for name in part]
+        joined[start : start + num_rows] = np.array([*order, MISSING], dtype=np.int64)[np.where(mine < 0, -1, mine)]
+        start += num_rows
+    return Labels(joined, names, True)
+
+
+def column_values(dataset: Any, column: str) -> Any:
+    """Return a column as arrow text or numbers; of a ClassLabel, the names."""
+    values = pa.chunked_array(_column(dataset, column))
+    feature = flat_features(dataset.features)[column]
+    if isinstance(feature, datasets.ClassLabel):
+        names = pa.array([*feature.names], pa.string())
+        ids = pc.cast(values, pa.int64())
+        return pc.take(names, pc.if_else(pc.and_(pc.greater_equal(ids, 0), pc.less(ids, len(names))), ids, None))
+    return pc.cast(values, pa.string())
+
+
+def _column(dataset: Any, column: str) -> list[Any]:
+    """Return the chunks of a column."""
+    outer, *inner = (column,) if column in dataset.features else tuple(column.split("."))
+    values = dataset.data.column(outer)
+    for name in inner:
+        values = pc.struct_field(values, name)
+    if getattr(dataset, "_indices", None) is not None:  # rows that were shuffled or chosen before they were saved
+        values = pc.take(values, dataset._indices.column(0))
+    return values.chunks or [pa.array([], values.type)]
+
+
+def _whole_numbers(values: Any, column: str) -> Any:
+    if not pa.types.is_floating(values.type):
+        return values
+    # Integers with gaps become floats in a CSV reader; NaN is such a gap.
+    values = pc.if_else(pc.is_nan(values), None, values)
+    if pc.any(pc.not_equal(values, pc.floor(values))).as_py():
+        raise DataError(
+            f"the label column {column!r} holds fractions, which name no classes",
+            allowed="a ClassLabel, text or integer column",
+            hint="--set data.label_column=NAME",
+        )
+    return values
+
+
+def _as_numpy(values: Any) -> np.ndarray:
+    whole = pc.fill_null(pc.cast(values, pa.int64()), MISSING)
+    return np.asarray(whole.to_numpy(), dtype=np.int64)

@@ -1,0 +1,144 @@
+"""The files below a folder: one list for training, `predict` and `inspect`.
+
+Hidden files and what archives and notebooks leave behind are passed over, and counted. Links are followed, except
+to a folder that they lie in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vitft.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+HIDDEN = "hidden files and folders"
+NOT_UTF8 = "names that are not UTF-8"
+LOOPS = "links to a folder that they lie in"
+NOT_FILES = "neither a file nor a folder (a pipe, a device)"
+_JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # of macOS archives, Synology, Windows, fsck
+_VISITS = 64  # how often links may lead to one folder
+
+
+@dataclass
+class Listing:
+    """What lies below a folder. All paths are relative to it, with ``/`` between their parts.
+
+    Attributes:
+        root: the folder itself.
+        images: the names of the image files in each folder (``""`` is the root), sorted.
+        others: the paths of all other files, sorted.
+        left_out: image files that are not read, by the reason.
+    """
+
+    root: str
+    images: dict[str, list[str]] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> int:
+        """How many image files are read."""
+        return sum(map(len, self.images.values()))
+
+    def paths(self) -> list[str]:
+        """Return the paths of all image files, sorted."""
+        return sorted(join(folder, name) for folder, names in self.images.items() for name in names)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file's name ends like an image's."""
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
+
+
+def join(folder: str, name: str) -> str:
+    """Return the path of a file in a folder of a listing."""
+    return f"{folder}/{name}" if folder else name
+
+
+def list_folder(root: str) -> Listing:
+    """List a folder and all that lie below it.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+    listing = Listing(root)
+    visits: dict[str, int] = {}
+    # A folder to visit: its path, its name in the listing, why its images do not count, and the real folders
+    # that the way here led through: where each followed link points, and last where we are.
+    waiting: list[tuple[str, str, str, tuple[str, ...]]] = [(root, "", "", (os.path.realpath(root),))]
+    while waiting:
+        path, folder, reason, way = waiting.pop()
+        images = []
+        for entry in _entries(path):
+            why = reason or _why_left_out(entry.name)
+            inside = join(folder, entry.name)
+            if entry.is_dir():
+                real = f"{way[-1]}{os.sep}{entry.name}"
+                onward = (*way[:-1], real)
+                if entry.is_symlink():
+                    real = os.path.realpath(entry.path)
+                    visits[real] = visits.get(real, 0) + 1
+                    if visits[real] > _VISITS or any(f"{place}{os.sep}".startswith(f"{real}{os.sep}") for place in way):
+                        listing.left_out.setdefault(LOOPS, []).append(inside)
+                        continue
+                    onward = (*way, real)
+                waiting.append((entry.path, inside, why, onward))
+            elif not is_image_name(entry.name):
+                if not why:
+                    listing.others.append(inside)
+            elif not why and not entry.is_file() and not _leads_nowhere(entry):
+                listing.left_out.setdefault(NOT_FILES, []).append(inside)
+            elif why:
+                listing.left_out.setdefault(why, []).append(inside)
+            else:
+                images.append(entry.name)
+        if images:
+            listing.images[folder] = sorted(images)
+    listing.others.sort()
+    return listing
+
+
+def image_files(folder: str) -> list[str]:
+    """Return the paths of all image files below a folder, sorted, as training finds them."""
+    return [os.path.join(folder, path) for path in list_folder(folder).paths()]  # noqa: PTH118
+
+
+def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield a sentence for each reason why images are not read, with how many and the first."""
+    for reason, paths in left_out.items():
+        first = min(paths).encode("utf-8", "backslashreplace").decode()
+        yield f"{count(len(paths), 'image')} left out: {reason} ({first}{', ...' if len(paths) > 1 else ''})"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 image``, ``2,000 images``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"cannot read the folder {path}: {error.strerror}", hint=f"ls -ld {path}") from error
+
+
+def _why_left_out(name: str) -> str:
+    if name.startswith(".") or name in _JUNK:
+        return HIDDEN
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # the system's way to keep bytes that are no text
+            return NOT_UTF8
+    return ""
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Return whether this is a link to what is not there: an image that is missing, which must be said."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110

@@ -1,0 +1,203 @@
+"""A dataset's name -> its splits, as `datasets` gives them; nothing is chosen here but what a column says of splits.
+
+builtin   made in memory
+hub       `datasets.load_dataset`, which keeps it in its cache, or streams it
+local     a folder or a file: see local.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # before the import: else every load calls a counting host
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vitft.builtin.digits import load_digits
+from vitft.errors import DataError
+from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
+from vitft.reading.columns import flat_features
+from vitft.reading.downloads import verify_download
+from vitft.reading.labels import column_values
+from vitft.reading.local import OpenedSource, known_error, known_rows, open_file, open_folder, refuse, refuse_stream
+from vitft.reading.splitting import SplitColumn, find_split_column
+from vitft.recipe import DataRecipe
+from vitft.retry import patiently
+
+# Each load would call a counting host. The attribute too: `datasets` may have been imported before this line.
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = os.environ["HF_UPDATE_DOWNLOAD_COUNTS"].upper() in (
+    "1",
+    "ON",
+    "YES",
+    "TRUE",
+)
+
+_COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
+_LOOKED_THROUGH = 2000  # rows whose values tell whether a column may be one of splits
+
+
+def open_splits(data: DataRecipe) -> OpenedSource:
+    """Open what ``data.dataset`` names.
+
+    Raises:
+        DataError: if it cannot be found, reached, read or streamed.
+    """
+    if data.dataset is None:
+        raise DataError(
+            "no dataset was given",
+            allowed="a folder, a file, a Hub id or builtin:digits",
+            hint="--dataset builtin:digits",
+        )
+    name = classify_dataset(data.dataset)
+    try:
+        opened = _open(name, data)
+        return opened if opened.columns is not None or data.streaming else _by_split_column(opened, data)
+    finally:
+        # What the import into the cache needed, hundreds of MB for large row groups, would stay with us.
+        pa.default_memory_pool().release_unused()
+
+
+def _open(name: DatasetName, data: DataRecipe) -> OpenedSource:
+    if name.kind != "hub":
+        refuse(data, "revision", "it belongs to Hub datasets")
+    if name.kind == "hub":
+        return _open_hub(name.text, data)
+    if name.kind == "builtin":
+        refuse(data, "config", "it belongs to Hub datasets")
+        refuse_stream(data, "it is in memory already")
+        return OpenedSource(name.text, None, dict(load_digits()), "builtin")
+    return open_file(Path(name.text), data) if name.kind == "file" else open_folder(Path(name.text), data)
+
+
+# --- a column of splits ------------------------------------------------------------------------------------
+
+
+def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
+    """Part a source by its column of splits, if it has one and does not name splits itself."""
+    found: dict[str, SplitColumn] = {}
+    for name, rows in opened.splits.items():
+        values = {column: _distinct(rows, column) for column in _may_name_splits(rows)}
+        wanted_here = data.split_column in (None, "none") or data.split_column in values
+        column = (
+            find_split_column(values, data, f"{name} of {opened.id}")
+            if wanted_here or len(opened.splits) == 1
+            else None
+        )
+        if column is not None:
+            found[name] = column
+    if not found:
+        return opened
+    if len(opened.splits) > 1:
+        _require_agreement(opened, found)
+        return opened
+    (name, rows), column = next(iter(opened.splits.items())), next(iter(found.values()))
+    values = column_values(rows, column.column)
+    splits, parts = {}, {}
+    for split in dict.fromkeys(column.names.values()):
+        meant = [value for value, its in column.names.items() if its == split]
+        chosen = np.flatnonzero(np.asarray(pc.is_in(values, value_set=pa.array(meant, values.type)).to_numpy()))
+        if len(chosen):
+            splits[split] = rows.select(chosen)
+            parts[split] = opened.parts.get(name, {})
+    notes = [*opened.notes, column.note]
+    without = len(rows) - sum(map(len, splits.values()))
+    if without:
+        notes.append(f"{without:,} rows without a value in {column.column} were left out")
+    folders = dict.fromkeys(splits, opened.folders.get(name, ()))
+    return replace(
+        opened, splits=splits, folders=folders, parts=parts, roles=column.roles, has_splits=True, notes=tuple(notes)
+    )
+
+
+def _require_agreement(opened: OpenedSource, found: Mapping[str, SplitColumn]) -> None:
+    """Raise if a column says that rows of one split belong to another."""
+    from vitft.reading.words import roles_of
+
+    roles = roles_of(opened.splits)
+    for name, column in found.items():
+        others = {its for its in column.names.values() if column.roles.get(its) not in (roles[name], None)}
+        if roles[name] is not None and others:
+            raise DataError(
+                f"{opened.id} can be read in two ways: {name} as it is, or parted by its column {column.column!r}, "
+                f"which says that some of its rows are {', '.join(sorted(others))}",
+                allowed="splits and columns that agree",
+                hint="--set data.split_column=none keeps the splits as they are",
+            )
+
+
+def _may_name_splits(rows: Any) -> list[str]:
+    """Return the plain columns of few values, by the first rows."""
+    found = []
+    for name, feature in flat_features(rows.features).items():
+        if isinstance(feature, datasets.ClassLabel):
+            found.append(name)
+        elif isinstance(feature, datasets.Value) and str(feature.dtype).startswith(
+            ("string", "large_string", "int", "bool", "uint")
+        ):
+            first = column_values(rows, name).slice(0, _LOOKED_THROUGH)
+            if len(pc.unique(first)) <= 50:
+                found.append(name)
+    return found
+
+
+def _distinct(rows: Any, column: str) -> list[str]:
+    return sorted(str(value) for value in pc.unique(column_values(rows, column)).to_pylist() if value is not None)
+
+
+# --- the Hub -----------------------------------------------------------------------------------------------
+
+
+def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
+    found = find_dataset_on_hub(name, data.revision)
+    if found.unreachable is not None and not _is_cached(found.id):
+        # Without this, `datasets` would try again for half a minute.
+        raise explain_hub_error(found.unreachable, found.id, kind="dataset", revision=data.revision)
+    try:
+        opened = patiently(
+            lambda: datasets.load_dataset(found.id, data.config, revision=data.revision, streaming=data.streaming)
+        )
+    except Exception as error:  # whatever `datasets`, the Hub client or a file format raise
+        raise (
+            known_error(error, found.id, data.config)
+            or explain_hub_error(error, found.id, kind="dataset", revision=data.revision)
+        ) from error
+    notes = [] if found.note is None else [found.note]
+    if not data.streaming:
+        opened = verify_download(
+            opened, found.id, lambda: datasets.load_dataset(found.id, data.config, revision=data.revision)
+        )
+    cached_commit = None if data.streaming else _commit_in_cache(opened)
+    if found.revision is None and cached_commit is not None:
+        notes.append(f"dataset: commit {cached_commit[:12]} from this machine's cache; the Hub was not asked")
+        if re.fullmatch("[0-9a-f]{40}", data.revision or "") and data.revision != cached_commit:
+            raise DataError(
+                f"this machine's cache has commit {cached_commit} of {found.id}, not {data.revision}",
+                hint=f"go online, or --set data.revision={cached_commit}",
+            )
+    counts = {split: known_rows(rows) for split, rows in opened.items()} if data.streaming else {}
+    return OpenedSource(
+        found.id, cached_commit or found.revision, dict(opened), "hub", num_rows=counts, notes=tuple(notes)
+    )
+
+
+def _is_cached(hub_id: str) -> bool:
+    owner_and_name = hub_id.split("/")
+    owner_and_name[-1] = datasets.naming.camelcase_to_snakecase(owner_and_name[-1])
+    return (Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "___".join(owner_and_name)).is_dir()
+
+
+def _commit_in_cache(opened: Mapping[str, Any]) -> str | None:
+    for rows in opened.values():
+        for file in rows.cache_files:
+            if match := _COMMIT.search(file["filename"]):
+                return match[1]
+    return None

@@ -1,0 +1,453 @@
+"""Any `datasets` source -> ImageSource: columns, classes and splits chosen, each choice with its reason.
+
+Everything is decided from names, types and labels; then the images themselves are looked at: none in two splits, and
+a sample of them decoded. The same data give the same source in every process, whatever the machine or cache folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vitft.data.images import ImageSource, ImageSplit, undecoded
+from vitft.errors import DataError, shorten
+from vitft.reading.checks import check_images, refuse_bad, refuse_lost, white_level
+from vitft.reading.columns import (
+    LOOKED_AT,
+    describe_columns,
+    find_image_columns,
+    find_label_column,
+    flat_features,
+)
+from vitft.reading.copies import find_copies, note_copies, refuse_copies
+from vitft.reading.fingerprint import fingerprint
+from vitft.reading.guard import guard_classes
+from vitft.reading.labels import (
+    MISSING,
+    Labels,
+    column_values,
+    join_similar,
+    onto_classes,
+    read_labels,
+    require_classes,
+    require_labels,
+)
+from vitft.reading.local import OpenedSource
+from vitft.reading.opening import open_splits
+from vitft.reading.splits import Roles, assign_roles, carve, limit, named_split
+from vitft.reading.streams import stream_features, stream_source
+from vitft.recipe import DataRecipe
+
+__all__ = ["open_for_evaluation", "open_source"]
+
+_NO_ROWS = "fill it, or name another: --set data.train_split=NAME (validation_split, test_split)"
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where images and labels are; no label column where there is none."""
+
+    images: tuple[str, ...]
+    label: str
+    labels_from: str
+
+
+def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
+    """Open a dataset for training: find columns and classes, assign splits, carve validation if need be.
+
+    Args:
+        data: the recipe's `data` section.
+        seed: the run's seed; it decides which rows are carved and which ``max_train_samples`` keeps.
+
+    Raises:
+        DataError: if the dataset cannot be opened, or cannot be trained on as it is; the notes that led there stand
+            in it.
+    """
+    notes: list[str] = []
+    with _telling(notes):
+        opened = open_splits(data)
+        notes += opened.notes
+        wanted = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
+        roles = assign_roles(list(opened.splits), wanted, known=opened.roles)
+        assert roles.train is not None, roles
+        notes += roles.notes
+        opened = _joined_splits(opened, roles)
+        columns = _find_columns(opened, roles.train, data, notes)
+        if data.streaming:
+            return stream_source(opened, roles, columns.images, columns.label, data, seed, notes)
+        return _Training(opened, roles, columns, data, seed, notes).source()
+
+
+@contextmanager
+def _telling(notes: Sequence[str]) -> Iterator[None]:
+    """Put the notes so far into an error: they are what led to it."""
+    try:
+        yield
+    except DataError as error:
+        fresh = [note for note in notes if note not in error.wrong]
+        if type(error) is not DataError or not fresh:
+            raise
+        told = "".join(f"\n  note: {note}" for note in fresh)
+        raise DataError(error.wrong + told, allowed=error.allowed, hint=error.hint) from error
+
+
+def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str | None) -> ImageSplit:
+    """Open one split of a dataset to judge a model by, its labels translated by name to the model's classes.
+
+    Args:
+        data: the recipe's `data` section.
+        classes: the model's class names, by id.
+        split: the split to open; test if None, else validation, else all there is where the source names no splits.
+
+    Returns:
+        The split; its notes say what was chosen.
+
+    Raises:
+        DataError: if the split is not there, has no labels, or has labels that the model does not know.
+    """
+    if data.streaming:
+        raise DataError("evaluation needs every image of a split exactly once, not a stream", hint="leave --streaming")
+    notes: list[str] = []
+    with _telling(notes):
+        opened = open_splits(data)
+        notes += opened.notes
+        names = list(opened.splits)
+        for name in _to_judge_by(opened, data, split):
+            columns = _find_columns(opened, name, data, notes, may_lack_label=split is None)
+            labels = _read_split(opened, name, columns.label) if columns.label else None
+            if labels is not None:
+                if not opened.has_splits:
+                    notes.append(f"{opened.id} names no splits: all {len(labels.ids):,} images are scored")
+                elif split is None and name not in ("test",):
+                    notes.append(f"scored on the split {name}")
+                return _judged(opened, name, columns, labels, classes, data, notes)
+        if split is not None:
+            raise DataError(
+                f"the split {split!r} has no labels to judge by",
+                allowed=f"a labelled split among {', '.join(names)}",
+                hint="--split NAME",
+            )
+        raise DataError(
+            "the dataset has no labelled test or validation split",
+            allowed=f"one of its splits: {', '.join(names)}",
+            hint=f"--split {names[0]}" if names else None,
+        )
+
+
+def _to_judge_by(opened: OpenedSource, data: DataRecipe, split: str | None) -> list[str]:
+    names = list(opened.splits)
+    if split:
+        return [named_split(names, split, "--split NAME")]
+    wanted = {"train": None, "validation": data.validation_split, "test": data.test_split}
+    roles = assign_roles(names, wanted, known=opened.roles, need_train=False)
+    found = [name for name in (roles.test, roles.validation) if name is not None]
+    return found or (names if not opened.has_splits and len(names) == 1 else [])
+
+
+def _judged(
+    opened: OpenedSource, name: str, columns: _Columns, labels: Labels, classes: Sequence[str], data: DataRecipe,
+    notes: list[str],
+) -> ImageSplit:  # fmt: skip
+    ids, unknown, said = onto_classes(labels, classes, exactly=data.similar_names == "keep")
+    notes += said
+    if unknown:
+        raise DataError(
+            f"the model does not know {len(unknown)} of the classes in {name}: {shorten(unknown)}",
+            allowed=f"the model's {len(classes)} classes: {shorten(list(classes))}",
+            hint="rename the classes, or choose another column: --set data.label_column=NAME",
+        )
+    judged = _image_split(opened, name, name, columns.images, ids, np.arange(len(ids)))
+    return replace(judged, notes=tuple(notes))
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Training:
+    """What is known on the way from an opened source to one that can be trained on."""
+
+    opened: OpenedSource
+    roles: Roles
+    columns: _Columns
+    data: DataRecipe
+    seed: int
+    notes: list[str]
+
+    def source(self) -> ImageSource:
+        """Read labels, part the rows, look at the images."""
+        train, others = self._labels()
+        classes = train.names
+        parts = {role: (name, self._onto(role, name, labels, train)) for role, (name, labels) in others.items()}
+        if not self.data.accept_classes:
+            are_folders = self.columns.labels_from.startswith("the names of the folders")
+            known = [labels for _, labels in others.values()]
+            guard_classes(train, self.columns.labels_from, others=known, are_folders=are_folders)
+        whole = self._split("train", self._train_name, train.ids, np.arange(len(train.ids)))
+        given = {role: self._split(role, name, ids, np.arange(len(ids))) for role, (name, ids) in parts.items()}
+        self._part_from(whole, list(given.values()))
+        splits = {**given, "train": whole}
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = self._carved(whole)
+        self._note_classes(train.ids, splits["validation"].labels, classes)
+        splits["train"] = self._limited(splits["train"], train.ids, classes)
+        level = self._looked_at(splits, classes)
+        splits = {role: replace(split, white_level=level) for role, split in splits.items()}
+        return ImageSource(
+            id=self.opened.id,
+            revision=self.opened.revision,
+            fingerprint=self._fingerprint(splits, classes),
+            classes=classes,
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits.get("test"),
+            notes=tuple(self.notes),
+            labels_from=self.columns.labels_from,
+            left_out=self.opened.left_out,
+        )
+
+    @property
+    def _train_name(self) -> str:
+        assert self.roles.train is not None
+        return self.roles.train
+
+    def _split(self, role: str, name: str, ids: np.ndarray, rows: np.ndarray) -> ImageSplit:
+        return _image_split(self.opened, role, name, self.columns.images, ids, rows)
+
+    def _labels(self) -> tuple[Labels, dict[str, tuple[str, Labels]]]:
+        """Return the labels of training, whose names are the classes, and those of the other labelled splits."""
+        train = _read_split(self.opened, self._train_name, self.columns.label)
+        if train is None:
+            raise DataError(
+                f"no row of {self._train_name} has a label in {self.columns.label!r}",
+                hint="--set data.label_column=NAME or --set data.train_split=NAME",
+            )
+        train = join_similar(train, self.data.similar_names, self.notes)
+        require_classes(train, self._train_name)
+        others: dict[str, tuple[str, Labels]] = {}
+        for role, name in (("validation", self.roles.validation), ("test", self.roles.test)):
+            labels = None if name is None else _read_split(self.opened, name, self.columns.label)
+            if name is not None and labels is None:
+                number = len(self.opened.splits[name])
+                self.notes.append(f"{role}: {name} was left out, as none of its {number:,} rows has a label")
+            elif name is not None and labels is not None:
+                others[role] = name, labels
+        if not train.is_declared:
+            number = len(np.unique(train.ids))
+            self.notes.append(f"classes: {number} values of {self.columns.labels_from} in training, in order")
+        return train, others
+
+    def _onto(self, role: str, name: str, labels: Labels, train: Labels) -> np.ndarray:
+        """Return the ids of another split among the classes of training."""
+        ids, unknown, said = onto_classes(labels, train.names, exactly=self.data.similar_names == "keep")
+        self.notes += [f"{name}: {note}" for note in said]
+        in_train = np.bincount(train.ids, minlength=len(train.names)) > 0
+        unknown += [train.names[index] for index in np.unique(ids[ids != MISSING]).tolist() if not in_train[index]]
+        if unknown:
+            raise DataError(
+                f"{name} has classes of which {self._train_name} has no image: {shorten(unknown)}",
+                allowed=f"the classes of {self._train_name}: {shorten(np.array(train.names)[in_train].tolist())}",
+                hint="correct the labels, move some of these images into training, or name other splits: "
+                f"--set data.{role}_split=NAME",
+            )
+        return ids
+
+    def _part_from(self, train: ImageSplit, others: Sequence[ImageSplit]) -> None:
+        """Refuse images that are in two splits; of a published dataset, whose splits others use, they are noted."""
+        splits = [train, *others]
+        if self.opened.kind == "hub" or self.data.allow_overlap:
+            self.notes += note_copies(splits)
+        else:
+            refuse_copies(splits)
+
+    def _carved(self, whole: ImageSplit) -> tuple[ImageSplit, ImageSplit]:
+        """Part validation from training, and note images that have a copy on the other side."""
+        kept, held_out = carve(whole.labels, self.data.validation_fraction, seed=self.seed)
+        if len(held_out) == 0:
+            raise DataError(
+                f"{self._train_name} has no class with two images, so no validation images can be taken from it",
+                hint="add images, or give a validation split: --set data.validation_split=NAME",
+            )
+        train = self._split("train", self._train_name, whole.labels[kept], kept)
+        validation = self._split("validation", self._train_name, whole.labels[held_out], held_out)
+        copies = find_copies(train, validation)
+        if copies.pairs:
+            self.notes.append(
+                f"{len(copies.pairs):,} of the {len(held_out):,} images taken for validation have a copy in training, such "
+                f"as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
+            )
+        share = len(held_out) / len(whole)
+        why = "" if abs(share - self.data.validation_fraction) < 0.01 else " as every class gets one if it can,"
+        why = " the most that is taken," if len(held_out) == 10_000 else why
+        self.notes.append(
+            f"validation: {len(held_out):,} of the {len(whole):,} rows of {self._train_name} ({share:.1%},{why} "
+            f"stratified, seed {self.seed}), as the dataset has no validation split"
+        )
+        return train, validation
+
+    def _limited(self, train: ImageSplit, all_ids: np.ndarray, classes: Sequence[str]) -> ImageSplit:
+        """Keep ``max_train_samples`` images of training."""
+        most = self.data.max_train_samples
+        if most is None or most >= len(train):
+            return train
+        rows = train.source_rows
+        kept = limit(train.labels, most, seed=self.seed)
+        self.notes.append(
+            f"train: {len(kept):,} of {len(train):,} rows, as many of each class as the data allow "
+            f"(data.max_train_samples, seed {self.seed})"
+        )
+        lost = np.setdiff1d(np.unique(train.labels), np.unique(train.labels[kept])).tolist()
+        if lost:
+            self.notes.append(
+                f"classes without a training image, as data.max_train_samples={most} is less than their number: "
+                f"{shorten([classes[k] for k in lost])}"
+            )
+        return self._split("train", self._train_name, all_ids[rows[kept]], rows[kept])
+
+    def _note_classes(self, train: np.ndarray, validation: np.ndarray, classes: Sequence[str]) -> None:
+        counts = np.bincount(train, minlength=len(classes))
+        seen = np.bincount(validation, minlength=len(classes)) > 0
+        for numbers, words in (
+            (np.flatnonzero(counts == 0), f"classes without any image in {self._train_name}"),
+            (np.flatnonzero(counts == 1), f"classes with one image in {self._train_name}, which stays in training"),
+            (np.flatnonzero((counts > 0) & ~seen), "classes of training that validation lacks"),
+        ):
+            if len(numbers):
+                self.notes.append(f"{words}: {shorten([classes[k] for k in numbers.tolist()])}")
+
+    def _looked_at(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> int:
+        """Decode a sample of the images, or all; return the white level of 16-bit ones."""
+        if self.data.check_images == "off":
+            return 65535 if self.data.white_level == "auto" else self.data.white_level
+        found = check_images([splits[role] for role in sorted(splits)], classes, self.data.check_images)
+        if self.data.bad_images == "stop":
+            refuse_bad(found)
+        refuse_lost(found)
+        if found.bad:
+            self.notes.append(
+                f"{len(found.bad):,} of {found.num_checked:,} images looked at cannot be decoded and will be passed "
+                f"over, such as {found.bad[0][0]}: {found.bad[0][1]}"
+            )
+        return white_level(found, self.data.white_level, self.notes)
+
+    def _fingerprint(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
+        columns = {
+            split.source_name: self.opened.splits[split.source_name].data.column(self.columns.images[0])
+            for split in splits.values()
+        }
+        return fingerprint(columns, splits, classes)
+
+
+# --- columns and rows --------------------------------------------------------------------------------------
+
+
+def _joined_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
+    """Add the splits that the user joins by ``+``."""
+    joined = [name for name in (roles.train, roles.validation, roles.test) if name and "+" in name]
+    if not joined:
+        return opened
+    import datasets
+
+    splits, folders, parts = dict(opened.splits), dict(opened.folders), dict(opened.parts)
+    for name in joined:
+        members = name.split("+")
+        splits[name] = datasets.concatenate_datasets([opened.splits[member] for member in members])
+        folders[name] = opened.folders.get(members[0], ())
+        parts[name] = {}
+    return replace(opened, splits=splits, folders=folders, parts=parts)
+
+
+def _find_columns(
+    opened: OpenedSource, name: str, data: DataRecipe, notes: list[str], *, may_lack_label: bool = False
+) -> _Columns:
+    if opened.columns is not None:
+        _require_rows(opened.splits[name], name)
+        return _Columns((opened.columns[0],), opened.columns[1], opened.labels_from)
+    rows = opened.splits[name]
+    if data.streaming:
+        features, first = stream_features(rows), list(undecoded(rows).take(LOOKED_AT))
+    else:
+        _require_rows(rows, name)
+        features, first = rows.features, list(undecoded(rows.select(range(min(LOOKED_AT, len(rows))))))
+    images, image_notes = find_image_columns(
+        features, first, data.image_column, opened.folders.get(name, ()), lambda names: _are_parts(rows, names)
+    )
+    try:
+        split_column = data.split_column if data.split_column != "none" else None
+        label, label_notes = find_label_column(
+            features,
+            images[0],
+            data.label_column,
+            split_column=split_column,
+            is_whole=lambda each: _is_whole(rows, each),
+        )
+    except DataError:
+        if not may_lack_label:
+            raise
+        return _Columns(images, "", "")
+    notes += [*image_notes, *label_notes]
+    return _Columns(images, label, f"the column {label}")
+
+
+def _are_parts(rows: Any, names: Sequence[str]) -> bool:
+    """Return whether each row fills exactly one of some image columns."""
+    if not hasattr(rows, "data"):
+        return False
+    filled = np.zeros(len(rows.data), dtype=np.int64)
+    for name in names:
+        column = rows.data.column(name)
+        if pa.types.is_struct(column.type):
+            has_bytes = pc.is_valid(pc.struct_field(column, "bytes"))
+            column_filled = pc.or_(has_bytes, pc.is_valid(pc.struct_field(column, "path")))
+        else:
+            column_filled = pc.is_valid(column)
+        filled += column_filled.to_numpy().astype(np.int64)
+    return bool((filled == 1).all())
+
+
+def _is_whole(rows: Any, column: str) -> bool:
+    if not hasattr(rows, "data"):
+        return False
+    values = pc.cast(column_values(rows, column), pa.float64())
+    return bool(pc.all(pc.equal(values, pc.floor(values)), skip_nulls=True).as_py())
+
+
+def _read_split(opened: OpenedSource, name: str, label_column: str) -> Labels | None:
+    """Return the labels of a split, or None if it has none at all; only some missing is an error."""
+    rows = opened.splits[name]
+    _require_rows(rows, name)
+    if label_column not in flat_features(rows.features):
+        return None
+    labels = read_labels(rows, label_column, opened.parts.get(name, {}).get(label_column, ()))
+    if (labels.ids == MISSING).all():
+        return None
+    require_labels(labels, name)
+    return labels
+
+
+def _require_rows(rows: Any, name: str) -> None:
+    if len(rows) == 0:
+        raise DataError(f"the split {name!r} is empty", allowed="splits with at least one image", hint=_NO_ROWS)
+
+
+def _image_split(
+    opened: OpenedSource, role: str, name: str, image_columns: Sequence[str], ids: np.ndarray, rows: np.ndarray
+) -> ImageSplit:
+    dataset = opened.splits[name]
+    for column in image_columns:
+        if column not in dataset.features:
+            raise DataError(
+                f"the split {name!r} has no column {column!r}",
+                allowed=describe_columns(dataset.features),
+                hint="give every split the same columns, or choose another: --set data.image_column=NAME",
+            )
+    dataset = undecoded(dataset.with_format(None).select_columns(list(image_columns)))
+    if len(rows) < len(dataset):
+        dataset = dataset.select(rows)
+    return ImageSplit(role, dataset, tuple(image_columns), ids, opened.folders.get(name, ()), name, rows)

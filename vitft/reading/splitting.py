@@ -1,0 +1,104 @@
+"""A column that says which split each row belongs to: ``split``, ``fold``, ``is_training_image``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vitft.errors import DataError, did_you_mean, shorten
+from vitft.reading.words import Role, flag_role, is_split_name, role_of, roles_of, squeezed
+from vitft.recipe import DataRecipe
+
+_TRUE, _FALSE = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
+_MOST = 50  # values of a column of splits
+_OTHER: dict[Role, Role] = {"train": "test", "test": "train", "validation": "train"}
+
+
+@dataclass(frozen=True)
+class SplitColumn:
+    """A column of splits.
+
+    Attributes:
+        column: its name.
+        names: the split that each of its values means; None in it are rows without a value.
+        roles: what each split serves for, where that is known.
+    """
+
+    column: str
+    names: Mapping[str, str]
+    roles: Mapping[str, Role | None] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """What was decided, for a person."""
+        said = ", ".join(f"{value} -> {name}" if value != name else name for value, name in self.names.items())
+        return f"splits: from the column {self.column} ({said}); --set data.split_column=none takes no notice of it"
+
+
+def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, where: str) -> SplitColumn | None:
+    """Find the column of splits among columns of text.
+
+    Args:
+        columns: the different values of each column.
+        data: what the user says of splits.
+        where: what the columns are those of, for an error.
+
+    Raises:
+        DataError: if a column is named like one of splits and its values name none, or the wanted one is not there.
+    """
+    if data.split_column == "none":
+        return None
+    wanted = [name for name in (data.train_split, data.validation_split, data.test_split) if name]
+    if data.split_column is not None:
+        if data.split_column not in columns:
+            guess = did_you_mean(data.split_column, columns)
+            raise DataError(
+                f"{where} has no column {data.split_column!r}",
+                allowed=", ".join(columns),
+                hint=f"--set data.split_column={guess or 'none'}",
+            )
+        return _as_named(data.split_column, columns[data.split_column])
+    unread: tuple[str, Sequence[str]] | None = None
+    for column, values in columns.items():
+        if not 0 < len(values) <= _MOST:
+            continue
+        found = _read(column, values, wanted)
+        if found is not None:
+            return found
+        if is_split_name(column) and squeezed(column) != "dataset" and unread is None and len(values) > 1:
+            unread = column, values
+    if unread is None:
+        return None
+    column, values = unread
+    raise DataError(
+        f"{where} can be read in two ways: its column {column!r} ({shorten(list(values), 5)}) parts the rows into "
+        "splits, of which none is known to train or to test; or it has nothing to do with splits",
+        allowed="values such as train, validation and test; or say what they mean",
+        hint=f"--set data.split_column=none to take no notice of it, or --set data.split_column={column} "
+        f"--set data.validation_split={values[0]} to hold these rows out",
+    )
+
+
+def _read(column: str, values: Sequence[str], wanted: Sequence[str]) -> SplitColumn | None:
+    """Return what a column's values mean if they are splits."""
+    roles = roles_of(values)
+    exact = [role_of(value) for value in values]
+    is_named = is_split_name(column)
+    if all(exact) and (is_named or len(set(exact)) > 1):
+        return SplitColumn(column, {value: value for value in values}, roles)
+    if is_named and any(role == "train" for role in roles.values()) and len(values) > 1:
+        return SplitColumn(column, {value: value for value in values}, roles)
+    flag, lowered = flag_role(column), {value.strip().lower() for value in values}
+    if flag is not None and lowered <= _TRUE | _FALSE:
+        names: dict[str, str] = {value: flag if value.strip().lower() in _TRUE else _OTHER[flag] for value in values}
+        return SplitColumn(column, names, {name: role_of(name) for name in names.values()})
+    if is_named and any(value in wanted for value in values):
+        return _as_named(column, values)
+    return None
+
+
+def _as_named(column: str, values: Sequence[str]) -> SplitColumn:
+    found = _read(column, values, ())
+    if found is not None:
+        return found
+    return SplitColumn(column, {value: value for value in values}, roles_of(values))

@@ -1,0 +1,166 @@
+"""Which column of a table holds the labels: by the user's word, by what folders say, by name, by being the only one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vitft.errors import DataError, shorten
+from vitft.reading.joining import Joined
+from vitft.reading.words import LABEL_WORDS, alike, is_label_name, is_measure, is_split_name, rank
+
+Column = Sequence[str | None]
+_ONE, _ZERO = re.compile(r"1(\.0*)?"), re.compile(r"0(\.0*)?")
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
+
+
+@dataclass
+class TableLabels:
+    """The labels of a table.
+
+    Attributes:
+        column: where they stand; several columns of a one-hot table are joined by commas.
+        values: the label of each row, None where there is none.
+        is_sure: whether the column is meant for labels; otherwise it was the only one that could be.
+        note: how it was chosen.
+    """
+
+    column: str
+    values: list[str | None]
+    is_sure: bool = True
+    note: str = ""
+
+
+def find_labels(
+    joined: Joined, class_of: Callable[[str], str | None], *, wanted: str | None, split_column: str | None
+) -> TableLabels | None:
+    """Find the labels of a table's rows; None if it has none.
+
+    Args:
+        joined: the table and its files.
+        class_of: the class that folders give a file, if any.
+        wanted: the column that the user says it is.
+        split_column: the column of splits, which is no label.
+
+    Raises:
+        DataError: if which column it is cannot be told, or a row has several labels.
+    """
+    table = joined.table
+    columns: dict[str, Column] = {
+        name: values
+        for name, values in table.columns.items()
+        if name not in (joined.column, split_column) and any(value is not None for value in values)
+    }
+    if wanted is not None:
+        return TableLabels(wanted, list(table.columns[wanted])) if wanted in table.columns else None
+    if agreeing := _agreeing(columns, joined.files, class_of):
+        return TableLabels(agreeing, list(columns[agreeing]), note=f"its column {agreeing} names the folders")
+    columns = {name: values for name, values in columns.items() if not is_split_name(name)}
+    named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
+    if named:
+        left = f"; {', '.join(named[1:])} was left: --set data.label_column={named[1]}" if named[1:] else ""
+        return TableLabels(
+            named[0], list(columns[named[0]]), note=f"label column: {named[0]} of {table.name}, by its name{left}"
+        )
+    if (hot := _one_hot(columns, table.name)) is not None:
+        return hot
+    return _only_one(columns, joined, has_classes=any(class_of(file) for file in joined.files[:100] if file))
+
+
+def refuse_several(labels: TableLabels, where: str) -> None:
+    """Raise a DataError if labels are lists of labels, joined by what never stands in one."""
+    present = [value for value in labels.values if value is not None]
+    alone = {value for value in present if "|" not in value}
+    for value in present:
+        if "|" in value:
+            parts = [part.strip() for part in value.split("|")]
+            if len(set(parts) & alone) or (len(parts) > 1 and len(alone) < len(present)):
+                raise DataError(
+                    f"the column {labels.column!r} of {where} holds several labels per image ({value!r}); "
+                    "vitft takes one",
+                    allowed="one label per image",
+                    hint="--set data.label_column=NAME, or keep the rows that have one label",
+                )
+
+
+def _agreeing(columns: Mapping[str, Column], files: Sequence[str], class_of: Callable[[str], str | None]) -> str | None:
+    """Return the column whose texts are the names of the folders that the files lie in."""
+    step = max(len(files) // 2000, 1)
+    known = [(row, alike(name)) for row in range(0, len(files), step) if (name := class_of(files[row]))]
+    if not known:
+        return None
+    for column, values in columns.items():
+        same = [(alike(value), name) for row, name in known if (value := values[row]) is not None]
+        if len(same) >= max(len(known) // 2, 1) and sum(a == b for a, b in same) >= 0.95 * len(same):
+            return column
+    return None
+
+
+def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
+    """Return the labels of a table with a column of 0 and 1 for each class."""
+    hot = [
+        name for name, values in columns.items()
+        if not is_measure(name) and all(value is not None and (_ONE.fullmatch(value) or _ZERO.fullmatch(value))
+                                        for value in values)
+    ]  # fmt: skip
+    if len(hot) < 2:
+        return None
+    ones = [[name for name in hot if _ONE.fullmatch(columns[name][row] or "")] for row in range(len(columns[hot[0]]))]
+    several = [row for row, names in enumerate(ones) if len(names) > 1]
+    if several:
+        raise DataError(
+            f"{where} marks several labels per image (row {several[0]}: {', '.join(ones[several[0]])}); "
+            "vitft takes one",
+            allowed=f"one 1 among {shorten(hot)} in each row",
+            hint="--set data.label_column=NAME for one of them against the rest, or keep the rows that have one label",
+        )
+    return TableLabels(
+        ",".join(hot),
+        [names[0] if names else None for names in ones],
+        note=f"labels: {where} has a column of 0 and 1 for each of {len(hot)} classes ({shorten(hot)})",
+    )
+
+
+def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: bool) -> TableLabels | None:
+    """Return the labels if a single column can hold them."""
+    counts = {
+        name: len({value for value in values if value is not None})
+        for name, values in columns.items()
+        if joined.table.is_listed or not is_measure(name)
+    }
+    files = len({file for file in joined.files if file})
+    plausible = [
+        name for name, number in counts.items() if number <= max(files // 2, 2) and not _is_fractions(columns[name])
+    ]
+    if joined.table.is_listed and len(plausible) > 1:
+        plausible = plausible[:1]  # path, class, and whatever else: the field's order
+    where = joined.table.name
+    if len(plausible) == 1:
+        note = f"label column: {plausible[0]} of {where}, the only one that can be"
+        return TableLabels(plausible[0], list(columns[plausible[0]]), is_sure=False, note=note)
+    if has_classes or not counts:
+        return None
+    if not plausible and len(counts) == 1:
+        only = next(iter(counts))
+        return TableLabels(
+            only, list(columns[only]), is_sure=False, note=f"label column: {only} of {where}, the only one"
+        )
+    said = ", ".join(f"{name} ({counts[name]:,} values)" for name in counts)
+    raise DataError(
+        f"which column of {where} is the label cannot be told",
+        allowed=f"one of: {said}",
+        hint=f"--set data.label_column={(plausible or list(counts))[0]}",
+    )
+
+
+def _is_fractions(values: Column) -> bool:
+    return any(value is not None and _FRACTION.fullmatch(value) for value in values[:1000])
+
+
+def _is_id(name: str) -> bool:
+    return is_measure(name) and name.lower() not in LABEL_WORDS
+
+
+def _rank(name: str) -> int:
+    return rank(name.rsplit(".", 1)[-1], LABEL_WORDS)

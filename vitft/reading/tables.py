@@ -1,0 +1,311 @@
+"""A table that stands beside images: csv, JSON, a list of names -> columns of text.
+
+Text stays as it is written: ``007`` is not 7, and ``True`` not ``true``. What kind of file it is, its encoding and
+its delimiter are found out by trying; whatever cannot be read says why.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitft.reading.listing import count, is_image_name
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+_LARGEST = 2**30  # bytes: a table that says more than a class per image is none
+_DELIMITERS = (",", "\t", ";", "|", " ")
+_MANY = 50  # files of one kind: so many are one for each image, not tables of images
+
+
+class Unreadable(Exception):  # noqa: N818 - the reason stands in its text
+    """A file that is no table, with the reason."""
+
+
+@dataclass
+class Table:
+    """Rows of text.
+
+    Attributes:
+        name: its path in the dataset's folder.
+        columns: text by column, None where there is none; all of one length.
+        is_listed: whether columns have no names of their own, but ``column_1``, ...
+        notes: what was found out about the file.
+    """
+
+    name: str
+    columns: dict[str, list[str | None]]
+    is_listed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.columns.values()), ()))
+
+
+def table_files(others: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the files that may be tables of images, and notes on those that are too many to be."""
+    by_kind: dict[str, list[str]] = {}
+    for path in others:
+        suffix = Path(path).suffix.lower()
+        if suffix in SUFFIXES and suffix != ".parquet":
+            by_kind.setdefault(suffix, []).append(path)
+    found, notes = [], []
+    for suffix, paths in by_kind.items():
+        if len(paths) > _MANY:
+            top = [path for path in paths if path.count("/") < 2][:_MANY]
+            notes.append(f"{len(paths) - len(top):,} {suffix} files left out: too many to be tables of images")
+            paths = top
+        found += paths
+    return sorted(found), notes
+
+
+def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: False) -> Table:
+    """Read a table.
+
+    Args:
+        root: the dataset's folder.
+        name: the table's path in it.
+        is_file: whether a text names an image; a table without a header is told by it.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    path = Path(root, name)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return Table(name, _of_parquet(path))
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise Unreadable(f"it is larger than {_LARGEST:,} bytes")
+        content = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"it cannot be read: {error.strerror}") from error
+    text, notes = _decoded(content)
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        return Table(name, columns_of(_records(text)), notes=notes)
+    table = _of_lines(name, text, is_file, is_list=suffix == ".txt")
+    table.notes[:0] = notes
+    return table
+
+
+# --- csv and lists -----------------------------------------------------------------------------------------
+
+
+def _decoded(content: bytes) -> tuple[str, list[str]]:
+    """Return a file's text; UTF-8 unless its bytes say otherwise."""
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if content.startswith(mark):
+            try:
+                return content.decode(encoding), [] if encoding == "utf-8-sig" else [f"read as {encoding}"]
+            except UnicodeDecodeError as error:
+                raise Unreadable(f"it is broken {encoding}: {error.reason}") from error
+    head = content[:4096]
+    if b"\0" in head:
+        guess = "utf-16-le" if head[1::2].count(0) > head[0::2].count(0) else "utf-16-be"
+        if max(head[0::2].count(0), head[1::2].count(0)) < len(head) // 4:
+            raise Unreadable("it holds null bytes, so it is no text")
+        try:
+            return content.decode(guess), [f"read as {guess}, as it has no mark of its encoding"]
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"it is neither UTF-8 nor UTF-16: {error.reason}") from error
+    try:
+        return content.decode(), []
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+        return text, [f"line {number} is not UTF-8, so it was read as Windows-1252 (latin-1)"]
+
+
+def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: bool) -> Table:
+    lines = text.splitlines()
+    first = [line for line in itertools.islice(lines, 200) if line.strip()]
+    if not first:
+        raise Unreadable("it is empty")
+    delimiter, notes = _delimiter(first, is_list=is_list)
+    if first[0].lower().startswith("sep=") and len(first[0]) <= 6:  # Excel's own first line
+        text = text[text.index("\n") + 1 :]
+    try:
+        rows = [row for row in _reader(io.StringIO(text, newline=""), delimiter) if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise Unreadable(f"it cannot be parsed: {error}") from error
+    header = [each.strip() for each in rows[0]]
+    is_listed = is_list or any(is_file(each) or is_image_name(each) for each in header)
+    if is_listed and is_list and _is_header(header, rows[1:20], is_file):
+        is_listed = False
+    width = max(map(len, rows))
+    names = [f"column_{place + 1}" for place in range(width)] if is_listed else _named(header, width)
+    body = rows if is_listed else rows[1:]
+    short = sum(len(row) < len(names) for row in body)
+    long = sum(len(row) > len(header) for row in body)
+    if long or short > len(body) // 2:
+        notes.append(f"{count(max(long, short), 'row')} with more or fewer fields than the first")
+    columns: dict[str, list[str | None]] = {each: [] for each in names}
+    for row in body:
+        for each, text in itertools.zip_longest(names, row, fillvalue=""):
+            columns[each].append(text.strip() or None)
+    if is_listed and not is_list:
+        notes.append("it has no header, as its first row names an image")
+    return Table(name, columns, is_listed, notes)
+
+
+def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
+    """Return what parts the fields: the character that cuts most lines into the same number of them."""
+    best, most = ",", (0.0, 0)
+    for delimiter in _DELIMITERS if is_list else _DELIMITERS[:-1]:
+        try:
+            widths = [len(row) for row in _reader(lines, delimiter) if row]
+        except csv.Error:
+            continue
+        width = max(set(widths), key=widths.count, default=1)
+        part = widths.count(width) / max(len(widths), 1)
+        if width > 1 and (round(part, 1), width if part > 0.8 else 0) > most:
+            best, most = delimiter, (round(part, 1), width)
+    said = {",": [], "\t": ["fields are parted by tabs"], " ": ["fields are parted by spaces"]}
+    return best, list(said.get(best, [f"fields are parted by {best!r}"])) if not is_list else []
+
+
+def _reader(lines: Iterable[str], delimiter: str) -> Iterable[list[str]]:
+    csv.field_size_limit(2**24)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+
+
+def _named(header: Sequence[str], width: int) -> list[str]:
+    """Return column names, each once: an empty one is numbered, and so is one that comes again."""
+    names: list[str] = []
+    for place in range(width):
+        name = header[place] if place < len(header) and header[place] else f"column_{place + 1}"
+        while name in names:
+            name = f"{name}_{place + 1}"
+        names.append(name)
+    return names
+
+
+def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Callable[[str], bool]) -> bool:
+    """Whether the first line of a list names its columns: it names no image where the next lines do."""
+    if any(map(is_file, header)) or len(header) < 2:
+        return False
+    return bool(rows) and all(any(map(is_file, row)) for row in rows)
+
+
+# --- JSON and parquet --------------------------------------------------------------------------------------
+
+
+def _records(text: str) -> list[Mapping[str, Any]]:
+    """Return the objects of a JSON file: a list, one a line, a table by columns, or COCO's three lists."""
+    try:
+        value: Any = json.loads(text)
+    except RecursionError as error:
+        raise Unreadable("it is nested too deeply") from error
+    except ValueError:
+        try:
+            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"it is not JSON: {error}") from error
+    if isinstance(value, dict):
+        value = _of_coco(value) or _of_object(value)
+    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
+        raise Unreadable("it holds no list of objects")
+    return value
+
+
+def _of_coco(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the rows of COCO's layout, one for each annotation: file name, category, and nothing of boxes."""
+    if not all(isinstance(value.get(key), list) for key in ("images", "annotations", "categories")):
+        return None
+    try:
+        names = {each["id"]: each["name"] for each in value["categories"]}
+        given: dict[Any, list[Any]] = {}
+        for each in value["annotations"]:
+            given.setdefault(each["image_id"], []).append(names.get(each["category_id"], each["category_id"]))
+        return [
+            {"file_name": image["file_name"], "category": list(dict.fromkeys(given.get(image["id"], [None])))}
+            for image in value["images"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise Unreadable(f"it looks like COCO's annotations, but lacks {error}") from error
+
+
+def _of_object(value: Mapping[str, Any]) -> Any:
+    """Return the rows of an object: its only list of objects, or its lists as columns, or names by class."""
+    lists = {key: each for key, each in value.items() if isinstance(each, list)}
+    rows = [each for each in lists.values() if each and all(isinstance(row, dict) for row in each)]
+    if len(rows) == 1:
+        return rows[0]
+    lengths = {len(each) for each in lists.values()}
+    if lists and len(lists) == len(value):
+        if len(lengths) == 1 and not all(_is_name(item) for each in lists.values() for item in each[:3]):
+            return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+        return [{"class": key, "file": item} for key, each in lists.items() for item in each]  # Food-101's
+    if value and all(isinstance(each, dict) for each in value.values()):
+        return [{"file": key, **each} for key, each in value.items()]
+    if value and all(isinstance(each, str | int) for each in value.values()):
+        return [{"file": key, "label": each} for key, each in value.items()]
+    return None
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and ("/" in value or is_image_name(value))
+
+
+def columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
+    """Return records as columns of text, ``outer.inner`` for what is nested; several values are joined by ``|``."""
+    flat = [_flattened(record) for record in records]
+    names = list(dict.fromkeys(name for record in flat for name in record))
+    return {name: [record.get(name) for record in flat] for name in names}
+
+
+def _flattened(value: Any, prefix: str = "", depth: int = 0) -> dict[str, str | None]:
+    if isinstance(value, Mapping) and depth < 20:
+        flat: dict[str, str | None] = {}
+        for key, inner in value.items():
+            flat |= _flattened(inner, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+        return flat
+    if isinstance(value, list):
+        if len(value) == 1:
+            return _flattened(value[0], prefix, depth + 1)
+        if value and all(isinstance(each, str | int) for each in value):
+            return {prefix: "|".join(map(str, value))}
+        return {prefix: None}
+    return {prefix: _as_text(value)}
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip() or None
+
+
+def _of_parquet(path: Path) -> dict[str, list[str | None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+        plain = [
+            each.name for each in schema
+            if pa.types.is_string(each.type) or pa.types.is_large_string(each.type)
+            or pa.types.is_integer(each.type) or pa.types.is_boolean(each.type) or pa.types.is_floating(each.type)
+        ]  # fmt: skip
+        table = pq.read_table(path, columns=plain)
+    except (OSError, pa.ArrowException) as error:
+        raise Unreadable(f"it is no parquet file: {str(error).splitlines()[0]}") from error
+    return {name: [_as_text(value) for value in table.column(name).to_pylist()] for name in plain}
