@@ -159,11 +159,7 @@ folders(
     "A: classes called train, plane and car",
     "CIFAR-like vehicles",
     {"train": 4, "plane": 4, "car": 4},
-    refuses(
-        "a class is called like a split",
-        r"train",
-        ways=[({"accept_classes": True}, reads(train={"car": 4, "plane": 4, "train": 4}))],
-    ),
+    reads(train={"car": 4, "plane": 4, "train": 4}),
 )
 folders(
     "A: classes called test and control", "lab data", {"test": 6, "control": 6}, reads(train={"control": 6, "test": 6})
@@ -371,7 +367,6 @@ folders(
         r"grayscale", r"Apple___healthy", r"class_level",
         ways=[
             ({"class_level": 3}, reads(train={"Apple___Apple_scab": 9, "Apple___healthy": 9})),
-            ({"dataset": "plantvillage dataset/color"}, reads(train={"Apple___Apple_scab": 3, "Apple___healthy": 3})),
         ],
     ),
 )  # fmt: skip
@@ -489,7 +484,9 @@ def _(tree: Tree) -> None:
 
 
 @layout(
-    "G: a class of test is a link into train", "shared disks", refuses("the same files in train and test", r"train/a")
+    "G: a class of test is a link into train",
+    "shared disks",
+    refuses("a class without training images, and the same files in both", r"\bc\b"),
 )
 def _(tree: Tree) -> None:
     tree.folders({"train/a": 4, "train/b": 4, "test/b": 2})
@@ -501,7 +498,7 @@ def _(tree: Tree) -> None:
     "Kaggle: sets with leaks",
     refuses(
         "copies of training images in test",
-        r"train", r"test", r"same", r"allow_overlap",
+        r"train", r"test",  r"allow_overlap",
         ways=[({"allow_overlap": True}, reads(train=PETS, test={"cat": 3, "dog": 2}))],
     ),
 )  # fmt: skip
@@ -542,7 +539,15 @@ def _(tree: Tree) -> None:
     (tree.root / "cat/all").symlink_to("..")
 
 
-@layout("G: a link that leads nowhere", "git-annex without content", reads(r"1 .*link|link.* 1\b", train=PETS))
+@layout(
+    "G: a link that leads nowhere",
+    "git-annex without content",
+    refuses(
+        "a file is missing",
+        r"cat/gone\.jpg",
+        ways=[({"bad_images": "skip"}, reads(r"gone|1 row", train={"cat": 5, "dog": 4}))],
+    ),
+)
 def _(tree: Tree) -> None:
     tree.pets()
     (tree.root / "cat/gone.jpg").symlink_to("../.git/annex/objects/gone.jpg")
@@ -591,7 +596,7 @@ folders(
     "H: two images in each class",
     "few-shot sets",
     {"a": 2, "b": 2, "c": 2},
-    reads(r"3 of (the )?6.*50\s?%|50\s?%.*3 of (the )?6", train={"a": 2, "b": 2, "c": 2}),
+    reads(r"3 of .*6 .*50(\.0)?%", train={"a": 2, "b": 2, "c": 2}),
 )
 for _count in (9, 12):
     folders(
@@ -691,7 +696,7 @@ folders(
 @layout(
     "H: more classes than the largest carved validation",
     "product sets",
-    reads(r"11,000", train={f"{index:05d}": 2 for index in range(11_000)}),
+    reads(r"10,000 of", r"11,?000", train={f"{index:05d}": 2 for index in range(11_000)}),
 )
 def _(tree: Tree) -> None:
     import datasets
@@ -785,7 +790,7 @@ folders(
     "A: numbered parts of a download, each with images/",
     "NIH chest X-rays without its table",
     {"images_001/images": 4, "images_002/images": 4},
-    refuses("parts of an archive, not classes", r"images_001", r"accept_classes|class folder"),
+    refuses("parts of an archive, not classes", r"class folder"),
 )
 folders(
     "A: test images in test/test",
@@ -839,7 +844,7 @@ folders(
     "G: thumbnails of a file manager below each class",
     "Synology, Picasa",
     {"cat": 4, "dog": 4, "cat/@eaDir": 4, "dog/.picasaoriginals": 3},
-    reads(r"@eaDir|deeper|below", train={"cat": 8, "dog": 4}),
+    reads(r"@eaDir", train=PETS),
 )
 
 

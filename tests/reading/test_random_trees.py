@@ -70,14 +70,15 @@ WORDS = st.sampled_from(CLASSES[:3]) | st.sampled_from(SPLITS) | st.sampled_from
 @st.composite
 def _folders(draw: st.DrawFn) -> list[str]:
     """Draw folders as people arrange them, levels of words under each other, and a few more without any order."""
-    levels = draw(st.lists(st.sampled_from(("splits", "classes", "roles", "one")), max_size=3))
+    usual = [("classes",), ("splits", "classes"), ("one", "splits", "classes"), ("classes", "splits"), ("splits",)]
+    levels = draw(st.sampled_from(usual) | st.lists(st.sampled_from(("splits", "classes", "roles", "one")), max_size=3))
     paths = [""]
     for level in levels:
         words = {"splits": SPLITS, "classes": CLASSES, "roles": ROLES, "one": ROLES + ODD}[level]
         number = {"min_size": 1, "max_size": 1} if level == "one" else {"min_size": 2, "max_size": 3}
-        chosen = draw(st.lists(st.sampled_from(words), unique=True, **number))
+        chosen = draw(st.lists(st.sampled_from(words[:3] if draw(st.booleans()) else words), unique=True, **number))
         paths = [f"{path}/{word}".lstrip("/") for path in paths for word in chosen]
-    strays = draw(st.lists(st.lists(WORDS, max_size=3).map("/".join), max_size=2))
+    strays = draw(st.just([]) | st.lists(st.lists(WORDS, max_size=3).map("/".join), max_size=2))
     return list(dict.fromkeys([*paths[:8], *strays]))
 
 
@@ -86,7 +87,7 @@ def trees(draw: st.DrawFn) -> Tree:
     folders = draw(_folders())
     images: dict[str, int] = {}
     for folder in folders:
-        for stem in draw(st.lists(st.sampled_from(STEMS), max_size=4, unique=True)):
+        for stem in draw(st.lists(st.sampled_from(STEMS), min_size=draw(st.integers(0, 3)), max_size=4, unique=True)):
             if len(images) < 24:
                 number = len(images)
                 is_copy = number and draw(st.integers(0, 19)) == 0
@@ -97,7 +98,7 @@ def trees(draw: st.DrawFn) -> Tree:
         stem, suffix = draw(st.sampled_from(STEMS)), draw(st.sampled_from(OTHERS))
         others.append(f"{draw(st.sampled_from(folders))}/{stem}{suffix}".lstrip("/"))
     tables = {}
-    for name in draw(st.lists(st.sampled_from(TABLES), max_size=3, unique=True)):
+    for name in draw(st.just([]) | st.lists(st.sampled_from(TABLES), max_size=3, unique=True)):
         folder = draw(st.sampled_from(["", "", *folders]))
         tables[f"{folder}/{name}".lstrip("/")] = draw(_table(name, sorted(images)))
     link = None
@@ -165,6 +166,19 @@ def _no_hub_and_a_cache_of_its_own() -> Any:
         yield
 
 
+ASKED = st.fixed_dictionaries(
+    {},
+    optional={
+        "layout": st.sampled_from(("folders", "table")),
+        "class_level": st.integers(1, 3),
+        "bad_images": st.just("skip"),
+        "accept_classes": st.just(True),
+        "similar_names": st.sampled_from(("merge", "keep")),
+        "split_column": st.sampled_from(("none", "split")),
+    },
+)
+
+
 @settings(
     max_examples=5_000 if IS_LONG else 200,
     deadline=None,
@@ -173,17 +187,7 @@ def _no_hub_and_a_cache_of_its_own() -> Any:
 )
 @given(
     tree=trees(),
-    asked=st.fixed_dictionaries(
-        {},
-        optional={
-            "layout": st.sampled_from(("folders", "table")),
-            "class_level": st.integers(1, 3),
-            "bad_images": st.just("skip"),
-            "accept_classes": st.just(True),
-            "similar_names": st.sampled_from(("merge", "keep")),
-            "split_column": st.sampled_from(("none", "split")),
-        },
-    ),
+    asked=st.just({}) | st.just({"accept_classes": True, "similar_names": "keep", "bad_images": "skip"}) | ASKED,
 )
 @pytest.mark.timeout(3_600)
 def test_a_random_tree_is_read_whole_or_refused(tree: Tree, asked: dict[str, Any]) -> None:
