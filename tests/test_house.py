@@ -17,7 +17,8 @@ SOURCE = ROOT / "vitft"
 
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
-    ["errors", "disk"],
+    ["outside"],
+    ["errors", "disk", "files"],
     ["builtin", "durations", "sizes", "yaml12", "complaints", "retry"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
@@ -36,11 +37,11 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "data": ["order", "images", "staging", "batches", "stream_batches"],
+    "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
         "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "files", "columns", "labels",
         "splits", "tars", "shards", "local", "downloads", "opening", "fingerprint", "streams", "copies", "checks", "guard",
-        "source",
+        "source", "overview",
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
@@ -58,10 +59,10 @@ FOLDERS = {
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
+        "shared", "describing", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
         "__init__",
     ],
-    "cli": ["flags", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
+    "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -197,6 +198,7 @@ def test_the_public_names_exist():
         "Recipe",
         "VitftError",
         "__version__",
+        "describe",
         "evaluate",
         "finetune",
         "inspect",

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Recipe": "vitft.recipe",
     "VitftError": "vitft.errors",
+    "describe": "vitft.tasks",
     "evaluate": "vitft.tasks",
     "finetune": "vitft.tasks",
     "inspect": "vitft.tasks",
@@ -22,7 +23,18 @@ _PUBLIC = {
     "resize": "vitft.tasks",
 }
 
-__all__ = ["Recipe", "VitftError", "__version__", "evaluate", "finetune", "inspect", "predict", "push", "resize"]
+__all__ = [
+    "Recipe",
+    "VitftError",
+    "__version__",
+    "describe",
+    "evaluate",
+    "finetune",
+    "inspect",
+    "predict",
+    "push",
+    "resize",
+]
 
 
 def __getattr__(name: str) -> Any:

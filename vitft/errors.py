@@ -19,6 +19,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vitft.outside import shortened, shown
+
+_LONGEST = 20_000  # characters of a message: a file of others must not fill the screen, or the log
+
 
 class VitftError(Exception):
     """An error that a user can act on.
@@ -27,13 +31,18 @@ class VitftError(Exception):
         wrong: what was wrong, with the offending value.
         allowed: what would have been accepted, if that can be listed.
         hint: what to type or do next.
+
+    All three may quote what came from outside: what does not print, and what is secret, is taken out of them.
     """
 
     exit_code = 1
 
     def __init__(self, wrong: str, *, allowed: str | None = None, hint: str | None = None) -> None:
-        self.wrong, self.allowed, self.hint = wrong, allowed, hint
-        super().__init__(wrong, allowed, hint)
+        self.wrong = shown(shortened(wrong, _LONGEST))
+        self.allowed, self.hint = (
+            None if text is None else shown(shortened(text, _LONGEST)) for text in (allowed, hint)
+        )
+        super().__init__(self.wrong, self.allowed, self.hint)
 
     def __str__(self) -> str:
         lines = [self.wrong]
@@ -108,4 +117,4 @@ def _rebuild(kind: type[VitftError], wrong: str, allowed: str | None, hint: str 
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error of others, for a sentence of ours."""
-    return " ".join(str(error).split())[:300]
+    return shown(" ".join(str(error).split())[:300])

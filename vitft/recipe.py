@@ -91,6 +91,8 @@ class DataRecipe(Section):
     """Value that is white in 16-bit grey images: 4095 for 12 bits; auto: the next above the brightest of a sample."""
     bad_images: Literal["stop", "skip"] = "stop"
     """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
+    max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
+    """Images of more pixels are bad images, never decoded; JPEGs of up to 4 times as many are read at half size."""
     fit: Literal["squash", "crop", "pad"] = "squash"
     """How an image fills the model's rectangle: distorted, centre-cropped, or letterboxed."""
     streaming: bool = False

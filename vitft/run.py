@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vitft.errors import TrainError, UsageError, did_you_mean
+from vitft.outside import shown
 from vitft.recipe import Recipe
 
 _PACKAGES = (
@@ -169,6 +170,7 @@ class Run:
 
     def note(self, text: str) -> None:
         """Tell the person, and write it into the run: a choice made, with its reason."""
+        text = shown(text)
         self.say(f"  {text}")
         self.log("note", text=text)
 
@@ -231,6 +233,7 @@ class Status:
         """Print a line, above the bar if there is one."""
         if not self.enabled:
             return
+        text = shown(text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -30,7 +30,8 @@ FLAGS = {
         --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
     "inspect": """--bad-images --class --dataset --dataset-revision --debug --device --format --image-size --method
         --model-revision --num-images --only --output --show --split -o""",
-    "predict": "--batch-size --debug --device --format --image-size --method --model-revision --precision --top-k",
+    "predict": """--batch-size --debug --device --format --image-size --method --model-revision --precision --set
+        --top-k""",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",

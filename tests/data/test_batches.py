@@ -37,7 +37,10 @@ def parquet(tmp_path_factory):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
     for split, n in (("train", N), ("validation", 20)):
         # The images of both splits have the same pixels, and other bytes.
-        rows = {"image": [{"bytes": png(i) + split.encode(), "path": None} for i in range(n)], "label": [i % 2 for i in range(n)]}
+        rows = {
+            "image": [{"bytes": png(i) + split.encode(), "path": None} for i in range(n)],
+            "label": [i % 2 for i in range(n)],
+        }
         shards = datasets.Dataset.from_dict(rows, features=features)
         for shard in range(2):
             shards.shard(2, shard, contiguous=True).to_parquet(folder / f"{split}-{shard:05d}-of-00002.parquet")

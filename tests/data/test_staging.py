@@ -1,4 +1,5 @@
 import io
+import os
 import random
 import struct
 import warnings
@@ -14,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from vitft.data import staging
 from vitft.data.staging import BadImage, decode, stage
-from vitft.errors import StoppedEarly
+from vitft.errors import DataError, StoppedEarly
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "awkward"
 
@@ -259,21 +260,83 @@ def test_a_missing_file_is_refused(tmp_path):
         decode(str(tmp_path))
 
 
-def test_the_pixel_limit_is_the_same_however_pillow_is_set(monkeypatch):
+@pytest.mark.parametrize("limit", [None, 1, 10**9])
+def test_the_pixel_limit_is_the_same_however_pillow_is_set(limit, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     big = encode(Image.new("1", (100, 90)))
-    monkeypatch.setattr(staging, "MAX_PIXELS", 9000)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert decode(big)[0].size == (100, 90)
-    monkeypatch.setattr(staging, "MAX_PIXELS", 8999)
-    with pytest.raises(BadImage, match="more than 8,999 pixels"):
-        decode(big)
-
-
-def test_a_large_image_that_pillow_only_warns_of_is_used_in_silence(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert decode(encode(Image.new("1", (100, 90))))[0].size == (100, 90)
+        assert decode(big, 9000)[0].size == (100, 90)
+        with pytest.raises(BadImage, match="9,000 pixels are more than 8,999"):
+            decode(big, 8999)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def ico_that_lies(png):
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 1, 1, 0, 0, 1, 32, len(png), 22) + png
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO"])
+def test_an_image_over_the_limit_is_refused_whatever_its_format(file_format):
+    image = Image.new("RGB", (200, 90))
+    content = ico_that_lies(encode(image)) if file_format == "ICO" else encode(image, file_format)
+    with pytest.raises(BadImage, match="18,000 pixels are more than"):
+        decode(content, 17_999)
+
+
+def test_a_large_jpeg_is_read_at_half_its_size_and_a_larger_one_refused():
+    big = encode(photo(90, 200), "JPEG")
+    whole, notes = decode(big, 18_000)
+    assert (whole.size, notes) == ((200, 90), ())
+    half, notes = decode(big, 17_999)
+    assert half.size == (100, 45)
+    assert notes == ("read at half its size: 18,000 pixels are more than 17,999 (data.max_pixels)",)
+    assert np.abs(np.asarray(half).astype(int) - np.asarray(whole.reduce(2)).astype(int)).mean() < 1
+    with pytest.raises(BadImage, match="18,000 pixels are more than 4,499"):
+        decode(big, 4499)
+
+
+def test_a_side_has_a_limit_of_its_own():
+    with pytest.raises(BadImage, match="it is 1 x 65,536; a side may have 65,535 pixels"):
+        decode(encode(Image.new("1", (1, 65_536))))
+
+
+def test_a_jpeg_of_many_scans_is_refused():
+    jpeg = encode(photo(), "JPEG", progressive=True)
+    scan = jpeg[jpeg.rfind(b"\xff\xc4", 0, jpeg.rfind(b"\xff\xda")) : -2]
+    assert decode(jpeg[:-2] + 50 * scan + jpeg[-2:])[0].size == (160, 120)
+    with pytest.raises(BadImage, match="more than 100 scans"):
+        decode(jpeg[:-2] + 100 * scan + jpeg[-2:])
+
+
+def test_a_format_that_unpacks_without_a_limit_is_not_read():
+    fits = b"".join(line.ljust(80) for line in (b"SIMPLE  =                    T", b"BITPIX  =                    8"))
+    with pytest.raises(BadImage, match="no known image format"):
+        decode(fits.ljust(2880) + bytes(2880))
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name, reason in (("pipe.jpg", "it is a named pipe"), ("zero.jpg", "it is a device"), ("a\0b", "no file can")):
+        with pytest.raises(BadImage, match=reason):
+            decode(str(tmp_path / name))
+
+
+def test_too_little_memory_is_no_bad_image(monkeypatch):
+    monkeypatch.setattr(staging, "_to_rgb", lambda *_: bytearray(2**62))
+    with pytest.raises(DataError, match="not enough memory") as raised:
+        decode(encode(photo()))
+    assert not isinstance(raised.value, BadImage)
+
+
+def test_libtiff_does_not_write_to_the_terminal(capfd):
+    tiff = bytearray(encode(NOISE, "TIFF", compression="tiff_lzw"))
+    tiff[8:3000] = bytes(2992)
+    with pytest.raises(BadImage):
+        decode(bytes(tiff))
+    os.write(2, b"stderr is back")
+    assert capfd.readouterr().err == "stderr is back"
 
 
 def test_random_damage_is_either_read_or_refused():

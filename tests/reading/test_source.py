@@ -59,8 +59,10 @@ def rows_of(labels: Sequence[Any], feature: Any = None, *, label: str = "label")
 def renumbered(rows: datasets.Dataset, first: int) -> datasets.Dataset:
     """Return rows with other images, so that no image is in two splits."""
     images = [{"bytes": png(first + index), "path": None} for index in range(len(rows))]
-    return rows.remove_columns("image").add_column("image", images, feature=datasets.Image()).select_columns(
-        rows.column_names
+    return (
+        rows.remove_columns("image")
+        .add_column("image", images, feature=datasets.Image())
+        .select_columns(rows.column_names)
     )
 
 

@@ -1,14 +1,16 @@
 """Running a model over images, against the model called directly."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, pipeline
 
 from vitft.data.batches import BadRow, StagedBatch
+from vitft.errors import ModelError
 from vitft.model.processor import ImageProcess, normalisation
 from vitft.scoring.predict import predict_files, score_split
 from vitft.scoring.scores import final_scores
@@ -86,7 +88,8 @@ def test_a_file_that_is_no_image_has_a_reason_and_harms_no_other(model, process,
     without = predictions(model, process, [*photos[:2], *photos[3:]], accelerator)
     others = [*made[:2], *made[3:]]
     for mine, other in zip(others, without, strict=True):
-        assert [p["score"] for p in mine["predictions"]] == pytest.approx([p["score"] for p in other["predictions"]])
+        scores = [[p["score"] for p in each["predictions"]] for each in (mine, other)]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
 def test_a_missing_file_has_a_reason_too(model, process, tmp_path, accelerator):
@@ -174,3 +177,62 @@ def test_bad_rows_are_passed_on_and_predictions_only_collected_on_demand(model, 
     )
     assert scored.bad_rows == [bad]
     assert scored.predictions == scored.labels == []
+
+
+# --- what the scores mean ----------------------------------------------------------------------------------
+
+KINDS = [
+    (kind, count)
+    for kind in (None, "single_label_classification", "multi_label_classification", "regression")
+    for count in (1, 2, 4)
+    if (kind, count) != ("single_label_classification", 1)  # which transformers refuses
+]
+
+
+@pytest.mark.parametrize(("kind", "count"), KINDS)
+def test_scores_are_those_of_the_pipeline_whatever_the_model_was_trained_for(
+    kind, count, process, photos, accelerator, tmp_path
+):
+    torch.manual_seed(count)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
+        num_labels=count, problem_type=kind,
+    )  # fmt: skip
+    model = ViTForImageClassification(config).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    classify = pipeline("image-classification", model=model, image_processor=process.processor)
+    files = [photos[0], photos[1]]
+    made = predictions(model, process, files, accelerator)
+    for path, mine in zip(files, made, strict=True):
+        theirs = classify(Image.open(path))
+        assert [each["label"] for each in mine["predictions"]] == [each["label"] for each in theirs]
+        assert [each["score"] for each in mine["predictions"]] == pytest.approx(
+            [each["score"] for each in theirs], abs=1e-5
+        )
+
+
+def test_equal_scores_stand_in_the_order_of_the_pipeline(process, photos, accelerator, model):
+    flat = copy.deepcopy(model)
+    torch.nn.init.zeros_(flat.classifier.weight)
+    classify = pipeline("image-classification", model=flat, image_processor=process.processor)
+    [mine] = predictions(flat, process, photos[:1], accelerator)
+    assert [p["label"] for p in mine["predictions"]] == [p["label"] for p in classify(Image.open(photos[0]))]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_an_error_and_no_prediction(value, model, process, photos, accelerator):
+    broken = copy.deepcopy(model)
+    broken.classifier.bias.data[1] = value
+    with pytest.raises(ModelError, match="not finite"):
+        predictions(broken, process, photos, accelerator)
+
+
+def test_a_large_image_is_an_error_and_a_large_jpeg_is_halved_with_a_note(process, model, tmp_path, accelerator):
+    paths = [tmp_path / "a.png", tmp_path / "a.jpg"]
+    for path in paths:
+        Image.new("RGB", (60, 50)).save(path)
+    options = {"normalisation": normalisation(process.processor), "accelerator": accelerator, "batch_size": 2}
+    png, jpeg = predict_files(model, process, paths, top_k=1, max_pixels=2999, **options)
+    assert "3,000 pixels are more than 2,999" in png["error"]
+    assert "predictions" in jpeg
+    assert jpeg["notes"] == ["read at half its size: 3,000 pixels are more than 2,999 (data.max_pixels)"]

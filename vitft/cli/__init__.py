@@ -9,6 +9,7 @@ Nothing heavy is imported until a command runs: ``vitft --help`` loads neither t
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -20,9 +21,10 @@ from typer.main import get_command
 
 import vitft
 from vitft import launch
-from vitft.cli import evaluate, finetune, inspect, predict, push, recipes, resize
+from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize
 from vitft.cli.flags import CONTEXT, Command, rank
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
+from vitft.outside import shown
 
 __all__ = ["app", "main"]
 
@@ -37,6 +39,7 @@ app = typer.Typer(
     "3 trained and saved, but not published; 75 stopped early with a complete checkpoint; 130 interrupted.",
 )
 app.command("finetune", cls=Command, context_settings=CONTEXT)(finetune.finetune)
+app.command("data", cls=Command, context_settings=CONTEXT)(data.data)
 app.command("evaluate", cls=Command, context_settings=CONTEXT)(evaluate.evaluate)
 app.command("predict", cls=Command, context_settings=CONTEXT)(predict.predict)
 app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)
@@ -63,6 +66,9 @@ def about(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says, and exit with the code of the outcome."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII shows the rest as escapes
     if not launch.is_worker():
         sys.exit(_run(arguments)[0])
     launch.register()
@@ -113,6 +119,7 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
         if show is None:
             raise
         if rank() == 0:
+            error.message = shown(getattr(error, "message", ""))  # type: ignore[attr-defined]
             show()
         return int(getattr(error, "exit_code", 2))
     return outcome
@@ -121,12 +128,12 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
 def _explain(error: VitftError, arguments: list[str], *, is_local: bool) -> None:
     """Print an error; ``is_local`` if it may have met this process and no other."""
     if "--debug" in arguments:
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), file=sys.stderr)
     elif rank() == 0:
         _say(f"error: {error}")
     elif is_local and "VITFT_LAUNCH_DIR" not in os.environ:
         # Process 0 speaks for all, except of what it may not know. Our own parent would pass that on.
-        print(f"[process {rank()}] error: {error}", file=sys.stderr, flush=True)
+        print(shown(f"[process {rank()}] error: {error}"), file=sys.stderr, flush=True)
 
 
 def _describe(error: Exception) -> str:
@@ -135,5 +142,5 @@ def _describe(error: Exception) -> str:
 
 def _say(text: str) -> str:
     if rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
     return text

@@ -24,12 +24,13 @@ from vitft.cli.flags import (
     ResizeMethod,
     Settings,
     Split,
+    data_settings,
     image_sizes,
     launched,
     rank,
-    settings,
 )
 from vitft.errors import UsageError
+from vitft.outside import shown
 
 if TYPE_CHECKING:
     from vitft.recipe import DataRecipe
@@ -85,7 +86,7 @@ def evaluate(
         "data.revision": dataset_revision,
         "data.bad_images": bad_images,
     }
-    data = _data_recipe(model, flags, settings(settings_given))
+    data = _data_recipe(model, flags, settings_given)
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and metrics:
         raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
@@ -114,22 +115,13 @@ def evaluate(
     size = sizes[0] if sizes else None
     result = tasks.evaluate(model, data, metrics=tuple(metrics or ()), image_size=size, **options)
     if rank() == 0:
-        print(json.dumps(result.scores, indent=2) if format == "json" else result)
+        print(json.dumps(result.scores, indent=2) if format == "json" else shown(result))
     return 0
 
 
-def _data_recipe(model: str, changes: dict[str, object], given: dict[str, object]) -> DataRecipe:
+def _data_recipe(model: str, changes: dict[str, object], given: list[str] | None) -> DataRecipe:
     """Return the dataset that the flags and ``--set`` describe; raise UsageError if they describe anything else."""
-    from vitft.recipe import Recipe
-
-    others = [key for key in given if not key.startswith("data.")]
-    if others:
-        raise UsageError(
-            f"--set {others[0]}: only the dataset has settings here",
-            allowed="keys of the section data, such as data.label_column",
-            hint="vitft evaluate MODEL --dataset D --set data.label_column=label",
-        )
-    data = Recipe.load(None, {key: value for key, value in changes.items() if value is not None} | given).data
+    data = data_settings(changes, given, "vitft evaluate MODEL --dataset D --set data.label_column=label")
     if data.dataset is None:
         raise UsageError("no dataset was given", hint=f"vitft evaluate {model} --dataset D")
     return data
@@ -147,6 +139,6 @@ def _sweep(
     result = tasks.evaluate_sizes(model, data, sizes, **options)
     if rank() == 0:
         draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset}")
-        print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else result)
-        print(f"plot: {plot}", file=sys.stderr)
+        print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else shown(result))
+        print(shown(f"plot: {plot}"), file=sys.stderr)
     return 0

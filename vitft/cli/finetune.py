@@ -35,6 +35,7 @@ from vitft.cli.flags import (
     settings,
 )
 from vitft.errors import PublishError, UsageError
+from vitft.outside import shown
 
 if TYPE_CHECKING:
     from vitft.recipe import Recipe
@@ -188,7 +189,7 @@ def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
         published = {"published": asdict(result.published)} if result.published else {}
         print(json.dumps({"run_dir": str(result.run_dir), **result.results, **published}, indent=2))
     else:
-        print(result)
+        print(shown(result))
 
 
 def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]) -> Recipe | None:

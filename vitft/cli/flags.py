@@ -9,15 +9,19 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from vitft import launch
 from vitft.errors import UsageError, did_you_mean
+from vitft.reading.listing import IMAGE_SUFFIXES, image_files
+
+if TYPE_CHECKING:
+    from vitft.recipe import DataRecipe
 
 Dataset = Annotated[
     str | None,
@@ -103,9 +107,6 @@ Settings = Annotated[
 ]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How results are printed.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-# What a folder is searched for; a file that is named is opened whatever its suffix.
-_IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -239,9 +240,9 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
     seen: set[str] = set()
     for argument in arguments:
         if Path(argument).is_dir():
-            found = sorted(str(path) for path in Path(argument).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+            found = image_files(argument)
             if not found:
-                raise UsageError(f"the folder {argument} holds no images", allowed=", ".join(sorted(_IMAGE_SUFFIXES)))
+                raise UsageError(f"the folder {argument} holds no images", allowed=", ".join(sorted(IMAGE_SUFFIXES)))
         elif not Path(argument).exists() and glob.has_magic(argument):
             found = sorted(path for path in glob.glob(argument, recursive=True) if Path(path).is_file())  # noqa: PTH207
             if not found:
@@ -259,6 +260,25 @@ def settings(texts: Sequence[str] | None) -> dict[str, object]:
     from vitft.yaml12 import parse_setting
 
     return dict(parse_setting(text) for text in texts or ())
+
+
+def data_settings(flags: Mapping[str, object], texts: Sequence[str] | None, example: str) -> DataRecipe:
+    """Return the recipe's data section as flags and ``--set`` give it.
+
+    Raises:
+        UsageError: if ``--set`` is given a key of another section.
+    """
+    from vitft.recipe import Recipe
+
+    given = settings(texts)
+    others = [key for key in given if not key.startswith("data.")]
+    if others:
+        raise UsageError(
+            f"--set {others[0]}: only the dataset has settings here",
+            allowed="keys of the section data, such as data.label_column",
+            hint=example,
+        )
+    return Recipe.load(None, {key: value for key, value in flags.items() if value is not None} | given).data
 
 
 def launched(ctx: typer.Context, num_processes: int | None, device: str) -> int | None:

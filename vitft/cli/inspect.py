@@ -22,6 +22,7 @@ from vitft.cli.flags import (
     expand_images,
     one_size,
 )
+from vitft.outside import shown
 
 
 def inspect(
@@ -89,6 +90,6 @@ def inspect(
         revision=model_revision,
     )
     for note in result.notes:
-        print(note, file=sys.stderr)
-    print(json.dumps(result.numbers, ensure_ascii=False) if format == "json" else result)
+        print(shown(note), file=sys.stderr)
+    print(json.dumps(result.numbers) if format == "json" else shown(result))
     return 0

@@ -18,9 +18,13 @@ from vitft.cli.flags import (
     ModelRevision,
     Precision,
     ResizeMethod,
+    Settings,
     expand_images,
     one_size,
+    settings,
 )
+from vitft.errors import UsageError
+from vitft.outside import cell, printable, shown
 
 
 def predict(
@@ -33,6 +37,7 @@ def predict(
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
+    settings_given: Settings = None,
     format: Annotated[
         Literal["text", "json", "jsonl", "csv"], typer.Option("--format", help="How predictions are printed.")
     ] = "text",
@@ -40,10 +45,12 @@ def predict(
 ) -> int:
     """Print the most probable labels of images.
 
-    An image that cannot be read is reported in its place. Exit code 0: every image has predictions;
+    Scores are those of transformers' pipeline: probabilities, or values for a model of regression. An image that
+    cannot be read is reported in its place. --set takes data.max_pixels. Exit code 0: every image has predictions;
     1: some have none.
     """
     paths = list(expand_images(images))
+    max_pixels = _max_pixels(settings(settings_given))
 
     from vitft import tasks
 
@@ -57,7 +64,10 @@ def predict(
         image_size=one_size(image_size),
         method=method or "bicubic",
         revision=model_revision,
+        max_pixels=max_pixels,
     )
+    for note in (f"{row['image']}: {note}" for row in rows for note in row.get("notes", ())):
+        print(shown(note), file=sys.stderr)
     if format == "json":
         print(json.dumps(rows, indent=2))
     elif format == "jsonl":
@@ -74,21 +84,37 @@ def predict(
     return 1 if failed else 0
 
 
+def _max_pixels(given: dict[str, object]) -> int | None:
+    """Return the one setting that there is here; raise UsageError for any other."""
+    from vitft.recipe import Recipe
+
+    others = [key for key in given if key != "data.max_pixels"]
+    if others:
+        raise UsageError(
+            f"--set {others[0]}: it is no setting of predict",
+            allowed="data.max_pixels",
+            hint="--set data.max_pixels=200000000",
+        )
+    return Recipe.load(None, given).data.max_pixels if given else None
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield one line per image: its path, then label and score of each prediction, in columns."""
-    cells = [[f"{each['label']} {each['score']:.4f}" for each in row.get("predictions", ())] for row in rows]
+    cells = [[f"{printable(each['label'])} {each['score']:.4f}" for each in row.get("predictions", ())] for row in rows]
     widths = [max(map(len, column)) for column in zip(*filter(None, cells), strict=True)]
-    name_width = max((len(str(row["image"])) for row in rows), default=0)
-    for row, columns in zip(rows, cells, strict=True):
-        said = f"error: {row['error']}" if "error" in row else "  ".join(map(str.ljust, columns, widths))
-        yield f"{row['image']!s:{name_width}}  {said}".rstrip()
+    names = [printable(row["image"]) for row in rows]
+    name_width = max(map(len, names), default=0)
+    for name, row, columns in zip(names, rows, cells, strict=True):
+        said = f"error: {printable(row['error'])}" if "error" in row else "  ".join(map(str.ljust, columns, widths))
+        yield f"{name:{name_width}}  {said}".rstrip()
 
 
 def _write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "rank", "label", "score", "error"])
     for row in rows:
+        image = cell(str(row["image"]))
         if "error" in row:
-            writer.writerow([row["image"], "", "", "", row["error"]])
+            writer.writerow([image, "", "", "", cell(row["error"])])
         for place, each in enumerate(row.get("predictions", ()), start=1):
-            writer.writerow([row["image"], place, each["label"], each["score"], ""])
+            writer.writerow([image, place, cell(each["label"]), each["score"], ""])

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from vitft.cli.flags import CreatePr, Debug, Force, Format, HubRevision, Private
+from vitft.outside import shown
 
 
 def push(
@@ -53,5 +54,5 @@ def push(
         force=bool(force),
         training=training,
     )
-    print(json.dumps(asdict(published), indent=2) if format == "json" else f"published: {published.url}")
+    print(json.dumps(asdict(published), indent=2) if format == "json" else shown(f"published: {published.url}"))
     return 0

@@ -10,6 +10,7 @@ import typer
 
 from vitft.cli.flags import Debug, Format, ImageSize, ModelRevision, ResizeMethod, one_size
 from vitft.errors import UsageError
+from vitft.outside import shown
 
 
 def resize(
@@ -54,5 +55,5 @@ def resize(
         method=method or "bicubic",
         revision=model_revision,
     )
-    print(json.dumps({"folder": str(out), **result.record}, indent=2) if format == "json" else result)
+    print(json.dumps({"folder": str(out), **result.record}, indent=2) if format == "json" else shown(result))
     return 0

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitft.data import order
 from vitft.data.images import ImageSplit
-from vitft.data.staging import BadImage, StagedImage, decode, stage
+from vitft.data.staging import MAX_PIXELS, BadImage, StagedImage, decode, stage
 from vitft.errors import DataError
 
 STAGE_MARGIN = 1.15  # a crop of 3/4 of the stage's area still has the model's resolution
@@ -141,9 +141,10 @@ class TrainBatches:
         skip_bad: bool,
         workers: int,
         pin: bool,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.layout = layout
-        self._staging = _TrainStaging(split, seed, stage_size, skip_bad)
+        self._staging = _TrainStaging(split, seed, stage_size, skip_bad, max_pixels)
         self._workers, self._pin = workers, pin
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
@@ -170,8 +171,9 @@ class TrainBatches:
 class _TrainStaging(Dataset[StagedBatch]):
     """Worker side: positions -> one staged batch."""
 
-    def __init__(self, split: ImageSplit, seed: int, stage_size: int, skip_bad: bool) -> None:
-        self.split, self.seed, self.stage_size, self.skip_bad = split, seed, stage_size, skip_bad
+    def __init__(self, split: ImageSplit, seed: int, stage_size: int, skip_bad: bool, max_pixels: int) -> None:
+        self.split, self.seed, self.stage_size = split, seed, stage_size
+        self.skip_bad, self.max_pixels = skip_bad, max_pixels
 
     def __getitems__(self, positions: list[int]) -> StagedBatch:
         n = len(self.split)
@@ -183,7 +185,7 @@ class _TrainStaging(Dataset[StagedBatch]):
                     epoch_start, entry = position - position % n, (position + attempt) % n
                     row = int(order.sample_at(self.seed, torch.tensor([epoch_start + entry]), n))
                 try:
-                    image, image_notes = decode(self.split.encoded(row), white_level=self.split.white_level)
+                    image, image_notes = decode(self.split.encoded(row), self.max_pixels, self.split.white_level)
                 except BadImage as error:
                     bad = BadRow(row, self.split.where(row), error.wrong)
                     if not self.skip_bad:
@@ -222,10 +224,11 @@ class EvaluationBatches:
         pin: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         n = len(split)
         self.rows = range(n * rank // world_size, n * (rank + 1) // world_size)
-        self._staging = _EvaluationStaging(split, process, skip_bad)
+        self._staging = _EvaluationStaging(split, process, skip_bad, max_pixels)
         self._batch_size, self._workers, self._pin = batch_size, workers, pin
 
     def __iter__(self) -> Iterator[StagedBatch]:
@@ -239,14 +242,15 @@ class EvaluationBatches:
 class _EvaluationStaging(Dataset[StagedBatch]):
     """Worker side: rows -> one batch of the images that the saved image processor makes."""
 
-    def __init__(self, split: ImageSplit, process: ImageProcess, skip_bad: bool) -> None:
-        self.split, self.process, self.skip_bad = split, process, skip_bad
+    def __init__(self, split: ImageSplit, process: ImageProcess, skip_bad: bool, max_pixels: int) -> None:
+        self.split, self.process, self.skip_bad, self.max_pixels = split, process, skip_bad, max_pixels
 
     def __getitems__(self, rows: list[int]) -> StagedBatch:
         staged, used, skipped, notes = [], [], [], []
         for row in rows:
             try:
-                image, image_notes = decode(self.split.encoded(row), white_level=self.split.white_level)
+                image, image_notes = decode(self.split.encoded(row), self.max_pixels, self.split.white_level)
+                staged.append(StagedImage(self.process(image), image.height, image.width))
             except BadImage as error:
                 bad = BadRow(row, self.split.where(row), error.wrong)
                 if not self.skip_bad:
@@ -254,7 +258,6 @@ class _EvaluationStaging(Dataset[StagedBatch]):
                 skipped.append(bad)
                 continue
             notes += [f"{self.split.where(row)}: {note}" for note in image_notes]
-            staged.append(StagedImage(self.process(image), image.height, image.width))
             used.append(row)
         return collate(staged, self.split.labels[used].tolist(), used, skipped, notes)
 
@@ -290,7 +293,7 @@ def collate(
     )
 
 
-def staging_seconds(split: ImageSplit, stage_size: int, sample: int = 16) -> float:
+def staging_seconds(split: ImageSplit, stage_size: int, max_pixels: int = MAX_PIXELS, sample: int = 16) -> float:
     """Measure the seconds that staging one image takes here, over a few images spread over the split."""
     import time
 
@@ -298,7 +301,7 @@ def staging_seconds(split: ImageSplit, stage_size: int, sample: int = 16) -> flo
     start = time.perf_counter()
     for row in rows:
         try:
-            stage(decode(split.encoded(row), white_level=split.white_level)[0], stage_size)
+            stage(decode(split.encoded(row), max_pixels, split.white_level)[0], stage_size)
         except BadImage:
             continue  # the run meets it again and says so
     return (time.perf_counter() - start) / len(rows)

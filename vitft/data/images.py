@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, shorten
 
 
@@ -31,7 +32,7 @@ class ImageSplit:
     """The source's own name of the split that the rows come from."""
     source_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Row numbers in that split, int64, (n,)."""
-    white_level: int = 65535
+    white_level: int = WHITE_LEVEL
     """Value that is white in 16-bit grey images."""
     notes: tuple[str, ...] = ()
     """What was chosen to open a split that stands alone."""
@@ -64,7 +65,7 @@ class StreamSplit:
     label_ids: Mapping[Any, int] = field(default_factory=dict)
     """Class id by the raw value of the label column."""
     folders: tuple[str, ...] = ()
-    white_level: int = 65535
+    white_level: int = WHITE_LEVEL
     """Value that is white in 16-bit grey images."""
 
     def encoded(self, row: Mapping[str, Any]) -> bytes | str:
@@ -104,6 +105,11 @@ class ImageSource:
     """Where the label of an image comes from: ``the column fine_label``, ``the folders below train/``."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many image files of a folder are in no split, by the reason."""
+
+    @property
+    def white_level(self) -> int:
+        """Value that is white in 16-bit grey images."""
+        return next((split.white_level for split in (self.train, self.validation, self.test) if split), WHITE_LEVEL)
 
 
 def filled(row: Mapping[str, Any], columns: Sequence[str]) -> Any:

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from vitft.data.batches import BadRow, ImageProcess, StagedBatch, StepLayout, collate, failed, loader
 from vitft.data.images import StreamSplit
-from vitft.data.staging import BadImage, StagedImage, decode, stage
+from vitft.data.staging import MAX_PIXELS, BadImage, StagedImage, decode, stage
 from vitft.errors import DataError
 
 
@@ -37,13 +37,14 @@ class StreamBatches:
         buffer: int,
         workers: int,
         pin: bool,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         from datasets.distributed import split_dataset_by_node
 
         shuffled = split.rows.shuffle(seed=seed, buffer_size=buffer)
         stream = split_dataset_by_node(shuffled, rank=layout.rank, world_size=layout.world_size)
         self.layout = layout
-        self._staging = _StreamStaging(split, stream, layout, stage_size, skip_bad)
+        self._staging = _StreamStaging(split, stream, layout, stage_size, skip_bad, max_pixels)
         self._workers, self._pin = min(workers, 1), pin  # the state of a stream is that of one reader
         self._state: dict[str, Any] = {}
 
@@ -70,9 +71,11 @@ class StreamBatches:
 class _StreamStaging(IterableDataset[StagedBatch]):
     """Worker side: rows of a stream, epoch after epoch -> the micro-batches of this process."""
 
-    def __init__(self, split: StreamSplit, stream: Any, layout: StepLayout, stage_size: int, skip_bad: bool) -> None:
+    def __init__(
+        self, split: StreamSplit, stream: Any, layout: StepLayout, stage_size: int, skip_bad: bool, max_pixels: int
+    ) -> None:
         self.split, self.stream, self.layout = split, stream, layout
-        self.stage_size, self.skip_bad = stage_size, skip_bad
+        self.stage_size, self.skip_bad, self.max_pixels = stage_size, skip_bad, max_pixels
         self.first, self.last = 0, 0
         self.state: dict[str, Any] = {}
 
@@ -93,7 +96,7 @@ class _StreamStaging(IterableDataset[StagedBatch]):
         while len(staged) < len(positions):
             row = next(rows)
             try:
-                image, image_notes = decode(self.split.encoded(row), white_level=self.split.white_level)
+                image, image_notes = decode(self.split.encoded(row), self.max_pixels, self.split.white_level)
             except BadImage as error:
                 bad = BadRow(-1, "an image of the stream", error.wrong)
                 if not self.skip_bad:
@@ -145,9 +148,10 @@ class StreamEvaluationBatches(IterableDataset[StagedBatch]):
         skip_bad: bool,
         rank: int,
         world_size: int,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._split, self._process, self._batch_size, self._skip_bad = split, process, batch_size, skip_bad
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size, self._max_pixels = rank, world_size, max_pixels
 
     def __iter__(self) -> Iterator[StagedBatch]:
         mine = ((i, row) for i, row in enumerate(self._split.rows) if i % self._world_size == self._rank)
@@ -160,14 +164,14 @@ class StreamEvaluationBatches(IterableDataset[StagedBatch]):
         staged, labels, used, skipped = [], [], [], []
         for number, row in chunk:
             try:
-                image, _ = decode(self._split.encoded(row), white_level=self._split.white_level)
+                image, _ = decode(self._split.encoded(row), self._max_pixels, self._split.white_level)
+                staged.append(StagedImage(self._process(image), image.height, image.width))
             except BadImage as error:
                 bad = BadRow(number, f"row {number} of the stream's {self._split.name}", error.wrong)
                 if not self._skip_bad:
                     return failed(bad)
                 skipped.append(bad)
                 continue
-            staged.append(StagedImage(self._process(image), image.height, image.width))
             used.append(number)
             labels.append(self._split.label(row))
         return collate(staged, labels, used, skipped)

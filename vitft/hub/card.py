@@ -14,6 +14,7 @@ from typing import Any
 
 from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
 from vitft.names import slug
+from vitft.outside import printable
 from vitft.recipe import Recipe
 
 _SHOWN_CLASSES = 50
@@ -265,7 +266,7 @@ def _render(metadata: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 
 def as_text(value: object) -> str:
     """Return a text that Markdown shows as it is, also in a table."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
+    text = html.escape(printable(" ".join(str(value).split())), quote=False)
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from vitft.data.staging import WHITE_LEVEL
 from vitft.disk import whole_folder
 from vitft.errors import ModelError
 
@@ -33,6 +34,11 @@ class ImageProcess:
 
     processor: Any
     size: tuple[int, int]
+
+    @property
+    def white_level(self) -> int:
+        """Value that is white in 16-bit grey images, as in training; written into the processor's settings."""
+        return int(getattr(self.processor, "white_level", WHITE_LEVEL))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the image's pixels; raise ModelError if the processor does not make its size of it."""

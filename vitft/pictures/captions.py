@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vitft.outside import printable
 from vitft.pictures.look import KINDS, Look
 from vitft.sizes import show_size
 
@@ -105,7 +106,7 @@ def _class_words(seen: Look, num_looks: int) -> str:
 def short_name(named: str) -> str:
     """Leave the folders out that lead to a model."""
     path = Path(named)
-    return f"…/{path.name}" if path.is_absolute() else named
+    return printable(f"…/{path.name}" if path.is_absolute() else named)
 
 
 def _whose(kind: str, looks: Looks) -> str:

@@ -5,6 +5,7 @@ The Hub's client checks sizes only. A large file lies in the cache under its SHA
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
@@ -43,10 +44,8 @@ def verify_download(opened: Any, hub_id: str, load: Callable[[], Any]) -> Any:
                 f"the download of {hub_id} arrived damaged twice: {damaged[0]} is not what the Hub has, by its SHA-256",
                 hint="look at the network (a proxy?) and the disk, and try again; the damaged file was removed",
             )
-    try:
+    with contextlib.suppress(OSError):  # a cache that may only be read is checked again each time
         (place / _CHECKED).touch()
-    except OSError:
-        pass  # a cache that may only be read is checked again each time
     return opened
 
 

@@ -163,7 +163,8 @@ def _judged(
             hint="rename the classes, or choose another column: --set data.label_column=NAME",
         )
     judged = _image_split(opened, name, name, columns.images, ids, np.arange(len(ids)))
-    return replace(judged, notes=tuple(notes))
+    level = judged.white_level if data.white_level == "auto" else data.white_level
+    return replace(judged, notes=tuple(notes), white_level=level)
 
 
 # --- training ----------------------------------------------------------------------------------------------
@@ -238,9 +239,6 @@ class _Training:
                 self.notes.append(f"{role}: {name} was left out, as none of its {number:,} rows has a label")
             elif name is not None and labels is not None:
                 others[role] = name, labels
-        if not train.is_declared:
-            number = len(np.unique(train.ids))
-            self.notes.append(f"classes: {number} values of {self.columns.labels_from} in training, in order")
         return train, others
 
     def _onto(self, role: str, name: str, labels: Labels, train: Labels) -> np.ndarray:
@@ -279,8 +277,8 @@ class _Training:
         copies = find_copies(train, validation)
         if copies.pairs:
             self.notes.append(
-                f"{len(copies.pairs):,} of the {len(held_out):,} images taken for validation have a copy in training, such "
-                f"as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
+                f"{len(copies.pairs):,} of the {len(held_out):,} images taken for validation have a copy in training, "
+                f"such as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
             )
         share = len(held_out) / len(whole)
         why = "" if abs(share - self.data.validation_fraction) < 0.01 else " as every class gets one if it can,"

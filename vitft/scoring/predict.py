@@ -14,8 +14,9 @@ from torch import Tensor
 
 from vitft.data.batches import BadRow, EvaluationBatches, StagedBatch, collate
 from vitft.data.images import ImageSplit, StreamSplit
-from vitft.data.staging import BadImage, StagedImage, decode
+from vitft.data.staging import MAX_PIXELS, BadImage, StagedImage, decode
 from vitft.data.stream_batches import StreamEvaluationBatches
+from vitft.errors import ModelError
 from vitft.model.processor import ImageProcess
 from vitft.scoring.scores import Tally
 from vitft.scoring.shifts import shifted
@@ -52,12 +53,19 @@ def evaluation_batches(
     skip_bad: bool,
     workers: int,
     accelerator: Any,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterable[StagedBatch]:
     """Return this process's part of a split; all parts together hold every row once."""
     rank, world_size = accelerator.process_index, accelerator.num_processes
     if isinstance(split, StreamSplit):
         return StreamEvaluationBatches(
-            split, process, batch_size=batch_size, skip_bad=skip_bad, rank=rank, world_size=world_size
+            split,
+            process,
+            batch_size=batch_size,
+            skip_bad=skip_bad,
+            rank=rank,
+            world_size=world_size,
+            max_pixels=max_pixels,
         )
     pin = accelerator.device.type == "cuda"
     return EvaluationBatches(
@@ -69,6 +77,7 @@ def evaluation_batches(
         pin=pin,
         rank=rank,
         world_size=world_size,
+        max_pixels=max_pixels,
     )
 
 
@@ -150,6 +159,7 @@ def predict_files(
     accelerator: Any,
     batch_size: int,
     top_k: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[dict[str, object]]:
     """Yield for each file, in order, its most probable labels or the reason why it has none.
 
@@ -161,38 +171,63 @@ def predict_files(
         accelerator: says device and precision.
         batch_size: images per forward pass.
         top_k: labels per image, at most as many as there are classes.
+        max_pixels: width times height that an image may have.
 
     Yields:
-        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` where an image was
+        not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline.
+
+    Raises:
+        ModelError: if the model gives no finite numbers.
     """
     model.eval()
     given = model.config.id2label or {}  # PVT's configuration may have none
     names = {number: given.get(number, f"LABEL_{number}") for number in range(model.config.num_labels)}
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
-        staged = {path: _stage(path, process) for path in part}
-        good = {path: pixels for path, pixels in staged.items() if isinstance(pixels, Tensor)}
-        probs: dict[Path, Tensor] = {}
+        staged = {path: _stage(path, process, max_pixels) for path in part}
+        good = {path: made for path, made in staged.items() if not isinstance(made, str)}
+        scores: dict[Path, Tensor] = {}
         if good:
-            images = [StagedImage(pixels, 0, 0) for pixels in good.values()]
+            images = [StagedImage(pixels, 0, 0) for pixels, _ in good.values()]
             batch = collate(images, [0] * len(good), range(len(good)))
             with accelerator.autocast():
                 logits = model(normalize(batch.to(accelerator.device).images, *normalisation)).logits
-            probs = dict(zip(good, logits.float().softmax(-1).cpu(), strict=True))
+            scores = dict(zip(good, _scores(logits.float().cpu(), model.config), strict=True))
         for path in part:
-            if path not in probs:
+            if path not in good:
                 yield {"image": str(path), "error": staged[path]}
                 continue
-            scores, classes = probs[path].topk(min(top_k, len(names)))
-            ranked = zip(scores.tolist(), classes.tolist(), strict=True)
-            yield {
-                "image": str(path),
-                "predictions": [{"label": names[k], "score": score} for score, k in ranked],
-            }
+            ranked, classes = scores[path].sort(descending=True, stable=True)
+            best = list(zip(ranked.tolist(), classes.tolist(), strict=True))[:top_k]
+            row: dict[str, object] = {"image": str(path)}
+            row["predictions"] = [{"label": names[k], "score": score} for score, k in best]
+            yield row | ({"notes": list(good[path][1])} if good[path][1] else {})
 
 
-def _stage(path: Path, process: ImageProcess) -> Tensor | str:
+def _scores(logits: Tensor, config: Any) -> Tensor:
+    """Return what logits (B, K) say by the kind of problem that a model was trained for, as transformers' pipeline.
+
+    Raises:
+        ModelError: if they are not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise ModelError(
+            "the model gives values that are not finite (NaN or infinity), of which nothing can be predicted",
+            hint="use an undamaged checkpoint; if it is sound, --precision fp32",
+        )
+    kind = config.problem_type
+    if kind == "regression":
+        return logits
+    if kind == "multi_label_classification" or config.num_labels == 1:
+        return logits.sigmoid()
+    return logits.softmax(-1)
+
+
+def _stage(path: Path, process: ImageProcess, max_pixels: int) -> tuple[Tensor, tuple[str, ...]] | str:
+    """Return an image as the model gets it, and notes, or why it cannot be used."""
     try:
-        return process(decode(str(path))[0])
+        image, notes = decode(str(path), max_pixels, process.white_level)
+        return process(image), notes
     except BadImage as error:
         return error.wrong

@@ -1,6 +1,6 @@
 """What the commands do, as functions: the Python interface.
 
-    from vitft import Recipe, finetune, evaluate, inspect, predict, push, resize
+    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -9,6 +9,7 @@ Functions return results and raise ``VitftError``; notes and progress go to stde
 """
 
 from vitft.hub.push import Published
+from vitft.tasks.describing import describe
 from vitft.tasks.inspecting import InspectResult, inspect
 from vitft.tasks.predicting import predict
 from vitft.tasks.publishing import push
@@ -23,6 +24,7 @@ __all__ = [
     "Published",
     "ResizeResult",
     "SizeSweep",
+    "describe",
     "evaluate",
     "evaluate_sizes",
     "finetune",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitft.errors import DataError, UsageError
+from vitft.outside import printable
 from vitft.recipe import DataRecipe
 from vitft.tasks.shared import Ready
 
@@ -61,6 +62,7 @@ class Photos:
 
         self.notes: list[str] = []
         self._loaded, self._show, self._skipped = loaded, show, self.notes if skip_bad else None
+        self._max_pixels = (dataset if isinstance(dataset, DataRecipe) else DataRecipe()).max_pixels
         self._opened = _open(dataset) if dataset else None
         if images:
             self._paths = [str(path) for path in images][:num_images]
@@ -74,7 +76,8 @@ class Photos:
     def read(self) -> Iterator[Photo]:
         """Yield the images to look at; the first ``show`` of a dataset come from all over it."""
         if self._paths:
-            yield from read_photos(((path, path, None) for path in self._paths), self._loaded, self._skipped)
+            files = ((path, path, None) for path in self._paths)
+            yield from read_photos(files, self._loaded, self._skipped, self._max_pixels)
         elif self._opened is not None:
             yield from self._rows(self._split, self._asked, self._show)
 
@@ -85,8 +88,15 @@ class Photos:
 
     def _rows(self, split: Any, count: int, first: int = 0) -> Iterator[Photo]:
         assert self._opened is not None
-        classes = self._opened.classes
-        return evenly_spaced(split, classes, self._loaded, count, first=first, skipped=self._skipped)
+        return evenly_spaced(
+            split,
+            self._opened.classes,
+            self._loaded,
+            count,
+            first=first,
+            skipped=self._skipped,
+            max_pixels=self._max_pixels,
+        )
 
     def note_few(self, seen: Look) -> None:
         """Note if there were fewer images than asked for, or than the paper takes."""
@@ -98,7 +108,14 @@ class Photos:
 
 
 def evenly_spaced(
-    split: Any, classes: Sequence[str], loaded: Ready, count: int, *, first: int = 0, skipped: list[str] | None = None
+    split: Any,
+    classes: Sequence[str],
+    loaded: Ready,
+    count: int,
+    *,
+    first: int = 0,
+    skipped: list[str] | None = None,
+    max_pixels: int | None = None,
 ) -> Iterator[Photo]:
     """Yield images of a split, evenly spaced, and before the rest of them ``first`` that are so, too.
 
@@ -109,17 +126,22 @@ def evenly_spaced(
         count: images at most.
         first: how many are to come from all over the split.
         skipped: gets a line for each image that cannot be read; None raises DataError.
+        max_pixels: as the recipe's ``data.max_pixels``.
     """
     some = min(count, len(split))
     first = min(first, some)
     ahead = [place * some // first for place in range(first)]
     order = [*ahead, *(place for place in range(some) if place not in ahead)]
     places = (place * len(split) // some for place in order)
-    return read_photos(((split.where(i), split.encoded(i), classes[split.labels[i]]) for i in places), loaded, skipped)
+    rows = ((split.where(i), split.encoded(i), classes[split.labels[i]]) for i in places)
+    return read_photos(rows, loaded, skipped, max_pixels)
 
 
 def read_photos(
-    encoded: Iterable[tuple[str, bytes | str, str | None]], loaded: Ready, skipped: list[str] | None
+    encoded: Iterable[tuple[str, bytes | str, str | None]],
+    loaded: Ready,
+    skipped: list[str] | None,
+    max_pixels: int | None = None,
 ) -> Iterator[Photo]:
     """Yield images as a model gets them.
 
@@ -127,22 +149,24 @@ def read_photos(
         encoded: (name, file or its path, class) of each.
         loaded: whose image processor makes them.
         skipped: gets a line for each image that cannot be read; None raises DataError.
+        max_pixels: as the recipe's ``data.max_pixels``.
     """
-    from vitft.data.staging import BadImage, decode
+    from vitft.data.staging import MAX_PIXELS, BadImage, decode
     from vitft.model.processor import takes_bgr
     from vitft.pictures.look import Photo
 
     process, bgr = loaded.process, takes_bgr(loaded.processor)
     for name, content, label in encoded:
         try:
-            pixels = process(decode(content)[0])
+            pixels = process(decode(content, max_pixels or MAX_PIXELS, process.white_level)[0])
         except BadImage as error:
             if skipped is None:
                 hint = "mend or remove it, or pass over such images with --bad-images skip"
                 raise DataError(f"{name} cannot be used: {error.wrong}", hint=hint) from error
             skipped.append(f"passed over {name}: {error.wrong}")
             continue
-        yield Photo(name if label else Path(name).name, pixels, label, bgr)
+        shown_as = printable(name if label else Path(name).name)
+        yield Photo(shown_as, pixels, printable(label) if label else None, bgr)
 
 
 def _open(dataset: str | DataRecipe) -> Any:

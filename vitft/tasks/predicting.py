@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vitft.recipe import DataRecipe
 from vitft.tasks.shared import ready
 
 
@@ -20,6 +21,7 @@ def predict(
     image_size: tuple[int, int] | None = None,
     method: str = "bicubic",
     revision: str | None = None,
+    max_pixels: int | None = None,
 ) -> list[dict[str, Any]]:
     """Return for each image file its most probable labels, or the reason why it has none.
 
@@ -32,9 +34,12 @@ def predict(
         image_size: (height, width) to run at; the model's own when not given.
         method: how position tables are resampled to it.
         revision: branch, tag or commit of a Hub model.
+        max_pixels: as the recipe's ``data.max_pixels``.
 
     Returns:
-        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}`` or ``{"image": path, "error": ...}``.
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` where an image was
+        not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline:
+        probabilities of the classes, of each label for several labels or one logit, values for regression.
     """
     from vitft.model.processor import normalisation
     from vitft.scoring.predict import predict_files
@@ -49,5 +54,6 @@ def predict(
             accelerator=loaded.accelerator,
             batch_size=batch_size or 32,
             top_k=top_k,
+            max_pixels=max_pixels or DataRecipe().max_pixels,
         )
     )

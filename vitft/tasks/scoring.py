@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitft.errors import UsageError
+from vitft.outside import shown
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
 from vitft.tasks.shared import Ready, main_process_first, ready, score_table
+
+if TYPE_CHECKING:
+    from vitft.data.images import ImageSplit
 
 
 @dataclass
@@ -119,14 +124,12 @@ def evaluate(
         revision: branch, tag or commit of a Hub model.
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
-    from vitft.reading.source import open_for_evaluation
     from vitft.scoring.scores import check_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
     loaded = ready(model, precision, device, image_size, method, revision)
-    with main_process_first(loaded.accelerator):
-        rows = open_for_evaluation(data, _classes(loaded), split=split)
+    rows = _opened(loaded, data, split)
     return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
 
 
@@ -151,8 +154,6 @@ def evaluate_sizes(
         model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
             :func:`evaluate`.
     """
-    from vitft.reading.source import open_for_evaluation
-
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:
         raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
@@ -160,11 +161,23 @@ def evaluate_sizes(
     rows, results = None, []
     for size in dict.fromkeys(sizes):
         loaded = ready(model, precision, device, size, method, revision)
-        if rows is None:
-            with main_process_first(loaded.accelerator):
-                rows = open_for_evaluation(data, _classes(loaded), split=split)
+        rows = rows or _opened(loaded, data, split)
         results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, loaded.retargeting.old)
+
+
+def _opened(loaded: Ready, data: DataRecipe, split: str | None) -> ImageSplit:
+    """Open the split to be scored, and say what was read."""
+    from vitft.reading.overview import overview_of_split
+    from vitft.reading.source import open_for_evaluation
+
+    classes = _classes(loaded)
+    with main_process_first(loaded.accelerator):
+        rows = open_for_evaluation(data, classes, split=split)
+    if loaded.accelerator.is_main_process:
+        print(shown(overview_of_split(rows, classes, str(data.dataset))), file=sys.stderr, flush=True)
+    is_given = isinstance(data.white_level, int) and data.white_level != DataRecipe().white_level
+    return rows if is_given else replace(rows, white_level=loaded.process.white_level)
 
 
 def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: Any, revision: str | None) -> None:
@@ -206,6 +219,7 @@ def _score(
         skip_bad=(bad_images or data.bad_images) == "skip",
         workers=data.workers if isinstance(data.workers, int) else (1 if len(rows) > 2000 else 0),
         accelerator=loaded.accelerator,
+        max_pixels=data.max_pixels,
     )
     scored = score_split(
         loaded.model,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vitft.errors import VitftError
+from vitft.outside import shown
 from vitft.recipe import Recipe
 
 Value = TypeVar("Value")
@@ -66,7 +67,7 @@ def ready(
     finished = load_finished(folder, str(model), Target(image_size, method=method), needs_head=needs_head)
     if accelerator.is_main_process:
         for note in finished.notes:
-            print(note, file=sys.stderr)
+            print(shown(note), file=sys.stderr)
     network = finished.model.to(accelerator.device)
     return Ready(accelerator, network, finished.processor, finished.retargeting, finished.has_head)
 

@@ -14,6 +14,7 @@ from vitft.errors import PublishError, RecipeError, StoppedEarly, UsageError, Vi
 from vitft.hub.access import check_form
 from vitft.hub.push import Published
 from vitft.names import slug
+from vitft.outside import shown, without_secrets
 from vitft.recipe import Recipe
 from vitft.run import Run, environment
 from vitft.sizes import show_size
@@ -65,8 +66,10 @@ def finetune(
         VitftError: if it cannot be done.
         StoppedEarly: after SIGTERM, SIGUSR1 or the time limit, with a complete checkpoint.
     """
+    from vitft.data.staging import WHITE_LEVEL
     from vitft.model.adapt import choose_trainable
     from vitft.model.load import load_for_training
+    from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source
     from vitft.scoring.scores import check_metrics
     from vitft.train.device import make_accelerator
@@ -86,13 +89,21 @@ def finetune(
     destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
     with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
+        overview = overview_of(source)
+        if accelerator.is_main_process and not dry_run:
+            print(shown(overview), file=sys.stderr, flush=True)
         wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
         pretrained = load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
+    if (level := source.white_level) != WHITE_LEVEL:
+        pretrained.processor.white_level = level
+        pretrained.notes.append(
+            f"white level: {level:,}, written into preprocessor_config.json for predict and evaluate"
+        )
     pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
     if dry_run:
-        return FinetuneResult(None, plan_text=str(plan))
+        return FinetuneResult(None, plan_text=f"{overview}\n{plan}")
 
     is_new = run is None
     run = _run_of_all_processes(run, recipe, accelerator)
@@ -270,7 +281,6 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, hub
         if (s := getattr(source, name))
     }
     run.say(f"run      {run.folder}")
-    run.say(f"dataset  {source.id}: {len(source.classes)} classes, " + ", ".join(f"{n} {s}" for n, s in sizes.items()))
     run.say(f"model    {pretrained.id} at {show_size(pretrained.image_size)}")
     for note in hub_notes:
         run.say(f"  {note}")
@@ -278,12 +288,17 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, hub
         run.say(str(plan))
         return
     run.cut_metrics(0)
-    for note in (*source.notes, *pretrained.notes):
+    for note in source.notes:  # said at once, when the dataset was read
+        run.log("note", text=note)
+    for note in pretrained.notes:
         run.note(note)
     run.say(str(plan))
     dataset = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint, "rows": sizes}
     model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
-    run.write_json("environment.json", environment(dataset=dataset, model=model, device=plan.device, command=sys.argv))
+    run.write_json(
+        "environment.json",
+        environment(dataset=dataset, model=model, device=plan.device, command=[*map(without_secrets, sys.argv)]),
+    )
 
 
 def _reset_peak_memory(accelerator: Any) -> None:

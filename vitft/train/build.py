@@ -135,6 +135,7 @@ def _train_batches(recipe: Recipe, plan: Plan, source: ImageSource, accelerator:
             buffer=recipe.data.shuffle_buffer,
             workers=plan.workers,
             pin=pin,
+            max_pixels=recipe.data.max_pixels,
         )
     assert source.train is not None
     return TrainBatches(
@@ -145,6 +146,7 @@ def _train_batches(recipe: Recipe, plan: Plan, source: ImageSource, accelerator:
         skip_bad=skip_bad,
         workers=plan.workers,
         pin=pin,
+        max_pixels=recipe.data.max_pixels,
     )
 
 

@@ -196,6 +196,7 @@ def score(
         skip_bad=training.recipe.data.bad_images == "skip",
         workers=training.plan.workers,
         accelerator=training.accelerator,
+        max_pixels=training.recipe.data.max_pixels,
     )
     scored = score_split(
         training.model,

@@ -352,7 +352,7 @@ def _workers(
     if isinstance(train, StreamSplit):
         reasons["workers"] = "auto: a stream has one reader per process"
         return 1
-    seconds = staging_seconds(train, stage_size)
+    seconds = staging_seconds(train, stage_size, recipe.data.max_pixels)
     each = f"staging takes {1e3 * seconds:.1f} ms an image here"
     if seconds * len(train) < 5:
         reasons["workers"] = f"auto: {each}, too little to start processes for"

@@ -1,0 +1,86 @@
+"""Files of others: only regular ones are read, and never more of one than can be meant.
+
+A name may lead to a device that never ends, to a pipe that never begins, or to nothing that the system takes for a
+name at all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_PACKED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "zip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstandard"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    (b"Rar!", "RAR"),
+)
+
+
+class Unreadable(OSError):  # noqa: N818 - a finding about a file
+    """A file that is not read. It says why."""
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file; a name that no file can have, as one of 300 characters, is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib's raises for such a name
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder; a name that none can have is none."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: of the file; links are followed.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: if it is not there, is no regular file, is larger, or cannot be read.
+    """
+    try:
+        _require_regular(os.stat(path))  # noqa: PTH116 - before it is opened: opening may already be an act
+        # Without waiting for a writer, should the file have become a pipe meanwhile.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError:  # a null byte in the name
+        raise Unreadable("no file can have this name") from None
+    with os.fdopen(number, "rb") as file:
+        found = os.fstat(file.fileno())
+        _require_regular(found)
+        content = file.read(most + 1) if found.st_size <= most else b""
+    if found.st_size > most or len(content) > most:
+        raise Unreadable(f"it has {max(found.st_size, len(content)):,} bytes; at most {most:,} are read")
+    return content
+
+
+def compression_of(path: str | os.PathLike[str]) -> str | None:
+    """Return by what a file is compressed, as its first bytes say whatever its name is; None if it is not.
+
+    Raises:
+        OSError: if it is no regular file or cannot be read.
+    """
+    _require_regular(os.stat(path))  # noqa: PTH116
+    with Path(path).open("rb") as file:
+        start = file.read(8)
+    return next((name for magic, name in _PACKED if start.startswith(magic)), None)
+
+
+def _require_regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "no file")
+        raise Unreadable(f"it is {kind}; only regular files are read")
