@@ -40,9 +40,9 @@ def make(folder: Path, num_rows: int) -> None:
 def stage(folder: str) -> None:
     """Stage every training row and put every test row through the image processor; print the peak in MB."""
     from vitft.data.batches import EvaluationBatches, StepLayout, TrainBatches
-    from vitft.reading.source import open_source
     from vitft.model.load import load_for_training
     from vitft.model.processor import ImageProcess
+    from vitft.reading.source import open_source
     from vitft.recipe import Recipe
 
     recipe = Recipe.load(

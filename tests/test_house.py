@@ -39,9 +39,9 @@ FOLDERS = {
     "builtin": ["__init__", "digits"],
     "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
-        "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "files", "columns", "labels",
-        "splits", "tars", "shards", "local", "downloads", "opening", "fingerprint", "streams", "copies", "checks", "guard",
-        "source", "overview",
+        "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "evidence", "files", "columns",
+        "labels", "splits", "tars", "shards", "opened", "formats", "saved", "unread", "local", "downloads", "opening",
+        "encoded", "fingerprint", "streams", "copies", "checks", "guard", "source", "overview",
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
@@ -59,8 +59,8 @@ FOLDERS = {
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "describing", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
-        "__init__",
+        "shared", "describing", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing",
+        "inspecting", "__init__",
     ],
     "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip

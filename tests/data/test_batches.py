@@ -15,10 +15,10 @@ from vitft.data.batches import (
     TrainBatches,
     collate,
 )
-from vitft.reading.source import open_source
 from vitft.data.staging import StagedImage
 from vitft.data.stream_batches import StreamBatches, StreamEvaluationBatches
 from vitft.errors import DataError
+from vitft.reading.source import open_source
 from vitft.recipe import DataRecipe
 
 N = 53

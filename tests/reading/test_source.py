@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
-from vitft.reading.local import split_of
+from vitft.errors import DataError
+from vitft.reading.formats import split_of
 from vitft.reading.source import open_for_evaluation, open_source
 from vitft.reading.splits import carve, limit
-from vitft.errors import DataError
 from vitft.recipe import DataRecipe
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vitft import finetune
 from vitft.data import order
-from vitft.reading.source import open_source
 from vitft.errors import DataError
+from vitft.reading.source import open_source
 from vitft.recipe import DataRecipe, Recipe
 from vitft.train import checkpoint
 from vitft.train.build import _class_weights

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from vitft import Recipe
 from vitft.data import order
-from vitft.reading.source import open_source
 from vitft.errors import UsageError
+from vitft.reading.source import open_source
 from vitft.train.device import make_accelerator
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -131,6 +131,8 @@ def resolve_path(path: str, folders: Sequence[str]) -> str:
     # os.path: this runs for every image, and pathlib takes ten times as long.
     if os.path.isabs(path) or not folders:  # noqa: PTH117
         return path
+    if len(folders) == 1:
+        return os.path.join(folders[0], path)  # noqa: PTH118
     candidates = [os.path.join(folder, path) for folder in folders]  # noqa: PTH118
     return next((path for path in candidates if os.path.exists(path)), candidates[0])  # noqa: PTH110
 

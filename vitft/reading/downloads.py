@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import DataError
+from vitft.errors import DataError, shorten
+from vitft.reading.formats import split_of
+from vitft.reading.shards import class_names
 from vitft.retry import patiently
 
 _CHECKED = "vitft-checked"
@@ -49,6 +52,32 @@ def verify_download(opened: Any, hub_id: str, load: Callable[[], Any]) -> Any:
     return opened
 
 
+def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
+    """Raise if the files of a Hub dataset number the classes differently, which `datasets` mixes without a word."""
+    place = _cache_folder(opened)
+    if place is None:
+        return
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    for path in sorted(_snapshot(hub_id, place.name).rglob("*.parquet")):
+        groups.setdefault((path.parent, split_of(path.name)), []).append(path)
+    for paths in groups.values():
+        for column, parts in class_names(paths).items():
+            first, other = next((a, b) for (_, a), (_, b) in itertools.pairwise(parts) if a != b)
+            raise DataError(
+                f"the files of {hub_id} number the classes of {column!r} differently: {shorten(first, 4)}; and "
+                f"{shorten(other, 4)}",
+                allowed="files that agree, or a copy of the dataset in a folder, whose files are joined by name",
+                hint=f"hf download --repo-type dataset {hub_id} --local-dir FOLDER, then --dataset FOLDER",
+            )
+
+
+def _snapshot(hub_id: str, commit: str) -> Path:
+    """Return the folder of the Hub's cache that holds the files of a commit."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE, f"datasets--{hub_id.replace('/', '--')}", "snapshots", commit)
+
+
 def _cache_folder(opened: Mapping[str, Any]) -> Path | None:
     """Return the folder of the cache that holds a dataset, named by its commit."""
     for rows in opened.values():
@@ -61,11 +90,8 @@ def _cache_folder(opened: Mapping[str, Any]) -> Path | None:
 
 def _remove_damaged(hub_id: str, commit: str) -> list[str]:
     """Return the files of a commit in the cache that are not what the Hub has, having removed them."""
-    from huggingface_hub import constants
-
-    snapshot = Path(constants.HF_HUB_CACHE, f"datasets--{hub_id.replace('/', '--')}", "snapshots", commit)
     damaged = []
-    for path in sorted(snapshot.rglob("*")):
+    for path in sorted(_snapshot(hub_id, commit).rglob("*")):
         blob = path.resolve()
         if path.is_file() and re.fullmatch("[0-9a-f]{64}", blob.name):
             with blob.open("rb") as file:

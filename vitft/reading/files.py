@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from vitft.errors import DataError, did_you_mean, shorten
+from vitft.errors import DataError, shorten
+from vitft.reading.evidence import Evidence, find_evidence
 from vitft.reading.folders import MASKS, UNSPLIT, Places, mask_files, read_places
-from vitft.reading.joining import FileIndex, Joined, join_table, names_images
 from vitft.reading.listing import Listing, count, join
-from vitft.reading.splitting import SplitColumn, find_split_column
-from vitft.reading.table_labels import TableLabels, find_labels, refuse_several
-from vitft.reading.tables import Table, Unreadable, read_table, table_files
-from vitft.reading.words import Role, alike, is_label_name, split_and_rest, words_of
+from vitft.reading.words import Role, alike
 from vitft.recipe import DataRecipe
 
 UNNAMED = "no row of a table names them"
@@ -61,27 +57,6 @@ class FilesReading:
     notes: list[str]
 
 
-@dataclass
-class _Evidence:
-    """A table that names images, and what it says of them."""
-
-    joined: Joined
-    role: Role | None
-    splits: SplitColumn | None
-    labels: TableLabels | None
-
-    @property
-    def name(self) -> str:
-        return self.joined.table.name
-
-    def split(self, row: int) -> str | None:
-        """Return the split that the table says a row is in, by a column or by its own name."""
-        if self.splits is not None:
-            value = self.joined.table.columns[self.splits.column][row]
-            return self.splits.names.get(value) if value is not None else None
-        return self.role
-
-
 def read_files(listing: Listing, data: DataRecipe, extra_tables: Sequence[str] = ()) -> FilesReading:
     """Read a folder whose images are files.
 
@@ -115,7 +90,7 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
     if data.layout == "table":
         places.class_of = dict.fromkeys([*places.class_of, *places.left_out])
         places.problem = None
-    evidence = [] if data.layout == "folders" else _evidence(listing, places, data, extra_tables, notes)
+    evidence = [] if data.layout == "folders" else find_evidence(listing, places, data, extra_tables, notes)
     has_folders = bool(places.classes) and places.problem is None
     labelled = [each for each in evidence if each.labels is not None]
     if not evidence and data.layout == "table":
@@ -153,162 +128,14 @@ def _no_classes(listing: Listing) -> DataError:
     )
 
 
-# --- what tables say ---------------------------------------------------------------------------------------
-
-
-def _evidence(
-    listing: Listing, places: Places, data: DataRecipe, extra_tables: Sequence[str], notes: list[str]
-) -> list[_Evidence]:
-    """Read every table of a folder that names its images; the others are left out with the reason."""
-    if data.table:
-        names = [_existing(listing, name) for name in data.table]
-    else:
-        names, said = table_files([*listing.others])
-        names += extra_tables
-        notes += said
-    index = FileIndex(listing, lambda path: places.roles.get(places.split_of.get(path.rpartition("/")[0], ""), None))
-    found: list[_Evidence] = []
-    for name in names:
-        if not data.table and _is_sample(name):
-            notes.append(f"{name} was left out: by its name it is a sample of answers, not labels")
-            continue
-        try:
-            table = read_table(
-                listing.root,
-                name,
-                lambda text, at=name: index.has(text, at.rpartition("/")[0]),  # type: ignore[misc]
-            )
-        except Unreadable as why:
-            if data.table:
-                raise DataError(f"{name} cannot be read: {why}", hint="--set data.table=ANOTHER") from why
-            notes += [] if name.endswith((".txt", ".json")) else [f"{name} was left out: {why}"]
-            continue
-        role = table_role(name)
-        joined = join_table(table, index, role=role, wanted=data.image_column)
-        if joined is None or not any(joined.files):
-            _explain_unjoined(table, listing, places, data, notes)
-            continue
-        notes += [f"{name}: {note}" for note in table.notes]
-        if joined.ambiguous:
-            row = joined.ambiguous[0]
-            text = table.columns[joined.column][row]
-            raise DataError(
-                f"{name} names {text!r} in row {row}, and several files have that name",
-                allowed=f"names with their folders, such as {index.find(text or '', '', role)[0][0]}",
-                hint="--set data.layout=folders takes no notice of tables",
-            )
-        found.append(_judged(joined, role, places, data))
-    _require_wanted(found, data)
-    return found
-
-
-def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe) -> _Evidence:
-    table = joined.table
-    distinct = {
-        name: sorted({value for value in values if value is not None})
-        for name, values in table.columns.items()
-        if name != joined.column
-    }
-    is_elsewhere = data.split_column not in (None, "none") and data.split_column not in distinct
-    splits = None if is_elsewhere else find_split_column(distinct, data, table.name)
-    labels = find_labels(
-        joined,
-        lambda file: places.class_of.get(file.rpartition("/")[0]) if places.problem is None else None,
-        wanted=data.label_column,
-        split_column=splits.column if splits else None,
-    )
-    if labels is not None:
-        refuse_several(labels, table.name)
-    return _Evidence(joined, role, splits, labels)
-
-
-def table_role(name: str) -> Role | None:
-    """Return the split that a data file belongs to by the words of its path: ``val/0.csv``, ``x_test.csv``."""
-    path = Path(name)
-    for part in (path.stem, *reversed(path.parts[:-1])):
-        role = split_and_rest(part)[0]
-        if role is not None:
-            return role
-    return None
-
-
-def _existing(listing: Listing, name: str) -> str:
-    known = listing.others
-    if name in known:
-        return name
-    inside = Path(name)
-    if inside.is_file():  # as typed at the terminal
-        try:
-            return inside.resolve().relative_to(listing.root).as_posix()
-        except ValueError:
-            pass
-    guess = did_you_mean(name, known)
-    tables = [each for each in known if Path(each).suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".txt")]
-    raise DataError(
-        f"{listing.root} has no table {name}",
-        allowed=shorten(tables) or None,
-        hint=f"--set data.table={guess or 'FILE'}",
-    )
-
-
-def _is_sample(name: str) -> bool:
-    words = set(words_of(Path(name).stem))
-    return bool(words & {"submission", "submissions", "submit"}) or ("sample" in words and len(words) <= 2)
-
-
-def _explain_unjoined(table: Table, listing: Listing, places: Places, data: DataRecipe, notes: list[str]) -> None:
-    """Say why a table is left out; refuse to go on without one that was meant to be read."""
-    column = names_images(table)
-    labels = [name for name in table.columns if is_label_name(name)]
-    words = set(words_of(Path(table.name).stem))
-    if column is not None and (data.table or labels or data.layout == "table" or not places.classes):
-        some = next(value for value in table.columns[column] if value)
-        raise DataError(
-            f"{table.name} names image files in {column!r}, such as {some}, but there is no such file in "
-            f"{listing.root}",
-            allowed="names that lead to images: relative to the table or the folder, or bare",
-            hint="correct the names, or take no notice of tables: --set data.layout=folders",
-        )
-    roles = {split_and_rest(word)[0] for word in words} - {None}
-    if data.table or (data.layout == "auto" and (len(roles) > 1 or words & {"split", "splits"}) and table.num_rows > 1):
-        raise DataError(
-            f"{table.name} may say which images are for training and which for testing, but none of its columns names "
-            "image files, so it cannot be read; without it all images would be for training",
-            allowed="a table with a column of file names",
-            hint="--set data.layout=folders takes no notice of tables",
-        )
-    if column is not None:
-        some = next(value for value in table.columns[column] if value)
-        notes.append(f"{table.name} was left out: the files that it names are not here ({some})")
-    elif not table.name.endswith(".txt"):
-        known = shorten(list(table.columns), 5)
-        notes.append(f"{table.name} was left out: no column of it names an image of the folder ({known})")
-
-
-def _require_wanted(found: Sequence[_Evidence], data: DataRecipe) -> None:
-    """Raise if the user names a column that no table has."""
-    for key in ("label_column", "split_column"):
-        wanted = getattr(data, key)
-        if wanted in (None, "none") or not found:
-            continue
-        known = [name for each in found for name in each.joined.table.columns]
-        if wanted not in known:
-            guess = did_you_mean(wanted, known)
-            raise DataError(
-                f"the tables have no column {wanted!r}" + (f"; did you mean {guess!r}?" if guess else ""),
-                allowed=", ".join(dict.fromkeys(known)),
-                hint=f"--set data.{key}={guess or 'NAME'}",
-            )
-
-
-def _columns(evidence: Sequence[_Evidence]) -> str:
-    return ", ".join(dict.fromkeys(f"{each.labels.column} of {each.name}" for each in evidence if each.labels))
-
-
 # --- labels ------------------------------------------------------------------------------------------------
 
 
-def _labels_of_tables(evidence: Sequence[_Evidence]) -> dict[str, str | None]:
+def _columns(evidence: Sequence[Evidence]) -> str:
+    return ", ".join(dict.fromkeys(f"{each.labels.column} of {each.name}" for each in evidence if each.labels))
+
+
+def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
     """Return the label of every file that tables name; two that contradict each other are an error."""
     labels: dict[str, str | None] = {}
     said_by: dict[str, str] = {}
@@ -324,7 +151,7 @@ def _labels_of_tables(evidence: Sequence[_Evidence]) -> dict[str, str | None]:
     return labels
 
 
-def _two_labels(file: str, first: str | None, second: str, where: str, evidence: _Evidence) -> DataError:
+def _two_labels(file: str, first: str | None, second: str, where: str, evidence: Evidence) -> DataError:
     if where == evidence.name:
         return DataError(
             f"{where} gives {file} several labels: {first}, {second}; vitft takes one per image",
@@ -338,7 +165,7 @@ def _two_labels(file: str, first: str | None, second: str, where: str, evidence:
     )
 
 
-def _labels_of_folders(places: Places, evidence: Sequence[_Evidence], listing: Listing) -> dict[str, str | None]:
+def _labels_of_folders(places: Places, evidence: Sequence[Evidence], listing: Listing) -> dict[str, str | None]:
     """Return labels of files that lie in no class folder, by the tables; they must agree with the folders elsewhere."""
     more: dict[str, str | None] = {}
     for each in evidence:
@@ -369,9 +196,7 @@ def _renaming(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
     return forward
 
 
-def _contradiction(
-    listing: Listing, places: Places, evidence: _Evidence, pairs: Sequence[tuple[str, str]]
-) -> DataError:
+def _contradiction(listing: Listing, places: Places, evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> DataError:
     assert evidence.labels is not None
     counts: dict[str, int] = {}
     for label, _ in pairs:
@@ -397,7 +222,7 @@ def _contradiction(
 def _laid_out(
     listing: Listing,
     places: Places,
-    evidence: Sequence[_Evidence],
+    evidence: Sequence[Evidence],
     labels_of: Mapping[str, str | None],
     data: DataRecipe,
     notes: list[str],
@@ -434,6 +259,9 @@ def _laid_out(
         _place_unnamed(unnamed, splits, places, left_out, evidence, data)
     roles = {name: roles.get(name, places.roles.get(name)) for name in splits}
     _note_repeats(evidence, notes)
+    _note_unused(evidence, notes, by_table=by_table)
+    if listing.loops:
+        notes.append(f"not followed, as they lead to a folder that they lie in: {shorten(sorted(listing.loops), 3)}")
     missing = [
         (f"row {row} of {each.name}", each.joined.table.columns[each.joined.column][row] or "")
         for each in evidence
@@ -444,7 +272,7 @@ def _laid_out(
 
 
 def _splits_of_tables(
-    evidence: Sequence[_Evidence], places: Places, data: DataRecipe, notes: list[str]
+    evidence: Sequence[Evidence], places: Places, data: DataRecipe, notes: list[str]
 ) -> tuple[dict[str, str], dict[str, Role | None]]:
     """Return the split of each file that tables give one; a contradiction is an error."""
     split_of: dict[str, str] = {}
@@ -483,7 +311,7 @@ def _place_unnamed(
     splits: dict[str, Rows],
     places: Places,
     left_out: dict[str, list[str]],
-    evidence: Sequence[_Evidence],
+    evidence: Sequence[Evidence],
     data: DataRecipe,
 ) -> None:
     """Put images that no table names into the unlabelled split that they make up, or leave them out."""
@@ -510,7 +338,19 @@ def _place_unnamed(
         )
 
 
-def _note_repeats(evidence: Sequence[_Evidence], notes: list[str]) -> None:
+def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bool) -> None:
+    """Say which columns of a table that is read are not."""
+    for each in evidence:
+        used = {each.joined.column, each.splits.column if each.splits else ""}
+        if by_table and each.labels is not None:
+            used |= {each.labels.column, *each.labels.column.split(",")}
+        unused = [column for column in each.joined.table.columns if column not in used]
+        if unused:
+            why = "" if by_table else ", as the folders give the classes"
+            notes.append(f"{each.name}: columns not used{why}: {shorten(unused, 6)}")
+
+
+def _note_repeats(evidence: Sequence[Evidence], notes: list[str]) -> None:
     for each in evidence:
         files = [file for file in each.joined.files if file]
         again = len(files) - len(set(files))

@@ -310,7 +310,11 @@ def _just_wrap(folders: Sequence[_Folder], depth: int, names: set[str]) -> bool:
 
 def _two_levels(root: str, folders: Sequence[_Folder], depth: int) -> DataError:
     """Return the error that shows each level of folders that could be the classes."""
-    lines, levels = [], []
+    lines: list[str] = []
+    levels: list[int] = []
+    why = ""
+    if all(is_fold(folder.rest[depth]) for folder in folders):
+        why = " (these are folds; one to validate on: --set data.validation_split=FOLD)"
     while folders and len(lines) < 4:
         counts: dict[str, int] = {}
         for folder in folders:
@@ -320,10 +324,6 @@ def _two_levels(root: str, folders: Sequence[_Folder], depth: int) -> DataError:
         lines.append(f"  level {levels[-1]}: {len(counts):,} classes: {some}")
         depth += 1
         folders = [folder for folder in folders if len(folder.rest) > depth]
-    why = ""
-    names = {folder.parts[levels[0] - 1] for folder in folders if len(folder.parts) >= levels[0]}
-    if names and all(map(is_fold, names)):
-        why = " (folds: a fold to validate on is named by --set data.validation_split=FOLD)"
     return DataError(
         f"the folders of {root} can be read in {len(lines)} ways, as the classes may be at several levels:\n"
         + "\n".join(lines),

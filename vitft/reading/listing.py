@@ -18,7 +18,6 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 HIDDEN = "hidden files and folders"
 NOT_UTF8 = "names that are not UTF-8"
-LOOPS = "links to a folder that they lie in"
 NOT_FILES = "neither a file nor a folder (a pipe, a device)"
 _JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # of macOS archives, Synology, Windows, fsck
 _VISITS = 64  # how often links may lead to one folder
@@ -33,12 +32,14 @@ class Listing:
         images: the names of the image files in each folder (``""`` is the root), sorted.
         others: the paths of all other files, sorted.
         left_out: image files that are not read, by the reason.
+        loops: links that are not followed, as they lead to a folder that they lie in.
     """
 
     root: str
     images: dict[str, list[str]] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    loops: list[str] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -84,7 +85,7 @@ def list_folder(root: str) -> Listing:
                     real = os.path.realpath(entry.path)
                     visits[real] = visits.get(real, 0) + 1
                     if visits[real] > _VISITS or any(f"{place}{os.sep}".startswith(f"{real}{os.sep}") for place in way):
-                        listing.left_out.setdefault(LOOPS, []).append(inside)
+                        listing.loops.append(inside)
                         continue
                     onward = (*way, real)
                 waiting.append((entry.path, inside, why, onward))
@@ -105,7 +106,7 @@ def list_folder(root: str) -> Listing:
 
 def image_files(folder: str) -> list[str]:
     """Return the paths of all image files below a folder, sorted, as training finds them."""
-    return [os.path.join(folder, path) for path in list_folder(folder).paths()]  # noqa: PTH118
+    return [os.path.normpath(os.path.join(folder, path)) for path in list_folder(folder).paths()]  # noqa: PTH118
 
 
 def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> Iterator[str]:

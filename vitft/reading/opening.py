@@ -25,9 +25,10 @@ from vitft.builtin.digits import load_digits
 from vitft.errors import DataError
 from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
 from vitft.reading.columns import flat_features
-from vitft.reading.downloads import verify_download
+from vitft.reading.downloads import refuse_mixed_names, verify_download
 from vitft.reading.labels import column_values
-from vitft.reading.local import OpenedSource, known_error, known_rows, open_file, open_folder, refuse, refuse_stream
+from vitft.reading.local import open_file, open_folder
+from vitft.reading.opened import OpenedSource, known_error, known_rows, refuse, refuse_stream
 from vitft.reading.splitting import SplitColumn, find_split_column
 from vitft.recipe import DataRecipe
 from vitft.retry import patiently
@@ -175,6 +176,7 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
         opened = verify_download(
             opened, found.id, lambda: datasets.load_dataset(found.id, data.config, revision=data.revision)
         )
+        refuse_mixed_names(opened, found.id)
     cached_commit = None if data.streaming else _commit_in_cache(opened)
     if found.revision is None and cached_commit is not None:
         notes.append(f"dataset: commit {cached_commit[:12]} from this machine's cache; the Hub was not asked")

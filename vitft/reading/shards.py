@@ -23,7 +23,7 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
     Raises:
         DataError: if a column is numbers in one file and text in another, which reading would mix without a word.
     """
-    files = [_schema(Path(path)) for path in paths]
+    files = [schema_of(Path(path)) for path in paths]
     found: dict[str, Parts] = {}
     for column in dict.fromkeys(name for schema, _ in files for name in schema.names):
         kinds = {_kind(schema.field(column).type) for schema, _ in files if column in schema.names} - {None}
@@ -43,8 +43,8 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
     return found
 
 
-def _schema(path: Path) -> tuple[pa.Schema, int]:
-    """Return a file's schema and its number of rows."""
+def schema_of(path: Path) -> tuple[pa.Schema, int]:
+    """Return the schema of a parquet or arrow file, and its number of rows."""
     if path.suffix.lower() == ".parquet":
         metadata = pq.read_metadata(path)
         return metadata.schema.to_arrow_schema(), int(metadata.num_rows)
@@ -60,7 +60,7 @@ def _schema(path: Path) -> tuple[pa.Schema, int]:
 def _names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """Return the names that a file's own features give a column; none if it is no ClassLabel there."""
     try:
-        features: Mapping[str, Any] = datasets.Features.from_arrow_schema(schema)
+        features: Mapping[str, Any] = datasets.Features.from_arrowschema_of(schema)
     except Exception:  # features that this version of `datasets` does not know: then it will say so itself
         return ()
     feature = features.get(column)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from vitft.reading.columns import (
     find_label_column,
     flat_features,
 )
-from vitft.reading.copies import find_copies, note_copies, refuse_copies
+from vitft.reading.copies import Side, find_copies, note_copies, refuse_copies
+from vitft.reading.encoded import EncodedImages
 from vitft.reading.fingerprint import fingerprint
 from vitft.reading.guard import guard_classes
 from vitft.reading.labels import (
@@ -38,7 +39,7 @@ from vitft.reading.labels import (
     require_classes,
     require_labels,
 )
-from vitft.reading.local import OpenedSource
+from vitft.reading.opened import OpenedSource
 from vitft.reading.opening import open_splits
 from vitft.reading.splits import Roles, assign_roles, carve, limit, named_split
 from vitft.reading.streams import stream_features, stream_source
@@ -180,6 +181,7 @@ class _Training:
     data: DataRecipe
     seed: int
     notes: list[str]
+    _encoded: dict[str, EncodedImages] = field(default_factory=dict)
 
     def source(self) -> ImageSource:
         """Read labels, part the rows, look at the images."""
@@ -258,11 +260,20 @@ class _Training:
 
     def _part_from(self, train: ImageSplit, others: Sequence[ImageSplit]) -> None:
         """Refuse images that are in two splits; of a published dataset, whose splits others use, they are noted."""
-        splits = [train, *others]
+        sides = [Side(split, self._images(split.source_name)) for split in (train, *others)]
         if self.opened.kind == "hub" or self.data.allow_overlap:
-            self.notes += note_copies(splits)
+            self.notes += note_copies(sides)
         else:
-            refuse_copies(splits)
+            refuse_copies(sides)
+
+    def _images(self, name: str, rows: np.ndarray | None = None) -> EncodedImages:
+        """Return the images of a split of the source, or some of its rows."""
+        if name not in self._encoded:
+            dataset = self.opened.splits[name]
+            column = dataset.data.column(self.columns.images[0])
+            indices = None if dataset._indices is None else dataset._indices.column(0).to_numpy()
+            self._encoded[name] = EncodedImages(column, self.opened.folders.get(name, ()), indices)
+        return self._encoded[name] if rows is None else self._encoded[name].take(rows)
 
     def _carved(self, whole: ImageSplit) -> tuple[ImageSplit, ImageSplit]:
         """Part validation from training, and note images that have a copy on the other side."""
@@ -274,7 +285,8 @@ class _Training:
             )
         train = self._split("train", self._train_name, whole.labels[kept], kept)
         validation = self._split("validation", self._train_name, whole.labels[held_out], held_out)
-        copies = find_copies(train, validation)
+        name = self._train_name
+        copies = find_copies(Side(train, self._images(name, kept)), Side(validation, self._images(name, held_out)))
         if copies.pairs:
             self.notes.append(
                 f"{len(copies.pairs):,} of the {len(held_out):,} images taken for validation have a copy in training, "
@@ -335,11 +347,8 @@ class _Training:
         return white_level(found, self.data.white_level, self.notes)
 
     def _fingerprint(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
-        columns = {
-            split.source_name: self.opened.splits[split.source_name].data.column(self.columns.images[0])
-            for split in splits.values()
-        }
-        return fingerprint(columns, splits, classes)
+        images = {split.source_name: self._images(split.source_name) for split in splits.values()}
+        return fingerprint(images, splits, classes)
 
 
 # --- columns and rows --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from vitft.reading.labels import (
     require_labels,
     stream_label_ids,
 )
-from vitft.reading.local import OpenedSource
+from vitft.reading.opened import OpenedSource
 from vitft.reading.splits import Roles
 from vitft.recipe import DataRecipe
 

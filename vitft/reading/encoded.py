@@ -1,0 +1,105 @@
+"""The encoded images of a split: sizes and bytes, without decoding any and without a Python object per row of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vitft.data.images import resolve_path
+
+
+class EncodedImages:
+    """Images of a column: bytes in it, or files that it names.
+
+    Args:
+        column: arrow column of bytes, of paths, or of structures of both.
+        folders: where relative paths may start.
+        rows: which rows of the column are meant, int64; all if None.
+    """
+
+    def __init__(self, column: Any, folders: Sequence[str], rows: np.ndarray | None = None) -> None:
+        self._column, self._folders, self._rows = column, folders, rows
+        kind = column.type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        self._content = pc.struct_field(column, "bytes") if pa.types.is_struct(kind) else None if is_text else column
+        self._names = pc.struct_field(column, "path") if pa.types.is_struct(kind) else column if is_text else None
+
+    def __len__(self) -> int:
+        return len(self._column) if self._rows is None else len(self._rows)
+
+    def take(self, rows: np.ndarray) -> EncodedImages:
+        """Return some of the images, with what is known of them already."""
+        taken = EncodedImages(self._column, self._folders, rows if self._rows is None else self._rows[rows])
+        if not self.are_bytes:
+            taken.__dict__["paths"] = self.paths
+        taken.__dict__["sizes"] = self.sizes[rows]
+        return taken
+
+    @property
+    def are_bytes(self) -> bool:
+        """Whether every image is in the column itself."""
+        return self._content is not None and self._content.null_count == 0
+
+    @cached_property
+    def paths(self) -> list[str | None]:
+        """The path of each row's file; None for a row that holds bytes, and for one that holds nothing."""
+        names = self._names.to_pylist() if self._names is not None else [None] * len(self._column)
+        if self._content is not None:
+            has_bytes = pc.is_valid(self._content).to_pylist()
+            names = [None if has else name for has, name in zip(has_bytes, names, strict=True)]
+        return [resolve_path(name, self._folders) if name else None for name in names]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Bytes of each image, int64, (n,); -1 where there is no file, 0 where a row holds nothing."""
+        sizes = np.zeros(len(self._column), dtype=np.int64)
+        if self._content is not None:
+            sizes = pc.fill_null(pc.binary_length(self._content), 0).to_numpy().astype(np.int64)
+        if not self.are_bytes:
+            for row, path in enumerate(self.paths):
+                if path is not None:
+                    sizes[row] = _size(path)
+        return sizes if self._rows is None else sizes[self._rows]
+
+    def at(self, row: int) -> bytes | str:
+        """Return the bytes of an image, or the path of its file."""
+        place = row if self._rows is None else int(self._rows[row])
+        content = None if self._content is None else self._content[place].as_py()
+        return content if content is not None else self.paths[place] or b""
+
+    def tail(self, row: int, length: int) -> bytes:
+        """Return the last bytes of an image; nothing if they cannot be read."""
+        image = self.at(row)
+        if isinstance(image, bytes):
+            return image[-length:]
+        try:
+            with open(image, "rb") as file:  # noqa: PTH123 - for every image
+                file.seek(max(int(self.sizes[row]) - length, 0))
+                return file.read(length)
+        except (OSError, ValueError):
+            return b""
+
+    def digest(self, row: int) -> bytes:
+        """Return the SHA-256 of an image; of its path if it cannot be read."""
+        image = self.at(row)
+        if isinstance(image, bytes):
+            return hashlib.sha256(image).digest()
+        try:
+            with open(image, "rb") as file:  # noqa: PTH123
+                return hashlib.file_digest(file, "sha256").digest()
+        except (OSError, ValueError):
+            return image.encode("utf-8", "surrogateescape")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - for every image
+    except (OSError, ValueError):
+        return -1

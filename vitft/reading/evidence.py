@@ -1,0 +1,184 @@
+"""What the tables of a folder say of its images; one that was meant to be read and cannot be is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitft.errors import DataError, did_you_mean, shorten
+from vitft.reading.folders import Places
+from vitft.reading.joining import FileIndex, Joined, join_table, names_images
+from vitft.reading.listing import Listing
+from vitft.reading.splitting import SplitColumn, find_split_column
+from vitft.reading.table_labels import TableLabels, find_labels, refuse_several
+from vitft.reading.tables import Table, Unreadable, read_table, table_files
+from vitft.reading.words import Role, is_label_name, split_and_rest, words_of
+from vitft.recipe import DataRecipe
+
+
+@dataclass
+class Evidence:
+    """A table that names images, and what it says of them."""
+
+    joined: Joined
+    role: Role | None
+    splits: SplitColumn | None
+    labels: TableLabels | None
+
+    @property
+    def name(self) -> str:
+        """The table's path in the dataset's folder."""
+        return self.joined.table.name
+
+    def split(self, row: int) -> str | None:
+        """Return the split that the table says a row is in, by a column or by its own name."""
+        if self.splits is not None:
+            value = self.joined.table.columns[self.splits.column][row]
+            return self.splits.names.get(value) if value is not None else None
+        return self.role
+
+
+def find_evidence(
+    listing: Listing, places: Places, data: DataRecipe, extra_tables: Sequence[str], notes: list[str]
+) -> list[Evidence]:
+    """Read every table of a folder that names its images; the others are left out with the reason."""
+    if data.table:
+        names = [_existing(listing, name) for name in data.table]
+    else:
+        names, said = table_files([*listing.others])
+        names += extra_tables
+        notes += said
+    index = FileIndex(listing, lambda path: places.roles.get(places.split_of.get(path.rpartition("/")[0], ""), None))
+    found: list[Evidence] = []
+    for name in names:
+        if not data.table and _is_sample(name):
+            notes.append(f"{name} was left out: by its name it is a sample of answers, not labels")
+            continue
+        try:
+            table = read_table(
+                listing.root,
+                name,
+                lambda text, at=name: index.has(text, at.rpartition("/")[0]),  # type: ignore[misc]
+            )
+        except Unreadable as why:
+            if data.table:
+                raise DataError(f"{name} cannot be read: {why}", hint="--set data.table=ANOTHER") from why
+            notes += [] if name.endswith((".txt", ".json")) else [f"{name} was left out: {why}"]
+            continue
+        role = table_role(name)
+        joined = join_table(table, index, role=role, wanted=data.image_column)
+        if joined is None or not any(joined.files):
+            _explain_unjoined(table, listing, places, data, notes)
+            continue
+        notes += [f"{name}: {note}" for note in table.notes]
+        if joined.ambiguous:
+            row = joined.ambiguous[0]
+            text = table.columns[joined.column][row]
+            raise DataError(
+                f"{name} names {text!r} in row {row}, and several files have that name",
+                allowed=f"names with their folders, such as {index.find(text or '', '', role)[0][0]}",
+                hint="--set data.layout=folders takes no notice of tables",
+            )
+        found.append(_judged(joined, role, places, data))
+    _require_wanted(found, data)
+    return found
+
+
+def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe) -> Evidence:
+    table = joined.table
+    distinct = {
+        name: sorted({value for value in values if value is not None})
+        for name, values in table.columns.items()
+        if name != joined.column
+    }
+    is_elsewhere = data.split_column not in (None, "none") and data.split_column not in distinct
+    splits = None if is_elsewhere else find_split_column(distinct, data, table.name)
+    labels = find_labels(
+        joined,
+        lambda file: places.class_of.get(file.rpartition("/")[0]) if places.problem is None else None,
+        wanted=data.label_column,
+        split_column=splits.column if splits else None,
+    )
+    if labels is not None:
+        refuse_several(labels, table.name)
+    return Evidence(joined, role, splits, labels)
+
+
+def table_role(name: str) -> Role | None:
+    """Return the split that a data file belongs to by the words of its path: ``val/0.csv``, ``x_test.csv``."""
+    path = Path(name)
+    for part in (path.stem, *reversed(path.parts[:-1])):
+        role = split_and_rest(part)[0]
+        if role is not None:
+            return role
+    return None
+
+
+def _existing(listing: Listing, name: str) -> str:
+    known = listing.others
+    if name in known:
+        return name
+    inside = Path(name)
+    if inside.is_file():  # as typed at the terminal
+        try:
+            return inside.resolve().relative_to(listing.root).as_posix()
+        except ValueError:
+            pass
+    guess = did_you_mean(name, known)
+    tables = [each for each in known if Path(each).suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".txt")]
+    raise DataError(
+        f"{listing.root} has no table {name}",
+        allowed=shorten(tables) or None,
+        hint=f"--set data.table={guess or 'FILE'}",
+    )
+
+
+def _is_sample(name: str) -> bool:
+    words = set(words_of(Path(name).stem))
+    return bool(words & {"submission", "submissions", "submit"}) or ("sample" in words and len(words) <= 2)
+
+
+def _explain_unjoined(table: Table, listing: Listing, places: Places, data: DataRecipe, notes: list[str]) -> None:
+    """Say why a table is left out; refuse to go on without one that was meant to be read."""
+    column = names_images(table)
+    labels = [name for name in table.columns if is_label_name(name)]
+    words = set(words_of(Path(table.name).stem))
+    if column is not None and (data.table or labels or data.layout == "table" or not places.classes):
+        some = next(value for value in table.columns[column] if value)
+        raise DataError(
+            f"{table.name} names image files in {column!r}, such as {some}, but there is no such file in "
+            f"{listing.root}",
+            allowed="names that lead to images: relative to the table or the folder, or bare",
+            hint="correct the names, or take no notice of tables: --set data.layout=folders",
+        )
+    roles = {split_and_rest(word)[0] for word in words} - {None}
+    if data.table or (data.layout == "auto" and (len(roles) > 1 or words & {"split", "splits"}) and table.num_rows > 1):
+        raise DataError(
+            f"{table.name} may say which images are for training and which for testing, but none of its columns names "
+            "image files, so it cannot be read; without it all images would be for training",
+            allowed="a table with a column of file names",
+            hint="--set data.layout=folders takes no notice of tables",
+        )
+    if column is not None:
+        some = next(value for value in table.columns[column] if value)
+        notes.append(f"{table.name} was left out: the files that it names are not here ({some})")
+    elif not table.name.endswith(".txt"):
+        known = shorten(list(table.columns), 5)
+        notes.append(f"{table.name} was left out: no column of it names an image of the folder ({known})")
+
+
+def _require_wanted(found: Sequence[Evidence], data: DataRecipe) -> None:
+    """Raise if the user names a column that no table has."""
+    for key in ("label_column", "split_column"):
+        wanted = getattr(data, key)
+        if wanted in (None, "none") or not found:
+            continue
+        known = [name for each in found for name in each.joined.table.columns]
+        if wanted not in known:
+            guess = did_you_mean(wanted, known)
+            raise DataError(
+                f"the tables have no column {wanted!r}" + (f"; did you mean {guess!r}?" if guess else ""),
+                allowed=", ".join(dict.fromkeys(known)),
+                hint=f"--set data.{key}={guess or 'NAME'}",
+            )

@@ -1,0 +1,109 @@
+"""Data files that hold images themselves: parquet, arrow and webdataset."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+
+from vitft.errors import DataError
+from vitft.reading.columns import LOOKED_AT, find_image_columns
+from vitft.reading.evidence import table_role
+from vitft.reading.labels import Parts
+from vitft.reading.opened import OpenedSource, reading, refuse_stream
+from vitft.reading.shards import class_names, schema_of
+from vitft.reading.tars import holds_examples, open_tars
+from vitft.recipe import DataRecipe
+
+FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+_STREAMS = ("parquet", "webdataset")
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
+
+
+def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) -> bool:
+    """Return whether files of a format hold images, and do not just name or describe them."""
+    if kind == "webdataset":
+        return any(holds_examples(str(root / name)) for name in names[:3])
+    path = root / names[0]
+    try:
+        features = datasets.Features.from_arrow_schema(schema_of(path)[0])
+        rows = []
+        if kind == "parquet" and (file := pq.ParquetFile(path)).metadata.num_rows:
+            rows = next(file.iter_batches(LOOKED_AT)).to_pylist()
+        columns, _ = find_image_columns(features, rows, data.image_column, ())
+    except DataError:
+        return False
+    except Exception:  # broken: said when it is opened
+        return True
+    return getattr(features[columns[0]], "dtype", None) not in ("string", "large_string")
+
+
+def open_format(
+    root: Path,
+    names: Sequence[str],
+    kind: str,
+    data: DataRecipe,
+    *,
+    id: str | None = None,
+    notes: Sequence[str] = (),
+    left_out: Mapping[str, Sequence[str]] | None = None,
+) -> OpenedSource:
+    """Load data files, each split alone: their columns may differ (a test split without labels)."""
+    if data.streaming and kind not in _STREAMS:
+        refuse_stream(data, f"{kind} files are not streamed")
+    splits: dict[str, list[str]] = {}
+    for name in names:
+        splits.setdefault(split_of(name), []).append(name)
+    opened: dict[str, Any] = {}
+    folders: dict[str, tuple[str, ...]] = {}
+    parts: dict[str, Mapping[str, Parts]] = {}
+    for split, members in splits.items():
+        paths = [str(root / name) for name in members]
+        opened[split] = reading(root, lambda paths=paths: _load(kind, paths, data.streaming))  # type: ignore[misc]
+        if kind != "webdataset":
+            parts[split] = reading(root, lambda paths=paths: class_names(paths))  # type: ignore[misc]
+        if data.streaming and parts.get(split):
+            refuse_stream(data, "its files number the classes differently")
+        own_folder = os.path.commonpath([Path(path).parent for path in paths])
+        folders[split] = tuple(dict.fromkeys((own_folder, str(root))))
+    counts = {split: _count_parquet(root, splits[split]) if kind == "parquet" else None for split in splits}
+    known = _SPLIT_NAMED.search
+    return OpenedSource(
+        id or str(root),
+        None,
+        opened,
+        folders=folders,
+        num_rows=counts if data.streaming else {},
+        parts=parts,
+        has_splits=len(splits) > 1 or any(known(name) is not None for name in names),
+        left_out={reason: len(paths) for reason, paths in (left_out or {}).items()},
+        notes=tuple(notes),
+    )
+
+
+_SPLIT_NAMED = re.compile(r"train|test|val|dev|eval|-of-", re.IGNORECASE)
+
+
+def _load(kind: str, paths: Sequence[str], is_streaming: bool) -> Any:
+    if kind == "webdataset":
+        return open_tars(paths, is_streaming=is_streaming)
+    return datasets.load_dataset(kind, data_files=list(paths), split="train", streaming=is_streaming)
+
+
+def _count_parquet(root: Path, names: Sequence[str]) -> int:
+    return sum(int(pq.read_metadata(root / name).num_rows) for name in names)
+
+
+def split_of(name: str) -> str:
+    """Return the split that a data file belongs to by its path, as `datasets` does; ``train`` if it has none.
+
+    ``data/train-00000-of-00004.parquet`` and ``val/0.parquet`` name theirs, as does ``extra-00000-of-00001.parquet``.
+    """
+    if shard := _SHARD.fullmatch(Path(name).stem):
+        return shard[1]
+    return table_role(name) or "train"

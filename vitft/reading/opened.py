@@ -1,0 +1,108 @@
+"""A source with its splits, and what goes wrong on the way to one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitft.errors import DataError, did_you_mean
+from vitft.reading.labels import Parts
+from vitft.reading.words import Role
+from vitft.recipe import DataRecipe
+
+
+@dataclass(frozen=True)
+class OpenedSource:
+    """A source with its splits: Dataset, or IterableDataset when streamed.
+
+    Attributes:
+        id: full Hub id, absolute path, or a built-in's name.
+        revision: commit of a Hub dataset.
+        splits: by their own names.
+        kind: ``hub``, ``local`` or ``builtin``.
+        folders: per split, where relative paths may start.
+        num_rows: per split of a stream, where known.
+        roles: what splits serve for, where the source says so.
+        parts: per split and column, the class names of its files where they differ.
+        columns: those of images and labels, where reading the source has settled them.
+        has_splits: whether the source names splits.
+        labels_from: where labels come from, where reading the source has settled it.
+        left_out: image files in no split, by the reason.
+        notes: what was chosen.
+    """
+
+    id: str
+    revision: str | None
+    splits: Mapping[str, Any]
+    kind: str = "local"
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    num_rows: Mapping[str, int | None] = field(default_factory=dict)
+    roles: Mapping[str, Role | None] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Parts]] = field(default_factory=dict)
+    columns: tuple[str, str] | None = None
+    has_splits: bool = True
+    labels_from: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def reading(root: Path, load: Callable[[], Any], config: str | None = None) -> Any:
+    """Return what ``load`` returns; whatever `datasets` and the file formats raise becomes a DataError."""
+    try:
+        return load()
+    except DataError:
+        raise
+    except Exception as error:  # whatever `datasets` and the file formats raise
+        if (told := known_error(error, str(root), config)) is not None:
+            raise told from error
+        link: BaseException = error
+        while link.__cause__ is not None:  # `datasets` wraps the reason in a sentence that says nothing
+            link = link.__cause__
+        if isinstance(link, DataError):
+            raise link from None
+        lines = str(link).strip().splitlines() or [""]
+        raise DataError(
+            f"cannot read {root}: {type(link).__name__}: {lines[0]}",
+            hint="look at the files: all of a split must be whole, of one format and with the same columns",
+        ) from error
+
+
+def known_error(error: Exception, name: str, config: str | None) -> DataError | None:
+    """Return what `datasets` means by an error about a configuration or an empty split, else None."""
+    text = str(error)
+    if "corresponds to no data" in text:
+        return DataError(f"a split of {name} is empty", allowed="splits with images", hint="fill it or remove it")
+    listed = re.search(r"(?:available configs|Available|configurations in the cache)[^\[\n:]*:? *\[?([^\]\n]*)", text)
+    if not isinstance(error, ValueError) or not ("onfig" in text and listed):
+        return None
+    configs = re.findall(r"[\w.\-]+", listed[1])
+    guess = did_you_mean(config, configs) if config else configs[0] if configs else None
+    wrong = f"{name} has no configuration {config!r}" if config else f"{name} has several configurations"
+    return DataError(wrong, allowed=", ".join(configs), hint=f"--set data.config={guess}" if guess else None)
+
+
+def known_rows(rows: Any) -> int | None:
+    """Return the number of rows of a stream's split, where its description says so."""
+    splits = rows.info.splits or {}
+    count = splits[str(rows.split)].num_examples if str(rows.split) in splits else None
+    return count or None
+
+
+def refuse(data: DataRecipe, key: str, why: str) -> None:
+    """Raise if a key of the recipe is set that does not apply."""
+    value = getattr(data, key)
+    if value is not None:
+        raise DataError(f"data.{key}={value} does not apply to {data.dataset}: {why}", hint=f"leave data.{key} away")
+
+
+def refuse_stream(data: DataRecipe, why: str) -> None:
+    """Raise if a stream is asked for where there is none."""
+    if data.streaming:
+        raise DataError(
+            f"{data.dataset} cannot be streamed: {why}",
+            allowed="Hub datasets, and webdataset or parquet files",
+            hint="leave --streaming away",
+        )

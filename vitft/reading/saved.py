@@ -1,0 +1,70 @@
+"""What `datasets` saved on this machine, and copies of Hub repositories."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import datasets
+
+from vitft.errors import DataError
+from vitft.reading.labels import Parts
+from vitft.reading.opened import OpenedSource, known_rows, reading, refuse, refuse_stream
+from vitft.reading.shards import class_names
+from vitft.recipe import DataRecipe
+
+
+def open_saved(root: Path, data: DataRecipe, *, is_dict: bool) -> OpenedSource:
+    """Open what ``save_to_disk`` wrote: a dataset, or several splits of one."""
+    refuse(data, "config", "a saved dataset has one")
+    refuse_stream(data, "a saved dataset is read in place")
+    parts: dict[str, Mapping[str, Parts]] = {}
+    for state in sorted(root.glob("*/state.json" if is_dict else "state.json")):
+        files = _saved_files(state)
+        if not files:  # `datasets` saves no rows, and cannot load them again
+            raise DataError(f"{state.parent} is empty", allowed="splits with at least one image", hint="save it again")
+        parts[state.parent.name if is_dict else "train"] = reading(root, lambda files=files: class_names(files))  # type: ignore[misc]
+    loaded = reading(root, lambda: datasets.load_from_disk(str(root)))
+    splits = dict(loaded) if is_dict else {"train": loaded}
+    return OpenedSource(str(root), None, splits, parts=parts, has_splits=is_dict)
+
+
+def _saved_files(state: Path) -> list[str]:
+    """Return the data files of a saved split.
+
+    Raises:
+        DataError: if the description of the split is not one.
+    """
+    try:
+        files = [
+            str(state.parent / each["filename"])
+            for each in json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{state} does not describe a saved dataset: {type(error).__name__}: {error}",
+            allowed="what save_to_disk of `datasets` writes",
+            hint="save it again",
+        ) from error
+    return files
+
+
+def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
+    """Open a copy of a Hub repository, whose README says which files make which configuration and split."""
+    if data.streaming:
+        loaded = reading(root, lambda: datasets.load_dataset(str(root), data.config, streaming=True), data.config)
+        counts = {split: known_rows(rows) for split, rows in loaded.items()}
+        return OpenedSource(str(root), None, dict(loaded), num_rows=counts)
+    loaded = reading(root, lambda: datasets.load_dataset(str(root), data.config), data.config)
+    return OpenedSource(str(root), None, dict(loaded), folders=dict.fromkeys(loaded, (str(root),)))
+
+
+def has_configs(root: Path) -> bool:
+    """Return whether a folder's README says which of its files make which configuration."""
+    readme = root / "README.md"
+    if not readme.is_file():
+        return False
+    head = readme.read_text(encoding="utf-8", errors="replace")
+    return head.startswith("---") and re.search(r"^configs:", head.split("\n---", 1)[0], re.MULTILINE) is not None
