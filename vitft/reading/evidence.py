@@ -97,6 +97,7 @@ def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe)
     labels = find_labels(
         joined,
         lambda file: places.class_of.get(file.rpartition("/")[0]) if places.problem is None else None,
+        () if places.problem is not None else places.classes,
         wanted=data.label_column,
         split_column=splits.column if splits else None,
     )

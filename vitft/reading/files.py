@@ -284,6 +284,8 @@ def _splits_of_tables(
             notes.append(f"{each.name}: {each.splits.note}")
         elif each.role is not None:
             roles.setdefault(each.role, each.role)
+            if not places.has_splits:
+                notes.append(f"splits: {each.name} names the images of {each.role}")
         for row, file in enumerate(each.joined.files):
             split = each.split(row)
             if not file or split is None:
@@ -342,7 +344,7 @@ def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bo
     """Say which columns of a table that is read are not."""
     for each in evidence:
         used = {each.joined.column, each.splits.column if each.splits else ""}
-        if by_table and each.labels is not None:
+        if each.labels is not None and (by_table or each.labels.is_sure):
             used |= {each.labels.column, *each.labels.column.split(",")}
         unused = [column for column in each.joined.table.columns if column not in used]
         if unused:

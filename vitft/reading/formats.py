@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitft.errors import DataError
@@ -38,7 +39,7 @@ def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) 
         columns, _ = find_image_columns(features, rows, data.image_column, ())
     except DataError:
         return False
-    except Exception:  # broken: said when it is opened
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # broken: said when it is opened
         return True
     return getattr(features[columns[0]], "dtype", None) not in ("string", "large_string")
 

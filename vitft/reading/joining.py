@@ -171,7 +171,7 @@ def names_images(table: Table) -> str | None:
 def _file_column(table: Table, index: FileIndex, folder: str) -> str | None:
     """Return the column by which most images are found; between equals, one named like files."""
     rows = range(0, table.num_rows, max(table.num_rows // _SAMPLED, 1))
-    best, most = None, (0.0, 0.0, 0)
+    best, most = None, (0.0, 0.0, 0.0)
     for place, (column, values) in enumerate(table.columns.items()):
         texts = [text for text in (values[row] for row in rows) if text]
         if not texts or is_split_name(column):

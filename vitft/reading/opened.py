@@ -30,6 +30,7 @@ class OpenedSource:
         columns: those of images and labels, where reading the source has settled them.
         has_splits: whether the source names splits.
         labels_from: where labels come from, where reading the source has settled it.
+        split_column: the column that parted the rows, which is no label.
         left_out: image files in no split, by the reason.
         notes: what was chosen.
     """
@@ -45,6 +46,7 @@ class OpenedSource:
     columns: tuple[str, str] | None = None
     has_splits: bool = True
     labels_from: str = ""
+    split_column: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -99,7 +99,7 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
         return opened
     if len(opened.splits) > 1:
         _require_agreement(opened, found)
-        return opened
+        return replace(opened, split_column=next(iter(found.values())).column)
     (name, rows), column = next(iter(opened.splits.items())), next(iter(found.values()))
     values = column_values(rows, column.column)
     splits, parts = {}, {}
@@ -115,7 +115,14 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
         notes.append(f"{without:,} rows without a value in {column.column} were left out")
     folders = dict.fromkeys(splits, opened.folders.get(name, ()))
     return replace(
-        opened, splits=splits, folders=folders, parts=parts, roles=column.roles, has_splits=True, notes=tuple(notes)
+        opened,
+        splits=splits,
+        folders=folders,
+        parts=parts,
+        roles=column.roles,
+        has_splits=True,
+        split_column=column.column,
+        notes=tuple(notes),
     )
 
 

@@ -60,8 +60,8 @@ def schema_of(path: Path) -> tuple[pa.Schema, int]:
 def _names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """Return the names that a file's own features give a column; none if it is no ClassLabel there."""
     try:
-        features: Mapping[str, Any] = datasets.Features.from_arrowschema_of(schema)
-    except Exception:  # features that this version of `datasets` does not know: then it will say so itself
+        features: Mapping[str, Any] = datasets.Features.from_arrow_schema(schema)
+    except (ValueError, KeyError, TypeError):  # unknown to this version of `datasets`, which will say so itself
         return ()
     feature = features.get(column)
     return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()

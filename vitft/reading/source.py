@@ -386,12 +386,11 @@ def _find_columns(
         features, first, data.image_column, opened.folders.get(name, ()), lambda names: _are_parts(rows, names)
     )
     try:
-        split_column = data.split_column if data.split_column != "none" else None
         label, label_notes = find_label_column(
             features,
             images[0],
             data.label_column,
-            split_column=split_column,
+            split_column=opened.split_column,
             is_whole=lambda each: _is_whole(rows, each),
         )
     except DataError:

@@ -198,7 +198,8 @@ def _proportional(counts: np.ndarray, total: int) -> np.ndarray:
     if int(lowest.sum()) > MAX_CARVED:  # one of each would be more than the cap allows
         chosen = np.zeros_like(counts)
         chosen[np.argsort(-counts, kind="stable")[:MAX_CARVED]] = 1
-        return chosen * lowest
+        one_each: np.ndarray = chosen * lowest
+        return one_each
     quota: np.ndarray = np.clip(counts * total // n, lowest, highest)
     # Move one at a time those that are furthest below (or above) their exact share, counted in n-ths.
     while (short := total - int(quota.sum())) != 0:

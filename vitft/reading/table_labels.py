@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from vitft.errors import DataError, shorten
@@ -33,13 +33,19 @@ class TableLabels:
 
 
 def find_labels(
-    joined: Joined, class_of: Callable[[str], str | None], *, wanted: str | None, split_column: str | None
+    joined: Joined,
+    class_of: Callable[[str], str | None],
+    classes: Collection[str],
+    *,
+    wanted: str | None,
+    split_column: str | None,
 ) -> TableLabels | None:
     """Find the labels of a table's rows; None if it has none.
 
     Args:
         joined: the table and its files.
         class_of: the class that folders give a file, if any.
+        classes: all classes that folders give.
         wanted: the column that the user says it is.
         split_column: the column of splits, which is no label.
 
@@ -54,7 +60,7 @@ def find_labels(
     }
     if wanted is not None:
         return TableLabels(wanted, list(table.columns[wanted])) if wanted in table.columns else None
-    if agreeing := _agreeing(columns, joined.files, class_of):
+    if agreeing := _agreeing(columns, joined.files, class_of, {alike(name) for name in classes}):
         return TableLabels(agreeing, list(columns[agreeing]), note=f"its column {agreeing} names the folders")
     columns = {name: values for name, values in columns.items() if not is_split_name(name)}
     named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
@@ -63,7 +69,7 @@ def find_labels(
         return TableLabels(
             named[0], list(columns[named[0]]), note=f"label column: {named[0]} of {table.name}, by its name{left}"
         )
-    if (hot := _one_hot(columns, table.name)) is not None:
+    if not table.is_listed and (hot := _one_hot(columns, table.name)) is not None:
         return hot
     return _only_one(columns, joined, has_classes=any(class_of(file) for file in joined.files[:100] if file))
 
@@ -84,12 +90,15 @@ def refuse_several(labels: TableLabels, where: str) -> None:
                 )
 
 
-def _agreeing(columns: Mapping[str, Column], files: Sequence[str], class_of: Callable[[str], str | None]) -> str | None:
-    """Return the column whose texts are the names of the folders that the files lie in."""
+def _agreeing(
+    columns: Mapping[str, Column], files: Sequence[str], class_of: Callable[[str], str | None], classes: set[str]
+) -> str | None:
+    """Return the column whose texts are the names of the folders that the files lie in, or of other class folders."""
     step = max(len(files) // 2000, 1)
     known = [(row, alike(name)) for row in range(0, len(files), step) if (name := class_of(files[row]))]
     if not known:
-        return None
+        texts = ((name, {alike(value) for value in values if value is not None}) for name, values in columns.items())
+        return next((name for name, values in texts if classes and values <= classes), None)
     for column, values in columns.items():
         same = [(alike(value), name) for row, name in known if (value := values[row]) is not None]
         if len(same) >= max(len(known) // 2, 1) and sum(a == b for a, b in same) >= 0.95 * len(same):
