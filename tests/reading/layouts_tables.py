@@ -146,9 +146,9 @@ def _(tree: Tree) -> None:
         *stems(tree.images("HAM10000_images_part_2", 6, "ISIC_{:07d}.jpg", first=100)),
     ]
     rows = [
-        (f"HAM_{index // 2:07d}", name, label, ("histo", "follow_up")[index % 2], 40.0 + 5 * (index % 7),
+        (f"HAM_{index // 2:07d}", name, ("mel", "nv")[index // 2 % 2], ("histo", "follow_up")[index % 2], 40.0 + 5 * (index % 7),
          ("male", "female")[index % 2], ("back", "face", "hand")[index % 3])
-        for index, (name, label) in enumerate(labelled(ids, ("mel", "nv")))
+        for index, name in enumerate(ids)
     ]  # fmt: skip
     tree.table("HAM10000_metadata.csv", "lesion_id,image_id,dx,dx_type,age,sex,localization", rows)
     pixels = ",".join(f"pixel{index:04d}" for index in range(4))
