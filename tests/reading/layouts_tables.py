@@ -146,10 +146,17 @@ def _(tree: Tree) -> None:
         *stems(tree.images("HAM10000_images_part_2", 6, "ISIC_{:07d}.jpg", first=100)),
     ]
     rows = [
-        (f"HAM_{index // 2:07d}", name, ("mel", "nv")[index // 2 % 2], ("histo", "follow_up")[index % 2], 40.0 + 5 * (index % 7),
-         ("male", "female")[index % 2], ("back", "face", "hand")[index % 3])
+        (
+            f"HAM_{index // 2:07d}",
+            name,
+            ("mel", "nv")[index // 2 % 2],
+            ("histo", "follow_up")[index % 2],
+            40.0 + 5 * (index % 7),
+            ("male", "female")[index % 2],
+            ("back", "face", "hand")[index % 3],
+        )
         for index, name in enumerate(ids)
-    ]  # fmt: skip
+    ]
     tree.table("HAM10000_metadata.csv", "lesion_id,image_id,dx,dx_type,age,sex,localization", rows)
     pixels = ",".join(f"pixel{index:04d}" for index in range(4))
     tree.table("hmnist_2_2_L.csv", f"{pixels},label", [(1, 2, 3, 4, index % 2) for index in range(12)])
