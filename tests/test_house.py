@@ -39,8 +39,8 @@ FOLDERS = {
     "builtin": ["__init__", "digits"],
     "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
-        "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "evidence", "files", "columns",
-        "labels", "splits", "tars", "shards", "opened", "formats", "saved", "unread", "local", "downloads", "opening",
+        "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "evidence", "rows", "files",
+        "columns", "labels", "splits", "tars", "shards", "opened", "formats", "saved", "unread", "local", "downloads", "opening",
         "encoded", "fingerprint", "streams", "copies", "checks", "guard", "source", "overview",
     ],
     "model": [

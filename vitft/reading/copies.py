@@ -90,7 +90,7 @@ def refuse_copies(sides: Sequence[Side]) -> None:
                 raise DataError(
                     f"{len(copies.pairs):,} of {len(second.split):,} images of {second.split.source_name} are in "
                     f"{first.split.source_name}, too: {'; '.join(_named(first.split, second.split, copies))}",
-                    allowed="splits without an image in common, as scores on images that were trained on mean nothing",
+                    allowed="splits without an image in common: a score on images that were seen before means little",
                     hint="remove them from one of the two, or accept them: --set data.allow_overlap=true",
                 )
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitft.errors import DataError, did_you_mean, shorten
-from vitft.reading.folders import Places
+from vitft.reading.folders import MASKS, Places
 from vitft.reading.joining import FileIndex, Joined, join_table, names_images
 from vitft.reading.listing import Listing
 from vitft.reading.splitting import SplitColumn, find_split_column
-from vitft.reading.table_labels import TableLabels, find_labels, refuse_several
+from vitft.reading.table_labels import TableLabels, UntoldLabel, find_labels, refuse_several
 from vitft.reading.tables import Table, Unreadable, read_table, table_files
 from vitft.reading.words import Role, is_label_name, split_and_rest, words_of
 from vitft.recipe import DataRecipe
@@ -25,6 +25,7 @@ class Evidence:
     role: Role | None
     splits: SplitColumn | None
     labels: TableLabels | None
+    problem: DataError | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +50,10 @@ def find_evidence(
         names, said = table_files([*listing.others])
         names += extra_tables
         notes += said
-    index = FileIndex(listing, lambda path: places.roles.get(places.split_of.get(path.rpartition("/")[0], ""), None))
+    index = FileIndex(
+        _without_masks(listing, places),
+        lambda path: places.roles.get(places.split_of.get(path.rpartition("/")[0], ""), None),
+    )
     found: list[Evidence] = []
     for name in names:
         if not data.table and _is_sample(name):
@@ -64,25 +68,46 @@ def find_evidence(
         except Unreadable as why:
             if data.table:
                 raise DataError(f"{name} cannot be read: {why}", hint="--set data.table=ANOTHER") from why
-            notes += [] if name.endswith((".txt", ".json")) else [f"{name} was left out: {why}"]
+            notes += [] if name.endswith(".txt") else [f"{name} was left out: {why}"]
             continue
         role = table_role(name)
         joined = join_table(table, index, role=role, wanted=data.image_column)
-        if joined is None or not any(joined.files):
+        if joined is None or not (any(joined.files) or joined.ambiguous):
             _explain_unjoined(table, listing, places, data, notes)
             continue
         notes += [f"{name}: {note}" for note in table.notes]
+        if table.problem is not None:
+            raise table.problem
         if joined.ambiguous:
             row = joined.ambiguous[0]
-            text = table.columns[joined.column][row]
+            text = table.columns[joined.column][row] or ""
+            some = index.find(text, name.rpartition("/")[0], role)[0]
             raise DataError(
-                f"{name} names {text!r} in row {row}, and several files have that name",
-                allowed=f"names with their folders, such as {index.find(text or '', '', role)[0][0]}",
+                f"{name} names {text!r} in row {row}, and several files have that name: {shorten(some, 3)}",
+                allowed="names with their folders",
                 hint="--set data.layout=folders takes no notice of tables",
             )
         found.append(_judged(joined, role, places, data))
     _require_wanted(found, data)
+    _require_labels(found, data)
     return found
+
+
+def _without_masks(listing: Listing, places: Places) -> Listing:
+    """Return a listing without folders of masks, which have the names of the images that they belong to."""
+    masks = {folder for folder, reason in places.left_out.items() if reason == MASKS}
+    if not masks:
+        return listing
+    return replace(listing, images={folder: names for folder, names in listing.images.items() if folder not in masks})
+
+
+def _require_labels(found: Sequence[Evidence], data: DataRecipe) -> None:
+    """Raise if which column of a table is the label cannot be told, and no other table tells."""
+    told = [each.labels.column for each in found if each.labels is not None]
+    for each in found:
+        lacks_it = told and not any(column in each.joined.table.columns for column in told)
+        if each.problem is not None and not lacks_it:
+            raise each.problem
 
 
 def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe) -> Evidence:
@@ -94,21 +119,42 @@ def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe)
     }
     is_elsewhere = data.split_column not in (None, "none") and data.split_column not in distinct
     splits = None if is_elsewhere else find_split_column(distinct, data, table.name)
-    labels = find_labels(
-        joined,
-        lambda file: places.class_of.get(file.rpartition("/")[0]) if places.problem is None else None,
-        () if places.problem is not None else places.classes,
-        wanted=data.label_column,
-        split_column=splits.column if splits else None,
-    )
+    labels, problem = None, None
+    try:
+        labels = find_labels(
+            joined,
+            lambda file: places.class_of.get(file.rpartition("/")[0]) if places.problem is None else None,
+            () if places.problem is not None else places.classes,
+            wanted=data.label_column,
+            split_column=splits.column if splits else None,
+            has_split_columns=data.split_column != "none",
+        )
+    except UntoldLabel as error:
+        problem = DataError(error.wrong, allowed=error.allowed, hint=error.hint)
     if labels is not None:
         refuse_several(labels, table.name)
-    return Evidence(joined, role, splits, labels)
+    if splits is not None:
+        _refuse_gaps(table, splits)
+    return Evidence(joined, role, splits, labels, problem)
+
+
+def _refuse_gaps(table: Table, splits: SplitColumn) -> None:
+    """Raise if some rows have no split where others have one."""
+    gaps = [row for row, value in enumerate(table.columns[splits.column]) if value is None]
+    if gaps:
+        raise DataError(
+            f"{len(gaps):,} of {table.num_rows:,} rows of {table.name} have no value in the column of splits, "
+            f"{splits.column!r}: rows {shorten(list(map(str, gaps)), 5)}",
+            allowed="a split for every row",
+            hint="fill the column, or --set data.split_column=none to take no notice of it",
+        )
 
 
 def table_role(name: str) -> Role | None:
     """Return the split that a data file belongs to by the words of its path: ``val/0.csv``, ``x_test.csv``."""
     path = Path(name)
+    if "partition" in words_of(path.stem):
+        return None
     for part in (path.stem, *reversed(path.parts[:-1])):
         role = split_and_rest(part)[0]
         if role is not None:

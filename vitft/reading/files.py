@@ -9,52 +9,20 @@ The rules stand as a table in docs/data-layouts.md. Folders and tables are read 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from vitft.errors import DataError, shorten
 from vitft.reading.evidence import Evidence, find_evidence
-from vitft.reading.folders import MASKS, UNSPLIT, Places, mask_files, read_places
-from vitft.reading.listing import Listing, count, join
-from vitft.reading.words import Role, alike
+from vitft.reading.folders import MASKS, Places, mask_files, read_places
+from vitft.reading.listing import Listing, join
+from vitft.reading.rows import FilesReading, lay_out
+from vitft.reading.words import alike
 from vitft.recipe import DataRecipe
 
-UNNAMED = "no row of a table names them"
-
-
-@dataclass
-class Rows:
-    """The images of one split: paths in the dataset's folder (or absolute), and labels, None where there is none."""
-
-    paths: list[str] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-
-
-@dataclass
-class FilesReading:
-    """What was made of a folder of image files.
-
-    Attributes:
-        splits: rows by split.
-        roles: what each split serves for, where that is known.
-        labels_from: where labels come from, in words.
-        label_column: by which the user may be told of it.
-        has_splits: whether the source names splits.
-        left_out: image files in no split, by the reason.
-        missing: rows of tables whose file is not there: where, and what it names.
-        tables: the tables that were read.
-        notes: every choice, with its reason.
-    """
-
-    splits: dict[str, Rows]
-    roles: dict[str, Role | None]
-    labels_from: str
-    label_column: str
-    has_splits: bool
-    left_out: dict[str, list[str]]
-    missing: list[tuple[str, str]]
-    tables: list[str]
-    notes: list[str]
+_CLOSED = (
+    ".mat", ".xlsx", ".xls", ".ods", ".npy", ".npz", ".pkl", ".h5", ".hdf5", ".zip", ".rar", ".7z", ".gz", ".tgz",
+)  # fmt: skip
 
 
 def read_files(listing: Listing, data: DataRecipe, extra_tables: Sequence[str] = ()) -> FilesReading:
@@ -87,26 +55,27 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
         for part in name.split("+")
     ]  # fmt: skip
     places = read_places(listing, wanted=wanted, class_level=data.class_level, accept_classes=data.accept_classes)
-    if data.layout == "table":
-        places.class_of = dict.fromkeys([*places.class_of, *places.left_out])
-        places.problem = None
-    evidence = [] if data.layout == "folders" else find_evidence(listing, places, data, extra_tables, notes)
-    has_folders = bool(places.classes) and places.problem is None
+    is_alone = len(places.classes) < 2 and data.class_level is None
+    for_tables = places.without_classes() if data.layout == "table" or data.label_column or is_alone else places
+    evidence = [] if data.layout == "folders" else find_evidence(listing, for_tables, data, extra_tables, notes)
     labelled = [each for each in evidence if each.labels is not None]
     if not evidence and data.layout == "table":
         raise DataError(f"no table of {listing.root} names its images", hint="--set data.table=FILE")
+    if labelled and (for_tables is not places or data.table):
+        places = places.without_classes()
+    has_folders = bool(places.classes) and places.problem is None
     if not labelled and places.problem is not None:
         raise places.problem
     if not labelled and not has_folders:
-        raise _no_classes(listing)
+        raise _no_classes(listing, evidence)
     notes += places.notes if has_folders or not labelled else []
     if has_folders:
-        labels_of = _labels_of_folders(places, labelled, listing)
+        labels_of = _labels_of_folders(places, labelled, listing, notes)
         labels_from = places.labels_from
     else:
         labels_of, labels_from = _labels_of_tables(labelled), f"the column {_columns(labelled)}"
         notes += [each.labels.note for each in labelled if each.labels is not None and each.labels.note]
-    reading = _laid_out(listing, places, evidence, labels_of, data, notes, by_table=not has_folders)
+    reading = lay_out(listing, places, evidence, labels_of, data, notes, by_table=not has_folders)
     reading.labels_from = labels_from
     reading.label_column = "class_folder" if has_folders else labelled[0].labels.column  # type: ignore[union-attr]
     return reading
@@ -120,9 +89,16 @@ def _leave_masks(listing: Listing) -> None:
             listing.left_out.setdefault(MASKS, []).extend(join(folder, name) for name in sorted(masks))
 
 
-def _no_classes(listing: Listing) -> DataError:
+def _no_classes(listing: Listing, evidence: Sequence[Evidence]) -> DataError:
+    tables = []
+    for each in evidence:
+        others = shorten([name for name in each.joined.table.columns if name != each.joined.column], 6)
+        tables.append(f"{each.name} names images, but has no column of labels (it has: {others or 'no other'})")
+    closed = [name for name in listing.others if Path(name).suffix.lower() in _CLOSED]
+    if closed:
+        tables.append(f"not read: {shorten(closed, 4)} (unpack archives, and export workbooks and matrices as csv)")
     return DataError(
-        f"the images of {listing.root} lie in no class folders",
+        "; ".join([f"the images of {listing.root} lie in no class folders", *tables]),
         allowed=f"{listing.root}/CLASS/IMAGE, {listing.root}/train/CLASS/IMAGE, or a table of names and labels",
         hint="sort the images into one folder per class, or add a csv that names files and labels",
     )
@@ -161,11 +137,14 @@ def _two_labels(file: str, first: str | None, second: str, where: str, evidence:
     return DataError(
         f"{where} says that {file} is {first!r}, and {evidence.name} that it is {second!r}",
         allowed="tables that agree",
-        hint=f"--set data.table={where}, or --set data.table={evidence.name}",
+        hint=f"name the tables that belong together: --set 'data.table=[{where}, ...]', or "
+        f"--set 'data.table=[{evidence.name}, ...]'",
     )
 
 
-def _labels_of_folders(places: Places, evidence: Sequence[Evidence], listing: Listing) -> dict[str, str | None]:
+def _labels_of_folders(
+    places: Places, evidence: Sequence[Evidence], listing: Listing, notes: list[str]
+) -> dict[str, str | None]:
     """Return labels of files that lie in no class folder, by the tables; they must agree with the folders elsewhere."""
     more: dict[str, str | None] = {}
     for each in evidence:
@@ -180,6 +159,9 @@ def _labels_of_folders(places: Places, evidence: Sequence[Evidence], listing: Li
             if not each.labels.is_sure:
                 continue  # a column of something else
             raise _contradiction(listing, places, each, pairs)
+        others = [f"{label} = {name}" for label, name in sorted(renamed.items()) if label != alike(name)]
+        if others:
+            notes.append(f"{each.name}: {each.labels.column} names the classes otherwise: {shorten(others, 4)}")
         for file, label in zip(each.joined.files, each.labels.values, strict=True):
             if file and label is not None and not places.class_of.get(file.rpartition("/")[0]):
                 more[file] = renamed.get(alike(label), label)
@@ -214,147 +196,3 @@ def _contradiction(listing: Listing, places: Places, evidence: Evidence, pairs: 
         allowed="folders and tables that agree, or one of the two",
         hint="--set data.layout=folders, or --set data.layout=table",
     )
-
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-
-def _laid_out(
-    listing: Listing,
-    places: Places,
-    evidence: Sequence[Evidence],
-    labels_of: Mapping[str, str | None],
-    data: DataRecipe,
-    notes: list[str],
-    *,
-    by_table: bool,
-) -> FilesReading:
-    """Lay folders and tables together: each image in its split, with its label, or left out with the reason."""
-    split_by_table, roles = _splits_of_tables(evidence, places, data, notes)
-    names_splits = any(each.splits is not None for each in evidence) or any(each.role for each in evidence)
-    left_out = {reason: list(paths) for reason, paths in listing.left_out.items()}
-    splits: dict[str, Rows] = {}
-    named = {file for each in evidence for file in each.joined.files if file}
-    order: list[str] = []
-    if by_table:
-        order = list(dict.fromkeys(file for each in evidence for file in each.joined.files if file))
-    unnamed: list[str] = []
-    for path in [*order, *(path for path in listing.paths() if not by_table or path not in named)]:
-        folder = path.rpartition("/")[0]
-        label = labels_of.get(path) or (None if by_table else places.class_of.get(folder))
-        if path not in named and folder in places.left_out and not (by_table and data.layout == "table"):
-            left_out.setdefault(places.left_out[folder], []).append(path)
-            continue
-        if label is None and folder in places.left_out:
-            left_out.setdefault(places.left_out[folder], []).append(path)
-            continue
-        split = split_by_table.get(path) or places.split_of.get(folder, UNSPLIT)
-        if by_table and path not in named:
-            unnamed.append(path)
-            continue
-        rows = splits.setdefault(split, Rows())
-        rows.paths.append(path)
-        rows.labels.append(label)
-    if unnamed:
-        _place_unnamed(unnamed, splits, places, left_out, evidence, data)
-    roles = {name: roles.get(name, places.roles.get(name)) for name in splits}
-    _note_repeats(evidence, notes)
-    _note_unused(evidence, notes, by_table=by_table)
-    if listing.loops:
-        notes.append(f"not followed, as they lead to a folder that they lie in: {shorten(sorted(listing.loops), 3)}")
-    missing = [
-        (f"row {row} of {each.name}", each.joined.table.columns[each.joined.column][row] or "")
-        for each in evidence
-        for row in each.joined.missing
-    ]
-    has_splits = places.has_splits or (names_splits and bool(split_by_table))
-    return FilesReading(splits, roles, "", "", has_splits, left_out, missing, [each.name for each in evidence], notes)
-
-
-def _splits_of_tables(
-    evidence: Sequence[Evidence], places: Places, data: DataRecipe, notes: list[str]
-) -> tuple[dict[str, str], dict[str, Role | None]]:
-    """Return the split of each file that tables give one; a contradiction is an error."""
-    split_of: dict[str, str] = {}
-    roles: dict[str, Role | None] = {}
-    by: dict[str, str] = {}
-    for each in evidence:
-        if each.splits is not None:
-            roles |= each.splits.roles
-            notes.append(f"{each.name}: {each.splits.note}")
-        elif each.role is not None:
-            roles.setdefault(each.role, each.role)
-            if not places.has_splits:
-                notes.append(f"splits: {each.name} names the images of {each.role}")
-        for row, file in enumerate(each.joined.files):
-            split = each.split(row)
-            if not file or split is None:
-                continue
-            folder = file.rpartition("/")[0]
-            own = places.split_of.get(folder) if places.has_splits else None
-            if own is not None and places.roles.get(own) and roles.get(split) != places.roles[own]:
-                raise _two_splits(file, f"its folder, {own}", f"{each.name}, {split}", data)
-            if file in split_of and split_of[file] != split:
-                raise _two_splits(file, f"{by[file]}, {split_of[file]}", f"{each.name}, {split}", data)
-            split_of[file], by[file] = (own or split), each.name
-    return split_of, roles
-
-
-def _two_splits(file: str, first: str, second: str, data: DataRecipe) -> DataError:
-    return DataError(
-        f"{file} is in two splits: by {first}, and by {second}",
-        allowed="tables and folders that agree",
-        hint="--set data.layout=folders, --set data.split_column=none, or --set data.table=FILE",
-    )
-
-
-def _place_unnamed(
-    unnamed: Sequence[str],
-    splits: dict[str, Rows],
-    places: Places,
-    left_out: dict[str, list[str]],
-    evidence: Sequence[Evidence],
-    data: DataRecipe,
-) -> None:
-    """Put images that no table names into the unlabelled split that they make up, or leave them out."""
-    has_named = {places.split_of.get(path.rpartition("/")[0]) for rows in splits.values() for path in rows.paths}
-    rest = []
-    for path in unnamed:
-        split = places.split_of.get(path.rpartition("/")[0])
-        if places.has_splits and split is not None and split not in has_named:
-            rows = splits.setdefault(split, Rows())
-            rows.paths.append(path)
-            rows.labels.append(None)
-        else:
-            rest.append(path)
-    if not rest:
-        return
-    left_out.setdefault(UNNAMED, []).extend(rest)
-    total = sum(len(rows.paths) for rows in splits.values())
-    if len(rest) > total and not data.table:
-        names = ", ".join(dict.fromkeys(each.name for each in evidence))
-        raise DataError(
-            f"{names} names {count(total, 'image')} and leaves out {len(rest):,} others, such as {rest[0]}",
-            allowed="a table that names most of the images, or one that is asked for",
-            hint=f"--set data.table={evidence[0].name} to train on these alone",
-        )
-
-
-def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bool) -> None:
-    """Say which columns of a table that is read are not."""
-    for each in evidence:
-        used = {each.joined.column, each.splits.column if each.splits else ""}
-        if each.labels is not None and (by_table or each.labels.is_sure):
-            used |= {each.labels.column, *each.labels.column.split(",")}
-        unused = [column for column in each.joined.table.columns if column not in used]
-        if unused:
-            why = "" if by_table else ", as the folders give the classes"
-            notes.append(f"{each.name}: columns not used{why}: {shorten(unused, 6)}")
-
-
-def _note_repeats(evidence: Sequence[Evidence], notes: list[str]) -> None:
-    for each in evidence:
-        files = [file for file in each.joined.files if file]
-        again = len(files) - len(set(files))
-        if again:
-            notes.append(f"{each.name}: {count(again, 'row')} that name an image again are read once")

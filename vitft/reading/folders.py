@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vitft.errors import DataError, shorten
 from vitft.reading.listing import Listing, count
@@ -60,6 +60,12 @@ class Places:
     labels_from: str = ""
     notes: list[str] = field(default_factory=list)
     problem: DataError | None = None
+
+    def without_classes(self) -> Places:
+        """Return the same splits without classes, for tables that give them."""
+        folders = [*self.class_of, *(path for path, reason in self.left_out.items() if reason in (STRAY, SHALLOW))]
+        left_out = {path: reason for path, reason in self.left_out.items() if reason not in (STRAY, SHALLOW)}
+        return replace(self, class_of=dict.fromkeys(folders), left_out=left_out, problem=None)
 
     @property
     def classes(self) -> list[str]:
@@ -281,11 +287,15 @@ def _class_depth(root: str, folders: list[_Folder], places: Places, *, accept_cl
         places.notes.append(f"classes are read below {'/'.join(deep[0].rest[: depth + 1])}, which only wraps them")
         depth += 1
     below = {folder.rest[depth + 1] for folder in deep if len(folder.rest) > depth + 1}
-    if below and not accept_classes and (are_parts(below) or all(is_images(name) or is_masks(name) for name in below)):
+    is_deeper = any(len(folder.rest) > depth + 2 for folder in deep)
+    are_kinds = are_parts(below) or all(is_images(name) or is_masks(name) for name in below)
+    if below and not is_deeper and not accept_classes and are_kinds:
         _leave_masks([folder for folder in deep if len(folder.rest) > depth + 1], depth + 1, places)
         return depth
     if not direct and len(names) > 1 and not _just_wrap(deep, depth, names):
         places.problem = places.problem or _two_levels(root, deep, depth)
+    if direct and (nested := _nested(deep, depth, direct)):
+        places.problem = places.problem or _twice(root, nested, names - {nested})
     return depth
 
 
@@ -296,12 +306,33 @@ def _leave_masks(folders: Sequence[_Folder], depth: int, places: Places) -> None
                 places.left_out[folder.path] = MASKS
 
 
+def _nested(folders: Sequence[_Folder], depth: int, direct: set[str]) -> str | None:
+    """Return the folder beside the classes that holds folders of the same names, as an archive unpacked twice does."""
+    inner: dict[str, set[str]] = {}
+    for folder in folders:
+        if folder.rest[depth] not in direct and len(folder.rest) > depth + 1:
+            inner.setdefault(folder.rest[depth], set()).update(map(alike, folder.rest[depth + 1 :]))
+    known = set(map(alike, direct))
+    return next((name for name, names in inner.items() if len(names & known) * 2 > len(known)), None)
+
+
+def _twice(root: str, nested: str, others: set[str]) -> DataError:
+    return DataError(
+        f"the folders of {root} can be read in two ways: {shorten(in_order(others), 4)} as the classes, and {nested} "
+        f"as another; or {nested} as the dataset itself, as it holds folders of the same names",
+        allowed="one set of class folders",
+        hint=f"--dataset {root}/{nested}, or move {nested}/ away",
+    )
+
+
 def _just_wrap(folders: Sequence[_Folder], depth: int, names: set[str]) -> bool:
     """Whether each class folder holds one folder only, so that both levels part the images alike."""
     if any(is_fold(name) or is_size(name) for name in names):
         return False
     if any(folder.levels[depth + 1] > folder.levels[depth] + 1 for folder in folders):
         return False  # a level of splits lies between them
+    if any(len(folder.rest) > depth + 2 for folder in folders):
+        return False
     below: dict[str, set[tuple[str, ...]]] = {}
     for folder in folders:
         below.setdefault(folder.rest[depth], set()).add(folder.rest[depth + 1 : depth + 2])
@@ -311,12 +342,20 @@ def _just_wrap(folders: Sequence[_Folder], depth: int, names: set[str]) -> bool:
 
 def _two_levels(root: str, folders: Sequence[_Folder], depth: int) -> DataError:
     """Return the error that shows each level of folders that could be the classes."""
+    split_parents = sorted({
+        "/".join(folder.parts[: level - 1]) for folder in folders
+        for level in set(range(1, len(folder.parts) + 1)) - set(folder.levels) if level > 1
+    })  # fmt: skip
     lines: list[str] = []
     levels: list[int] = []
     why = ""
     if all(is_fold(folder.rest[depth]) for folder in folders):
         why = " (these are folds; one to validate on: --set data.validation_split=FOLD)"
     while folders and len(lines) < 4:
+        if all(is_images(folder.rest[depth]) for folder in folders):
+            depth += 1
+            folders = [folder for folder in folders if len(folder.rest) > depth]
+            continue
         counts: dict[str, int] = {}
         for folder in folders:
             counts[folder.rest[depth]] = counts.get(folder.rest[depth], 0) + folder.num_images
@@ -329,7 +368,12 @@ def _two_levels(root: str, folders: Sequence[_Folder], depth: int) -> DataError:
         f"the folders of {root} can be read in {len(lines)} ways, as the classes may be at several levels:\n"
         + "\n".join(lines),
         allowed="one level of folders that are the classes" + why,
-        hint=" or ".join(f"--set data.class_level={level}" for level in levels),
+        hint=" or ".join(
+            [
+                *(f"--set data.class_level={level}" for level in levels),
+                *(f"--dataset {root}/{parent}" for parent in split_parents[:3] if len(split_parents) > 1),
+            ]
+        ),
     )
 
 

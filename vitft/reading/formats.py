@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ def open_format(
     splits: dict[str, list[str]] = {}
     for name in names:
         splits.setdefault(split_of(name), []).append(name)
+    _refuse_configurations(root, splits)
     opened: dict[str, Any] = {}
     folders: dict[str, tuple[str, ...]] = {}
     parts: dict[str, Mapping[str, Parts]] = {}
@@ -90,10 +92,26 @@ def open_format(
 _SPLIT_NAMED = re.compile(r"train|test|val|dev|eval|-of-", re.IGNORECASE)
 
 
+def _refuse_configurations(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """Raise if folders side by side each have files of the same split: small/train.parquet, large/train.parquet."""
+    for split, names in splits.items():
+        folders = sorted({name.rpartition("/")[0] for name in names if _SPLIT_NAMED.search(Path(name).name)})
+        if len(folders) > 1:
+            raise DataError(
+                f"{root} can be read in {len(folders)} ways, as {' and '.join(folders[:4])} each have files of the split "
+                f"{split}",
+                allowed="one configuration of the dataset",
+                hint=f"--dataset {root / folders[0]}",
+            )
+
+
 def _load(kind: str, paths: Sequence[str], is_streaming: bool) -> Any:
     if kind == "webdataset":
         return open_tars(paths, is_streaming=is_streaming)
-    return datasets.load_dataset(kind, data_files=list(paths), split="train", streaming=is_streaming)
+    # Signs of file patterns in a folder's name are no patterns.
+    return datasets.load_dataset(
+        kind, data_files=[glob.escape(path) for path in paths], split="train", streaming=is_streaming
+    )
 
 
 def _count_parquet(root: Path, names: Sequence[str]) -> int:

@@ -33,6 +33,8 @@ class Listing:
         others: the paths of all other files, sorted.
         left_out: image files that are not read, by the reason.
         loops: links that are not followed, as they lead to a folder that they lie in.
+        links: where images and folders that are links lead to.
+        empty: folders with nothing in them.
     """
 
     root: str
@@ -40,11 +42,23 @@ class Listing:
     others: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     loops: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
         """How many image files are read."""
         return sum(map(len, self.images.values()))
+
+    def real_path(self, path: str) -> str:
+        """Return where an image really is: links are followed, also those of the folders above it."""
+        if path in self.links:
+            return self.links[path]
+        folder = path
+        while folder := folder.rpartition("/")[0]:
+            if folder in self.links:
+                return self.links[folder] + path[len(folder) :]
+        return join(os.path.realpath(self.root), path)
 
     def paths(self) -> list[str]:
         """Return the paths of all image files, sorted."""
@@ -74,11 +88,13 @@ def list_folder(root: str) -> Listing:
     waiting: list[tuple[str, str, str, tuple[str, ...]]] = [(root, "", "", (os.path.realpath(root),))]
     while waiting:
         path, folder, reason, way = waiting.pop()
-        images = []
+        images: list[str] = []
+        is_empty = True
         for entry in _entries(path):
+            is_empty = False
             why = reason or _why_left_out(entry.name)
             inside = join(folder, entry.name)
-            if entry.is_dir():
+            if _is_folder(entry):
                 real = f"{way[-1]}{os.sep}{entry.name}"
                 onward = (*way[:-1], real)
                 if entry.is_symlink():
@@ -88,18 +104,24 @@ def list_folder(root: str) -> Listing:
                         listing.loops.append(inside)
                         continue
                     onward = (*way, real)
+                    if not why:
+                        listing.links[inside] = real
                 waiting.append((entry.path, inside, why, onward))
             elif not is_image_name(entry.name):
                 if not why:
                     listing.others.append(inside)
-            elif not why and not entry.is_file() and not _leads_nowhere(entry):
+            elif not why and not _is_file(entry) and not entry.is_symlink():
                 listing.left_out.setdefault(NOT_FILES, []).append(inside)
             elif why:
                 listing.left_out.setdefault(why, []).append(inside)
             else:
                 images.append(entry.name)
+                if entry.is_symlink():
+                    listing.links[inside] = os.path.realpath(entry.path)
         if images:
             listing.images[folder] = sorted(images)
+        elif is_empty and folder and not reason:
+            listing.empty.append(folder)
     listing.others.sort()
     return listing
 
@@ -140,6 +162,15 @@ def _why_left_out(name: str) -> str:
     return ""
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Return whether this is a link to what is not there: an image that is missing, which must be said."""
-    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False

@@ -13,11 +13,12 @@ from typing import Any
 import datasets
 
 from vitft.errors import DataError, shorten
-from vitft.reading.files import FilesReading, Rows, read_files
+from vitft.reading.files import read_files
 from vitft.reading.formats import FORMATS, holds_images, open_format
 from vitft.reading.labels import tidy_untyped
 from vitft.reading.listing import IMAGE_SUFFIXES, Listing, count, describe_left_out, list_folder
 from vitft.reading.opened import OpenedSource, refuse, refuse_stream
+from vitft.reading.rows import FilesReading, Rows
 from vitft.reading.saved import has_configs, open_clone, open_saved
 from vitft.reading.tables import SUFFIXES as TABLE_SUFFIXES
 from vitft.reading.unread import note_unread, what_else
@@ -58,6 +59,8 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
     if data.config is not None or has_configs(root):
         return open_clone(root, data)
     listing = list_folder(str(root))
+    if saved := _saved_below(listing):
+        return open_folder(root / saved, data)
     by_format: dict[str, list[str]] = {}
     for name in listing.others:
         if kind := FORMATS.get(Path(name).suffix.lower()):
@@ -73,6 +76,19 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
     return _open_images(root, listing, others, data)
 
 
+def _saved_below(listing: Listing) -> str | None:
+    """Return the folder below that `save_to_disk` wrote, if there is one; of several none can be chosen."""
+    found = {name.rpartition("/")[0] for name in listing.others if name.endswith(("/dataset_dict.json", "/state.json"))}
+    tops = sorted(path for path in found if not any(path.startswith(f"{other}/") for other in found))
+    if len(tops) > 1:
+        raise DataError(
+            f"{listing.root} holds {len(tops)} saved datasets: {shorten(tops, 6)}",
+            allowed="one of them",
+            hint=f"--dataset {listing.root}/{tops[0]}",
+        )
+    return tops[0] if tops else None
+
+
 # --- which format ------------------------------------------------------------------------------------------
 
 
@@ -80,6 +96,8 @@ def _open_chosen(
     root: Path, listing: Listing, holding: Mapping[str, Sequence[str]], others: Sequence[str], data: DataRecipe
 ) -> OpenedSource:
     """Open the format that holds images, if it is the only one and no image files make a dataset beside it."""
+    if len(holding) > 1:
+        raise _several(root, [f"{kind} ({names[0]})" for kind, names in holding.items()], [*holding])
     readings = [f"{kind} ({count(len(names), 'file')}, such as {names[0]})" for kind, names in holding.items()]
     notes = []
     tables = [name for name in listing.others if Path(name).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json")]
@@ -94,11 +112,25 @@ def _open_chosen(
                 notes.append(f"{shorten(tables, 4)} left out: the images are in {readings[0]}")
         else:
             number = sum(len(rows.paths) for rows in reading.splits.values())
+            classes = {label for rows in reading.splits.values() for label in rows.labels}
+            if len(classes) < 2:  # pictures of the README, say
+                notes.append(f"{count(number, 'image file')} left out: the images are in {readings[0]}")
+                return _open_only(root, listing, holding, others, data, notes)
             kind = "folders" if reading.label_column == "class_folder" else "table"
             readings.append(f"{count(number, 'image file')} with labels from {reading.labels_from}")
             raise _several(root, readings, [*holding, kind])
-    if len(holding) > 1:
-        raise _several(root, readings, [*holding])
+    return _open_only(root, listing, holding, others, data, notes)
+
+
+def _open_only(
+    root: Path,
+    listing: Listing,
+    holding: Mapping[str, Sequence[str]],
+    others: Sequence[str],
+    data: DataRecipe,
+    notes: list[str],
+) -> OpenedSource:
+    """Open the only format that holds images."""
     kind, names = next(iter(holding.items()))
     if others:
         notes.append(f"{shorten(list(others), 4)} left out: no images in it")

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vitft.errors import DataError
+from vitft.errors import DataError, shorten
 from vitft.reading.labels import Parts
 
 
@@ -37,9 +37,16 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
             )  # fmt: skip
         names = [_names(schema, column) for schema, _ in files]
         declared = [each for each in names if each]
+        bare = [Path(path).name for path, each in zip(paths, names, strict=True) if not each]
+        if declared and bare:
+            raise DataError(
+                f"{bare[0]} gives no names to the classes of {column!r}, and other files of the split do "
+                f"({shorten(declared[0], 4)}); whether its numbers mean the same cannot be told",
+                allowed="files that all name their classes, or none",
+                hint="write the file again with `datasets`, or give one of the files",
+            )
         if len(set(declared)) > 1:
-            first = declared[0]
-            found[column] = [(rows, each or first) for each, (_, rows) in zip(names, files, strict=True)]
+            found[column] = [(rows, each) for each, (_, rows) in zip(names, files, strict=True)]
     return found
 
 

@@ -183,6 +183,7 @@ class _Training:
     seed: int
     notes: list[str]
     _encoded: dict[str, EncodedImages] = field(default_factory=dict)
+    _scored: list[str] = field(default_factory=list)
 
     def source(self) -> ImageSource:
         """Read labels, part the rows, look at the images."""
@@ -213,7 +214,7 @@ class _Training:
             test=splits.get("test"),
             notes=tuple(self.notes),
             labels_from=self.columns.labels_from,
-            left_out=self.opened.left_out,
+            left_out=self._left_out(),
         )
 
     @property
@@ -242,6 +243,7 @@ class _Training:
                 self.notes.append(f"{role}: {name} was left out, as none of its {number:,} rows has a label")
             elif name is not None and labels is not None:
                 others[role] = name, labels
+                self._scored.append(name)
         return train, others
 
     def _onto(self, role: str, name: str, labels: Labels, train: Labels) -> np.ndarray:
@@ -351,6 +353,17 @@ class _Training:
                 f"over, such as {found.bad[0][0]}: {found.bad[0][1]}"
             )
         return white_level(found, self.data.white_level, self.notes)
+
+    def _left_out(self) -> dict[str, int]:
+        """Return how many image files are in no split in use, by the reason."""
+        left_out = dict(self.opened.left_out)
+        if self.opened.columns is None:
+            return left_out
+        used = {part for name in (self.roles.train, *self._scored) if name for part in name.split("+")}
+        for name, rows in self.opened.splits.items():
+            if "+" not in name and name not in used:
+                left_out[f"in {name}, which is not used"] = len(rows)
+        return left_out
 
     def _fingerprint(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
         images = {split.source_name: self._images(split.source_name) for split in splits.values()}

@@ -15,6 +15,10 @@ _ONE, _ZERO = re.compile(r"1(\.0*)?"), re.compile(r"0(\.0*)?")
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
 
 
+class UntoldLabel(DataError):  # noqa: N818 - another table may tell
+    """Which of several columns holds the labels cannot be told."""
+
+
 @dataclass
 class TableLabels:
     """The labels of a table.
@@ -39,6 +43,7 @@ def find_labels(
     *,
     wanted: str | None,
     split_column: str | None,
+    has_split_columns: bool = True,
 ) -> TableLabels | None:
     """Find the labels of a table's rows; None if it has none.
 
@@ -48,6 +53,7 @@ def find_labels(
         classes: all classes that folders give.
         wanted: the column that the user says it is.
         split_column: the column of splits, which is no label.
+        has_split_columns: whether a column named like one of splits is no label.
 
     Raises:
         DataError: if which column it is cannot be told, or a row has several labels.
@@ -62,7 +68,8 @@ def find_labels(
         return TableLabels(wanted, list(table.columns[wanted])) if wanted in table.columns else None
     if agreeing := _agreeing(columns, joined.files, class_of, {alike(name) for name in classes}):
         return TableLabels(agreeing, list(columns[agreeing]), note=f"its column {agreeing} names the folders")
-    columns = {name: values for name, values in columns.items() if not is_split_name(name)}
+    if has_split_columns:
+        columns = {name: values for name, values in columns.items() if not is_split_name(name)}
     named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
     if named:
         left = f"; {', '.join(named[1:])} was left: --set data.label_column={named[1]}" if named[1:] else ""
@@ -155,11 +162,14 @@ def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: boo
         return TableLabels(
             only, list(columns[only]), is_sure=False, note=f"label column: {only} of {where}, the only one"
         )
-    said = ", ".join(f"{name} ({counts[name]:,} values)" for name in counts)
-    raise DataError(
+    whole = [name for name in counts if not _is_fractions(columns[name])]
+    if not whole:
+        return None
+    said = ", ".join(f"{name} ({counts[name]:,} values)" for name in whole)
+    raise UntoldLabel(
         f"which column of {where} is the label cannot be told",
         allowed=f"one of: {said}",
-        hint=f"--set data.label_column={(plausible or list(counts))[0]}",
+        hint=f"--set data.label_column={(plausible or whole)[0]}",
     )
 
 

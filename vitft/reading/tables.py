@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitft.reading.listing import count, is_image_name
+from vitft.errors import DataError
+from vitft.reading.listing import is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 _LARGEST = 2**30  # bytes: a table that says more than a class per image is none
@@ -37,12 +38,14 @@ class Table:
         columns: text by column, None where there is none; all of one length.
         is_listed: whether columns have no names of their own, but ``column_1``, ...
         notes: what was found out about the file.
+        problem: what is wrong with it, if it turns out to be about images.
     """
 
     name: str
     columns: dict[str, list[str | None]]
     is_listed: bool = False
     notes: list[str] = field(default_factory=list)
+    problem: DataError | None = None
 
     @property
     def num_rows(self) -> int:
@@ -147,20 +150,35 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     is_listed = is_list or any(is_file(each) or is_image_name(each) for each in header)
     if is_listed and is_list and _is_header(header, rows[1:20], is_file):
         is_listed = False
+    if is_list and delimiter == " " and len({len(row) for row in rows}) > 1:
+        rows = [[row[0], " ".join(row[1:])] if len(row) > 1 else row for row in rows]  # 0034309 Boeing 707
     width = max(map(len, rows))
     names = [f"column_{place + 1}" for place in range(width)] if is_listed else _named(header, width)
     body = rows if is_listed else rows[1:]
-    short = sum(len(row) < len(names) for row in body)
-    long = sum(len(row) > len(header) for row in body)
-    if long or short > len(body) // 2:
-        notes.append(f"{count(max(long, short), 'row')} with more or fewer fields than the first")
+    num_padded = sum(text != text.strip() for row in body for text in row)
+    if num_padded:
+        notes.append(f"{num_padded:,} texts had spaces around them, which were dropped")
     columns: dict[str, list[str | None]] = {each: [] for each in names}
     for row in body:
         for each, text in itertools.zip_longest(names, row, fillvalue=""):
             columns[each].append(text.strip() or None)
     if is_listed and not is_list:
         notes.append("it has no header, as its first row names an image")
-    return Table(name, columns, is_listed, notes)
+    return Table(name, columns, is_listed, notes, _long_rows(name, body, len(rows[0])))
+
+
+def _long_rows(name: str, rows: Sequence[Sequence[str]], width: int) -> DataError | None:
+    """Return an error if a row has more fields than the first: which of them is which cannot be told."""
+    for number, row in enumerate(rows):
+        if len([text for text in row[width:] if text.strip()]):
+            long = sum(bool("".join(other[width:]).strip()) for other in rows)
+            return DataError(
+                f"row {number} of {name} has {len(row)} fields, and the first line has {width}"
+                + (f" ({long:,} rows have more)" if long > 1 else ""),
+                allowed="rows with a field for each column; text that holds the delimiter stands in quotes",
+                hint="mend the row, or --set data.layout=folders takes no notice of tables",
+            )
+    return None
 
 
 def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
@@ -229,6 +247,14 @@ def _of_coco(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         return None
     try:
         names = {each["id"]: each["name"] for each in value["categories"]}
+        twice = sorted({str(name) for name in names.values() if list(names.values()).count(name) > 1})
+        if twice:
+            ids = ", ".join(str(key) for key, name in names.items() if str(name) == twice[0])
+            raise DataError(
+                f"several categories are called {twice[0]!r} (ids {ids}), so a label by that name does not say which",
+                allowed="categories with names of their own",
+                hint="rename them in the file",
+            )
         given: dict[Any, list[Any]] = {}
         for each in value["annotations"]:
             given.setdefault(each["image_id"], []).append(names.get(each["category_id"], each["category_id"]))

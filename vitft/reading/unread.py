@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitft.errors import DataError
-from vitft.reading.files import FilesReading
+from vitft.errors import DataError, shorten
 from vitft.reading.formats import FORMATS
 from vitft.reading.listing import IMAGE_SUFFIXES, Listing, count, describe_left_out
+from vitft.reading.rows import FilesReading
 from vitft.recipe import DataRecipe
 
 _NO_IMAGES = (
@@ -39,6 +39,10 @@ def _suffixes(names: Sequence[str]) -> str:
 def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> None:
     """Note files with no image name; refuse to lose a whole class folder of them."""
     told = " ".join(reading.notes)
+    beside = {path.rpartition("/")[0].rpartition("/")[0] for rows in reading.splits.values() for path in rows.paths}
+    empty = [folder for folder in listing.empty if folder.rpartition("/")[0] in beside]
+    if empty and reading.label_column == "class_folder":
+        reading.notes.append(f"empty folders: {shorten(empty)}")
     strange = [
         name for name in listing.others
         if name not in reading.tables and name not in told and Path(name).suffix.lower() not in (*FORMATS, ".md")

@@ -33,6 +33,7 @@ _MASK_WORDS = _words(
     "mask masks label labels annotation annotations annot annots gt groundtruth segmentation segmentations "
     "segs bbox bboxes boxes xml xmls json jsons trimap trimaps depth outline outlines"
 )
+_MASK_KINDS = _words("ground truth class classes object objects map maps pixel semantic instance level color colour")
 _FILLER = _IMAGE_WORDS | _words(
     "set sets data dataset datasets split splits folder dir files file features feature the all list lists"
 )
@@ -105,20 +106,22 @@ def roles_of(names: Iterable[str]) -> dict[str, Role | None]:
     """Return the split that each of some names side by side stands for, None for those that are no split.
 
     A name with further words counts only beside another split with the same ones: ``seg_train`` beside
-    ``seg_test``, but not ``bullet_train`` beside ``test_tube``.
+    ``seg_test``, ``train_mini`` beside ``val``, but not ``bullet_train`` beside ``test_tube``.
     """
     parts = {name: split_and_rest(name) for name in names}
     found: dict[str, Role | None] = {}
+    plain = {role for role, rest in parts.values() if role and not rest}
     for name, (role, rest) in parts.items():
         has_partner = any(other and other != role and same == rest for other, same in parts.values())
-        found[name] = role if role and (not rest or has_partner) else None
+        is_only = bool(plain - {role}) and role not in plain  # train_mini beside val, and no train
+        found[name] = role if role and (not rest or has_partner or is_only) else None
     return found
 
 
 def is_masks(name: str) -> bool:
     """Return whether a folder so named holds what belongs to images, not images: masks, labels, boxes."""
     words = set(words_of(name))
-    return bool(words & _MASK_WORDS) and words <= _MASK_WORDS | _FILLER | {"ground", "truth"} | _split_words()
+    return bool(words & _MASK_WORDS) and words <= _MASK_WORDS | _MASK_KINDS | _FILLER | _split_words()
 
 
 def is_images(name: str) -> bool:

@@ -1,0 +1,224 @@
+"""The images of a folder laid out by split: each with its label, or left out with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vitft.errors import DataError, shorten
+from vitft.reading.evidence import Evidence
+from vitft.reading.folders import UNSPLIT, Places
+from vitft.reading.listing import Listing, count
+from vitft.reading.words import Role
+from vitft.recipe import DataRecipe
+
+UNNAMED = "no row of a table names them"
+UNLISTED = "in none of the splits that tables name"
+
+
+@dataclass
+class Rows:
+    """The images of one split: paths in the dataset's folder (or absolute), and labels, None where there is none."""
+
+    paths: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+
+
+@dataclass
+class FilesReading:
+    """What was made of a folder of image files.
+
+    Attributes:
+        splits: rows by split.
+        roles: what each split serves for, where that is known.
+        labels_from: where labels come from, in words.
+        label_column: by which the user may be told of it.
+        has_splits: whether the source names splits.
+        left_out: image files in no split, by the reason.
+        missing: rows of tables whose file is not there: where, and what it names.
+        tables: the tables that were read.
+        notes: every choice, with its reason.
+    """
+
+    splits: dict[str, Rows]
+    roles: dict[str, Role | None]
+    labels_from: str
+    label_column: str
+    has_splits: bool
+    left_out: dict[str, list[str]]
+    missing: list[tuple[str, str]]
+    tables: list[str]
+    notes: list[str]
+
+
+def lay_out(
+    listing: Listing,
+    places: Places,
+    evidence: Sequence[Evidence],
+    labels_of: Mapping[str, str | None],
+    data: DataRecipe,
+    notes: list[str],
+    *,
+    by_table: bool,
+) -> FilesReading:
+    """Lay folders and tables together: each image in its split, with its label, or left out with the reason."""
+    split_by_table, roles = _splits_of_tables(evidence, places, data, notes)
+    names_splits = any(each.splits is not None or each.role for each in evidence)
+    is_listed = "train" in {roles.get(split) for split in split_by_table.values()}
+    left_out = {reason: list(paths) for reason, paths in listing.left_out.items()}
+    splits: dict[str, Rows] = {}
+    named = {file for each in evidence for file in each.joined.files if file}
+    order: list[str] = []
+    if by_table:
+        order = list(dict.fromkeys(file for each in evidence for file in each.joined.files if file))
+    unnamed: list[str] = []
+    for path in [*order, *(path for path in listing.paths() if not by_table or path not in named)]:
+        folder = path.rpartition("/")[0]
+        label = labels_of.get(path) or (None if by_table else places.class_of.get(folder))
+        if path not in named and folder in places.left_out and not (by_table and data.layout == "table"):
+            left_out.setdefault(places.left_out[folder], []).append(path)
+            continue
+        if label is None and folder in places.left_out:
+            left_out.setdefault(places.left_out[folder], []).append(path)
+            continue
+        split = split_by_table.get(path) or places.split_of.get(folder, UNSPLIT)
+        if by_table and path not in named:
+            unnamed.append(path)
+            continue
+        if path not in split_by_table and is_listed and not places.has_splits:
+            left_out.setdefault(UNLISTED, []).append(path)
+            continue
+        rows = splits.setdefault(split, Rows())
+        rows.paths.append(path)
+        rows.labels.append(label)
+    if unnamed:
+        _place_unnamed(unnamed, splits, places, left_out, evidence, data)
+    _read_once(listing, splits, notes)
+    if evidence:  # what a table names is read although it is hidden, or a mask
+        read = {path for rows in splits.values() for path in rows.paths}
+        left_out = {reason: kept for reason, paths in left_out.items() if (kept := [p for p in paths if p not in read])}
+    roles = {name: roles.get(name, places.roles.get(name)) for name in splits}
+    _note_repeats(evidence, notes)
+    _note_unused(evidence, notes, by_table=by_table)
+    if listing.loops:
+        notes.append(f"not followed, as they lead to a folder that they lie in: {shorten(sorted(listing.loops), 3)}")
+    missing = [
+        (f"row {row} of {each.name}", each.joined.table.columns[each.joined.column][row] or "")
+        for each in evidence
+        for row in each.joined.missing
+    ]
+    has_splits = places.has_splits or (names_splits and bool(split_by_table))
+    return FilesReading(splits, roles, "", "", has_splits, left_out, missing, [each.name for each in evidence], notes)
+
+
+def _splits_of_tables(
+    evidence: Sequence[Evidence], places: Places, data: DataRecipe, notes: list[str]
+) -> tuple[dict[str, str], dict[str, Role | None]]:
+    """Return the split of each file that tables give one; a contradiction is an error."""
+    split_of: dict[str, str] = {}
+    roles: dict[str, Role | None] = {}
+    by: dict[str, str] = {}
+    for each in evidence:
+        if each.splits is not None:
+            roles |= each.splits.roles
+            notes.append(f"{each.name}: {each.splits.note}")
+        elif each.role is not None:
+            roles.setdefault(each.role, each.role)
+            if not places.has_splits:
+                notes.append(f"splits: {each.name} names the images of {each.role}")
+        for row, file in enumerate(each.joined.files):
+            split = each.split(row)
+            if not file or split is None:
+                continue
+            folder = file.rpartition("/")[0]
+            own = places.split_of.get(folder) if places.has_splits else None
+            if own is not None and places.roles.get(own) and roles.get(split) != places.roles[own]:
+                raise _two_splits(file, f"its folder, {own}", f"{each.name}, {split}", data)
+            if split_of.setdefault(file, own or split) != (own or split):
+                raise _two_splits(file, f"{by[file]}, {split_of[file]}", f"{each.name}, {split}", data)
+            by[file] = each.name
+    return split_of, roles
+
+
+def _two_splits(file: str, first: str, second: str, data: DataRecipe) -> DataError:
+    return DataError(
+        f"{file} is in two splits: by {first}, and by {second}",
+        allowed="tables and folders that agree",
+        hint="--set data.layout=folders, --set data.split_column=none, or --set data.table=FILE",
+    )
+
+
+def _place_unnamed(
+    unnamed: Sequence[str],
+    splits: dict[str, Rows],
+    places: Places,
+    left_out: dict[str, list[str]],
+    evidence: Sequence[Evidence],
+    data: DataRecipe,
+) -> None:
+    """Put images that no table names into the unlabelled split that they make up, or leave them out."""
+    has_named = {places.split_of.get(path.rpartition("/")[0]) for rows in splits.values() for path in rows.paths}
+    rest = []
+    for path in unnamed:
+        split = places.split_of.get(path.rpartition("/")[0])
+        if places.has_splits and split is not None and split not in has_named:
+            rows = splits.setdefault(split, Rows())
+            rows.paths.append(path)
+            rows.labels.append(None)
+        else:
+            rest.append(path)
+    if not rest:
+        return
+    left_out.setdefault(UNNAMED, []).extend(rest)
+    total = sum(len(rows.paths) for rows in splits.values())
+    if len(rest) > total and not data.table:
+        names = ", ".join(dict.fromkeys(each.name for each in evidence))
+        raise DataError(
+            f"{names} names {count(total, 'image')} and leaves out {len(rest):,} others, such as {rest[0]}",
+            allowed="a table that names most of the images, or one that is asked for",
+            hint=f"--set data.table={evidence[0].name} to train on these alone",
+        )
+
+
+def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -> None:
+    """Read a file that links give several names once; a file of two classes is an error."""
+    if not listing.links:
+        return
+    for split, rows in splits.items():
+        seen: dict[str, tuple[str, str | None]] = {}
+        kept = Rows()
+        for path, label in zip(rows.paths, rows.labels, strict=True):
+            first, its_label = seen.setdefault(listing.real_path(path), (path, label))
+            if its_label != label:
+                raise DataError(
+                    f"{first} ({its_label}) and {path} ({label}) are the same file, by a link",
+                    allowed="files that have one class",
+                    hint="remove the link, or one of the two",
+                )
+            if first == path:
+                kept.paths.append(path)
+                kept.labels.append(label)
+        again = len(rows.paths) - len(kept.paths)
+        if again:
+            notes.append(f"{count(again, 'image')} of {split} read once, though links give them two names")
+        rows.paths, rows.labels = kept.paths, kept.labels
+
+
+def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bool) -> None:
+    """Say which columns of a table that is read are not."""
+    for each in evidence:
+        used = {each.joined.column, each.splits.column if each.splits else ""}
+        if each.labels is not None and (by_table or each.labels.is_sure):
+            used |= {each.labels.column, *each.labels.column.split(",")}
+        unused = [column for column in each.joined.table.columns if column not in used]
+        if unused:
+            why = "" if by_table else ", as the folders give the classes"
+            notes.append(f"{each.name}: columns not used{why}: {shorten(unused, 6)}")
+
+
+def _note_repeats(evidence: Sequence[Evidence], notes: list[str]) -> None:
+    for each in evidence:
+        files = [file for file in each.joined.files if file]
+        again = len(files) - len(set(files))
+        if again:
+            notes.append(f"{each.name}: images that several rows name are read once ({count(again, 'row')} more)")
