@@ -40,8 +40,8 @@ FOLDERS = {
     "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
         "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "evidence", "rows", "files",
-        "columns", "labels", "splits", "tars", "shards", "opened", "formats", "saved", "unread", "local", "downloads", "opening",
-        "encoded", "fingerprint", "streams", "copies", "checks", "guard", "source", "overview",
+        "columns", "labels", "splits", "tars", "shards", "opened", "formats", "saved", "unread", "local", "downloads",
+        "opening", "encoded", "fingerprint", "streams", "copies", "checks", "guard", "source", "overview",
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",

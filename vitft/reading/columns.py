@@ -95,6 +95,7 @@ def find_label_column(
     *,
     split_column: str | None = None,
     is_whole: Callable[[str], bool] = lambda _: False,
+    is_one_hot: Callable[[Sequence[str]], bool] = lambda _: False,
 ) -> tuple[str, list[str]]:
     """Return the column of the labels (``outer.inner`` inside a structure) and a note if there was a choice.
 
@@ -107,6 +108,7 @@ def find_label_column(
         wanted: the column that the user asks for.
         split_column: the column of splits, which is no label.
         is_whole: whether a column of floats holds whole numbers only.
+        is_one_hot: whether some columns of numbers hold a single 1 in each row, and 0 besides.
 
     Raises:
         DataError: if no column can be the label, the choice is open, or there are several labels per image.
@@ -141,6 +143,10 @@ def find_label_column(
         raise _several_labels(several[0], flat[several[0]], plain)
     if len(plain) == 1:
         return plain[0], [f"label column: {plain[0]} ({_type_name(flat[plain[0]])}), the only one of text or integers"]
+    numbers = [name for name, feature in flat.items() if _is_plain(feature, floats=True) and not is_measure(name)]
+    hot = [name for name in numbers if flat[name].dtype not in ("string", "large_string")]
+    if len(hot) > 1 and is_one_hot(hot):
+        return ",".join(hot), [f"labels: a column of 0 and 1 for each of {len(hot)} classes ({', '.join(hot[:8])})"]
     raise DataError(
         "the dataset has no label column" if not plain else "which column is the label cannot be told",
         allowed=f"a ClassLabel, text or integer column; it has: {describe_columns(features)}",

@@ -128,6 +128,7 @@ def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe)
             wanted=data.label_column,
             split_column=splits.column if splits else None,
             has_split_columns=data.split_column != "none",
+            accept=data.accept_classes,
         )
     except UntoldLabel as error:
         problem = DataError(error.wrong, allowed=error.allowed, hint=error.hint)

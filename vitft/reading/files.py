@@ -100,8 +100,18 @@ def _no_classes(listing: Listing, evidence: Sequence[Evidence]) -> DataError:
     return DataError(
         "; ".join([f"the images of {listing.root} lie in no class folders", *tables]),
         allowed=f"{listing.root}/CLASS/IMAGE, {listing.root}/train/CLASS/IMAGE, or a table of names and labels",
-        hint="sort the images into one folder per class, or add a csv that names files and labels",
+        hint=_column_hint(evidence)
+        or "sort the images into one folder per class, or add a csv that names files and labels",
     )
+
+
+def _column_hint(evidence: Sequence[Evidence]) -> str | None:
+    """Return how to say that a column holds the labels although nothing in its name does."""
+    for each in evidence:
+        others = [name for name in each.joined.table.columns if name != each.joined.column]
+        if others:
+            return f"--set data.label_column={others[0]} (a measure: with --set data.accept_classes=true)"
+    return None
 
 
 # --- labels ------------------------------------------------------------------------------------------------

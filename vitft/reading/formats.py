@@ -38,8 +38,8 @@ def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) 
         if kind == "parquet" and (file := pq.ParquetFile(path)).metadata.num_rows:
             rows = next(file.iter_batches(LOOKED_AT)).to_pylist()
         columns, _ = find_image_columns(features, rows, data.image_column, ())
-    except DataError:
-        return False
+    except DataError as error:
+        return "is broken" in error.wrong  # which is said when it is opened
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # broken: said when it is opened
         return True
     return getattr(features[columns[0]], "dtype", None) not in ("string", "large_string")
@@ -67,9 +67,9 @@ def open_format(
     parts: dict[str, Mapping[str, Parts]] = {}
     for split, members in splits.items():
         paths = [str(root / name) for name in members]
-        opened[split] = reading(root, lambda paths=paths: _load(kind, paths, data.streaming))  # type: ignore[misc]
         if kind != "webdataset":
             parts[split] = reading(root, lambda paths=paths: class_names(paths))  # type: ignore[misc]
+        opened[split] = reading(root, lambda paths=paths: _load(kind, paths, data.streaming))  # type: ignore[misc]
         if data.streaming and parts.get(split):
             refuse_stream(data, "its files number the classes differently")
         own_folder = os.path.commonpath([Path(path).parent for path in paths])
@@ -98,8 +98,8 @@ def _refuse_configurations(root: Path, splits: Mapping[str, Sequence[str]]) -> N
         folders = sorted({name.rpartition("/")[0] for name in names if _SPLIT_NAMED.search(Path(name).name)})
         if len(folders) > 1:
             raise DataError(
-                f"{root} can be read in {len(folders)} ways, as {' and '.join(folders[:4])} each have files of the split "
-                f"{split}",
+                f"{root} can be read in {len(folders)} ways, as {' and '.join(folders[:4])} each have files of the "
+                f"split {split}",
                 allowed="one configuration of the dataset",
                 hint=f"--dataset {root / folders[0]}",
             )

@@ -61,6 +61,8 @@ def read_labels(dataset: Any, column: str, parts: Parts = ()) -> Labels:
     Raises:
         DataError: if a number is not whole, or an id has no name.
     """
+    if column not in flat_features(dataset.features):
+        return _of_one_hot(dataset, column.split(","))
     values = pa.chunked_array(_column(dataset, column))
     feature = flat_features(dataset.features)[column]
     if isinstance(feature, datasets.ClassLabel):
@@ -76,6 +78,32 @@ def read_labels(dataset: Any, column: str, parts: Parts = ()) -> Labels:
     present = np.unique(numbers[~is_missing])
     ids = np.where(is_missing, MISSING, np.searchsorted(present, numbers))
     return Labels(ids.astype(np.int64), tuple(str(number) for number in present.tolist()), False)
+
+
+def one_hot(dataset: Any, columns: Sequence[str]) -> np.ndarray | None:
+    """Return columns of 0 and 1 side by side, bool (n, K); None if they hold anything else."""
+    hot = np.zeros((len(dataset), len(columns)), dtype=bool)
+    for place, column in enumerate(columns):
+        values = pc.cast(pa.chunked_array(_column(dataset, column)), pa.float64())
+        numbers = np.asarray(pc.fill_null(values, -1.0).to_numpy())
+        if not np.isin(numbers, (0.0, 1.0)).all():
+            return None
+        hot[:, place] = numbers == 1
+    return hot
+
+
+def _of_one_hot(dataset: Any, columns: Sequence[str]) -> Labels:
+    hot = one_hot(dataset, columns)
+    if hot is None or (hot.sum(1) > 1).any():
+        raise DataError(
+            f"the columns {shorten(columns)} mark several labels per image; vitft takes one",
+            allowed="a single 1 in each row",
+            hint="--set data.label_column=NAME for one of them against the rest",
+        )
+    used = np.flatnonzero(hot.any(0))
+    names = in_order(columns[place] for place in used.tolist())
+    new_id = np.array([names.index(name) if name in names else MISSING for name in columns], dtype=np.int64)
+    return Labels(np.where(hot.any(1), new_id[hot.argmax(1)], MISSING), tuple(names), False)
 
 
 def labels_of_text(values: Any) -> Labels:

@@ -21,11 +21,10 @@ from vitft.reading.opened import OpenedSource, refuse, refuse_stream
 from vitft.reading.rows import FilesReading, Rows
 from vitft.reading.saved import has_configs, open_clone, open_saved
 from vitft.reading.tables import SUFFIXES as TABLE_SUFFIXES
-from vitft.reading.unread import note_unread, what_else
+from vitft.reading.unread import ARCHIVES, archives, note_unread, what_else
 from vitft.recipe import DataRecipe
 
 IMAGE, LABEL = "image", "label"
-_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def open_file(path: Path, data: DataRecipe) -> OpenedSource:
@@ -44,7 +43,7 @@ def open_file(path: Path, data: DataRecipe) -> OpenedSource:
             reading = read_files(list_folder(str(path.parent)), alone)
             reading.left_out.clear()  # what else lies in the folder does not matter
         return _opened_files(str(path.parent), reading, data, id=str(path))
-    hint = "unpack it, and give the folder" if suffix in _ARCHIVES else None
+    hint = "unpack it, and give the folder" if suffix in ARCHIVES else None
     if suffix in IMAGE_SUFFIXES:
         hint = f"give the folder of class folders: --dataset {path.parent}"
     known = ", ".join((*FORMATS, *TABLE_SUFFIXES[:-1]))
@@ -114,7 +113,8 @@ def _open_chosen(
             number = sum(len(rows.paths) for rows in reading.splits.values())
             classes = {label for rows in reading.splits.values() for label in rows.labels}
             if len(classes) < 2:  # pictures of the README, say
-                notes.append(f"{count(number, 'image file')} left out: the images are in {readings[0]}")
+                some = next(path for rows in reading.splits.values() for path in rows.paths)
+                notes.append(f"{count(number, 'image file')} left out ({some}, ...): the images are in {readings[0]}")
                 return _open_only(root, listing, holding, others, data, notes)
             kind = "folders" if reading.label_column == "class_folder" else "table"
             readings.append(f"{count(number, 'image file')} with labels from {reading.labels_from}")
@@ -157,10 +157,12 @@ def _open_images(root: Path, listing: Listing, others: Sequence[str], data: Data
     tables = [name for name in listing.others if Path(name).suffix.lower() in TABLE_SUFFIXES]
     if not listing.images and not tables:
         known = ", ".join((*FORMATS, *TABLE_SUFFIXES[:-1]))
+        packed = archives(listing.others)
         raise DataError(
             f"{root} holds no images and no data files" + what_else(listing),
-            allowed=f"class folders of images, files ending in {known}, or a saved dataset",
-            hint=f"ls {root}",
+            allowed=f"class folders of images, files ending in {known} (a tar: of images beside their labels, as "
+            "webdataset has them), or a saved dataset",
+            hint=f"unpack {shorten(packed, 3)}" if packed else f"ls {root}",
         )
     refuse_stream(data, "image files are read one by one anyway")
     parquet = [name for name in others if name.endswith(".parquet")]

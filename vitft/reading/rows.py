@@ -93,6 +93,7 @@ def lay_out(
         rows.labels.append(label)
     if unnamed:
         _place_unnamed(unnamed, splits, places, left_out, evidence, data)
+    _refuse_unlisted(left_out, splits, evidence, data)
     _read_once(listing, splits, notes)
     if evidence:  # what a table names is read although it is hidden, or a mask
         read = {path for rows in splits.values() for path in rows.paths}
@@ -180,6 +181,20 @@ def _place_unnamed(
         )
 
 
+def _refuse_unlisted(
+    left_out: Mapping[str, Sequence[str]], splits: Mapping[str, Rows], evidence: Sequence[Evidence], data: DataRecipe
+) -> None:
+    """Raise if lists of splits name less than half of the images, unless they were asked for."""
+    rest, total = left_out.get(UNLISTED, ()), sum(len(rows.paths) for rows in splits.values())
+    if len(rest) > total and not data.table:
+        names = ", ".join(dict.fromkeys(each.name for each in evidence if each.role or each.splits))
+        raise DataError(
+            f"{names} name {count(total, 'image')} and leave out {len(rest):,} others, such as {rest[0]}",
+            allowed="tables that name most of the images, or that are asked for",
+            hint=f"--set 'data.table=[{names}]', or --set data.layout=folders for all images",
+        )
+
+
 def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -> None:
     """Read a file that links give several names once; a file of two classes is an error."""
     if not listing.links:
@@ -210,6 +225,9 @@ def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bo
         used = {each.joined.column, each.splits.column if each.splits else ""}
         if each.labels is not None and (by_table or each.labels.is_sure):
             used |= {each.labels.column, *each.labels.column.split(",")}
+        if not by_table and each.splits is None and each.role is None:
+            named = len({file for file in each.joined.files if file})
+            notes.append(f"{each.name}: names {count(named, 'image')}, of which the folders give the classes already")
         unused = [column for column in each.joined.table.columns if column not in used]
         if unused:
             why = "" if by_table else ", as the folders give the classes"

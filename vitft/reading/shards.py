@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,7 +34,7 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
                 allowed="files of a split with the same types",
                 hint="write them again with one type, or give one of the files",
             )  # fmt: skip
-        names = [_names(schema, column) for schema, _ in files]
+        names = [_names(schema, column, Path(path)) for path, (schema, _) in zip(paths, files, strict=True)]
         declared = [each for each in names if each]
         bare = [Path(path).name for path, each in zip(paths, names, strict=True) if not each]
         if declared and bare:
@@ -51,7 +50,21 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
 
 
 def schema_of(path: Path) -> tuple[pa.Schema, int]:
-    """Return the schema of a parquet or arrow file, and its number of rows."""
+    """Return the schema of a parquet or arrow file, and its number of rows.
+
+    Raises:
+        DataError: if it is broken.
+    """
+    try:
+        return _schema_of(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is broken, or no {path.suffix} file: {str(error).splitlines()[0]}",
+            hint="get it again, or move it away",
+        ) from error
+
+
+def _schema_of(path: Path) -> tuple[pa.Schema, int]:
     if path.suffix.lower() == ".parquet":
         metadata = pq.read_metadata(path)
         return metadata.schema.to_arrow_schema(), int(metadata.num_rows)
@@ -64,14 +77,26 @@ def schema_of(path: Path) -> tuple[pa.Schema, int]:
             return file.schema, sum(file.get_batch(i).num_rows for i in range(file.num_record_batches))
 
 
-def _names(schema: pa.Schema, column: str) -> tuple[str, ...]:
-    """Return the names that a file's own features give a column; none if it is no ClassLabel there."""
+def _names(schema: pa.Schema, column: str, path: Path) -> tuple[str, ...]:
+    """Return the names that a file's own description gives a column; none if it is no ClassLabel there.
+
+    Raises:
+        DataError: if two classes have one name.
+    """
     try:
-        features: Mapping[str, Any] = datasets.Features.from_arrow_schema(schema)
-    except (ValueError, KeyError, TypeError):  # unknown to this version of `datasets`, which will say so itself
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"][column]
+        names = tuple(map(str, described["names"])) if described["_type"] == "ClassLabel" else ()
+    except (ValueError, KeyError, TypeError):  # a description that is none: then there are no names
         return ()
-    feature = features.get(column)
-    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        ids = ", ".join(str(place) for place, name in enumerate(names) if name == twice[0])
+        raise DataError(
+            f"several classes of {column!r} in {path.name} are called {twice[0]!r} (ids {ids})",
+            allowed="classes with names of their own",
+            hint="rename them, and write the file again",
+        )
+    return names
 
 
 def _kind(kind: pa.DataType) -> str | None:

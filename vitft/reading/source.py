@@ -34,6 +34,7 @@ from vitft.reading.labels import (
     Labels,
     column_values,
     join_similar,
+    one_hot,
     onto_classes,
     read_labels,
     require_classes,
@@ -41,7 +42,7 @@ from vitft.reading.labels import (
 )
 from vitft.reading.opened import OpenedSource
 from vitft.reading.opening import open_splits
-from vitft.reading.splits import Roles, assign_roles, carve, limit, named_split
+from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, named_split
 from vitft.reading.streams import stream_features, stream_source
 from vitft.recipe import DataRecipe
 
@@ -297,7 +298,9 @@ class _Training:
             )
         share = len(held_out) / len(whole)
         why = "" if abs(share - self.data.validation_fraction) < 0.01 else " as every class gets one if it can,"
-        why = " the most that is taken," if len(held_out) == 10_000 else why
+        if len(held_out) == MAX_CARVED:
+            number = len(np.unique(whole.labels))
+            why = " the most that is taken" + (f", of {number:,} classes," if number > MAX_CARVED else ",")
         self.notes.append(
             f"validation: {len(held_out):,} of the {len(whole):,} rows of {self._train_name} ({share:.1%},{why} "
             f"stratified, seed {self.seed}), as the dataset has no validation split"
@@ -411,6 +414,7 @@ def _find_columns(
             data.label_column,
             split_column=opened.split_column,
             is_whole=lambda each: _is_whole(rows, each),
+            is_one_hot=lambda names: _is_one_hot(rows, names),
         )
     except DataError:
         if not may_lack_label:
@@ -436,6 +440,11 @@ def _are_parts(rows: Any, names: Sequence[str]) -> bool:
     return bool((filled == 1).all())
 
 
+def _is_one_hot(rows: Any, columns: Sequence[str]) -> bool:
+    hot = one_hot(rows, columns) if hasattr(rows, "data") else None
+    return hot is not None and bool(hot.any())
+
+
 def _is_whole(rows: Any, column: str) -> bool:
     if not hasattr(rows, "data"):
         return False
@@ -447,7 +456,8 @@ def _read_split(opened: OpenedSource, name: str, label_column: str) -> Labels | 
     """Return the labels of a split, or None if it has none at all; only some missing is an error."""
     rows = opened.splits[name]
     _require_rows(rows, name)
-    if label_column not in flat_features(rows.features):
+    known = flat_features(rows.features)
+    if label_column not in known and not ("," in label_column and set(label_column.split(",")) <= set(known)):
         return None
     labels = read_labels(rows, label_column, opened.parts.get(name, {}).get(label_column, ()))
     if (labels.ids == MISSING).all():

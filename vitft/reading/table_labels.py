@@ -12,6 +12,7 @@ from vitft.reading.words import LABEL_WORDS, alike, is_label_name, is_measure, i
 
 Column = Sequence[str | None]
 _ONE, _ZERO = re.compile(r"1(\.0*)?"), re.compile(r"0(\.0*)?")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
 
 
@@ -44,6 +45,7 @@ def find_labels(
     wanted: str | None,
     split_column: str | None,
     has_split_columns: bool = True,
+    accept: bool = False,
 ) -> TableLabels | None:
     """Find the labels of a table's rows; None if it has none.
 
@@ -54,6 +56,7 @@ def find_labels(
         wanted: the column that the user says it is.
         split_column: the column of splits, which is no label.
         has_split_columns: whether a column named like one of splits is no label.
+        accept: whether a measure may be a label.
 
     Raises:
         DataError: if which column it is cannot be told, or a row has several labels.
@@ -68,6 +71,8 @@ def find_labels(
         return TableLabels(wanted, list(table.columns[wanted])) if wanted in table.columns else None
     if agreeing := _agreeing(columns, joined.files, class_of, {alike(name) for name in classes}):
         return TableLabels(agreeing, list(columns[agreeing]), note=f"its column {agreeing} names the folders")
+    if classes and (boxed := _boxed(columns, set(classes))):
+        return boxed
     if has_split_columns:
         columns = {name: values for name, values in columns.items() if not is_split_name(name)}
     named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
@@ -78,7 +83,8 @@ def find_labels(
         )
     if not table.is_listed and (hot := _one_hot(columns, table.name)) is not None:
         return hot
-    return _only_one(columns, joined, has_classes=any(class_of(file) for file in joined.files[:100] if file))
+    has_classes = any(class_of(file) for file in joined.files[:100] if file)
+    return _only_one(columns, joined, has_classes=has_classes, accept=accept)
 
 
 def refuse_several(labels: TableLabels, where: str) -> None:
@@ -113,6 +119,16 @@ def _agreeing(
     return None
 
 
+def _boxed(columns: Mapping[str, Column], classes: set[str]) -> TableLabels | None:
+    """Return labels that stand before the places of objects, as ImageNet writes them: ``n01978930 85 1 499 272``."""
+    for column, values in columns.items():
+        words = [(value or "").split() for value in values]
+        kinds = [{word for word in row if not _NUMBER.fullmatch(word)} for row in words]
+        if any(kinds) and all(len(kind) <= 1 and kind <= classes for kind in kinds):
+            return TableLabels(column, [next(iter(kind), None) for kind in kinds])
+    return None
+
+
 def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
     """Return the labels of a table with a column of 0 and 1 for each class."""
     hot = [
@@ -138,19 +154,17 @@ def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
     )
 
 
-def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: bool) -> TableLabels | None:
+def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: bool, accept: bool) -> TableLabels | None:
     """Return the labels if a single column can hold them."""
     counts = {
         name: len({value for value in values if value is not None})
         for name, values in columns.items()
-        if joined.table.is_listed or not is_measure(name)
+        if joined.table.is_listed or accept or not is_measure(name)
     }
     files = len({file for file in joined.files if file})
     plausible = [
         name for name, number in counts.items() if 1 < number <= max(files // 2, 2) and not _is_fractions(columns[name])
     ]
-    if joined.table.is_listed and len(plausible) > 1:
-        plausible = plausible[:1]  # path, class, and whatever else: the field's order
     where = joined.table.name
     if len(plausible) == 1:
         note = f"label column: {plausible[0]} of {where}, the only one that can be"

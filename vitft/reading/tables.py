@@ -93,7 +93,10 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
         raise Unreadable(f"it cannot be read: {error.strerror}") from error
     text, notes = _decoded(content)
     if suffix in (".json", ".jsonl", ".ndjson"):
-        return Table(name, columns_of(_records(text)), notes=notes)
+        try:
+            return Table(name, columns_of(_records(text)), notes=notes)
+        except DataError as error:
+            raise DataError(f"{name}: {error.wrong}", allowed=error.allowed, hint=error.hint) from error
     table = _of_lines(name, text, is_file, is_list=suffix == ".txt")
     table.notes[:0] = notes
     return table
@@ -150,7 +153,7 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     is_listed = is_list or any(is_file(each) or is_image_name(each) for each in header)
     if is_listed and is_list and _is_header(header, rows[1:20], is_file):
         is_listed = False
-    if is_list and delimiter == " " and len({len(row) for row in rows}) > 1:
+    if is_list and delimiter == " " and not all(text.lstrip("+-").isdigit() for row in rows for text in row[1:]):
         rows = [[row[0], " ".join(row[1:])] if len(row) > 1 else row for row in rows]  # 0034309 Boeing 707
     width = max(map(len, rows))
     names = [f"column_{place + 1}" for place in range(width)] if is_listed else _named(header, width)

@@ -11,6 +11,7 @@ from vitft.reading.listing import IMAGE_SUFFIXES, Listing, count, describe_left_
 from vitft.reading.rows import FilesReading
 from vitft.recipe import DataRecipe
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _NO_IMAGES = (
     ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".rst", ".html", ".pdf", ".py", ".sh", ".ipynb", ".yaml",
     ".yml", ".toml", ".ini", ".cfg", ".log", ".db", ".lnk", ".pth", ".pt", ".safetensors", ".zip", ".gz",
@@ -24,6 +25,11 @@ def what_else(listing: Listing) -> str:
     if suffixes:
         reasons.append(f"files of other kinds: {suffixes}")
     return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def archives(names: Sequence[str]) -> list[str]:
+    """Return those files that must be unpacked to be read."""
+    return [name for name in names if Path(name).suffix.lower() in ARCHIVES]
 
 
 def _suffixes(names: Sequence[str]) -> str:
