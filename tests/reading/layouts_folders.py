@@ -343,11 +343,7 @@ folders(
         "photos-20240101T120000Z-001/photos/cat": 4, "photos-20240101T120000Z-001/photos/dog": 2,
         "photos-20240101T120000Z-002/photos/dog": 2, "photos-20240101T120000Z-002/photos/fox": 4,
     },
-    refuses(
-        "parts of an archive, not classes",
-        r"Z-001", r"fox", r"class_level",
-        ways=[({"class_level": 3}, reads(train={"cat": 4, "dog": 4, "fox": 4}))],
-    ),
+    reads(train={"cat": 4, "dog": 4, "fox": 4}),
 )  # fmt: skip
 folders(
     "A: classes beside a folder with the same classes",
@@ -450,7 +446,9 @@ def _(tree: Tree) -> None:
 @layout(
     "A: Data/CLS-LOC with Annotations/ and ImageSets/",
     "Kaggle: ImageNet object localization",
-    reads("val", "LOC_val_solution", train={"n01440764": 4, "n01443537": 4}),
+    reads(
+        "LOC_val_solution", train={"n01440764": 4, "n01443537": 4}, validation={"n01440764": 4, "n01443537": 0}
+    ),
 )
 def _(tree: Tree) -> None:
     for name in ("n01440764", "n01443537"):
@@ -603,16 +601,7 @@ for _count in (9, 12):
         f"H: {_count} classes of one image, with a val folder",
         "one-shot sets",
         {f"{split}/class_{index:02d}": 1 for split in ("train", "val") for index in range(_count)},
-        refuses(
-            "as many classes as images",
-            rf"\b{_count}\b", r"accept_classes",
-            ways=[
-                (
-                    {"accept_classes": True},
-                    reads(**{role: {f"class_{i:02d}": 1 for i in range(_count)} for role in ("train", "validation")}),
-                )
-            ],
-        ),
+        reads(**{role: {f"class_{i:02d}": 1 for i in range(_count)} for role in ("train", "validation")}),
     )  # fmt: skip
 folders(
     "H: max_train_samples below the number of classes",

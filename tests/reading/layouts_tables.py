@@ -499,7 +499,7 @@ def _(tree: Tree) -> str:
 @layout(
     "B: the class is in the file name, lists name ids",
     "Oxford-IIIT Pet",
-    refuses("images without classes, and lists of several numbers", r"trainval\.txt|list\.txt|class folder"),
+    refuses("images without classes, and lists of several numbers", r"test\.txt|trainval\.txt|class folder"),
 )
 def _(tree: Tree) -> None:
     breeds = {"Abyssinian": (1, 1, 1), "beagle": (5, 2, 4), "boxer": (8, 2, 7)}

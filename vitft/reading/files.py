@@ -15,9 +15,9 @@ from pathlib import Path
 from vitft.errors import DataError, shorten
 from vitft.reading.evidence import Evidence, find_evidence
 from vitft.reading.folders import MASKS, Places, mask_files, read_places
-from vitft.reading.listing import Listing, join
+from vitft.reading.listing import Listing, count, join
 from vitft.reading.rows import FilesReading, lay_out
-from vitft.reading.words import alike
+from vitft.reading.words import alike, is_dimension
 from vitft.recipe import DataRecipe
 
 _CLOSED = (
@@ -108,7 +108,9 @@ def _no_classes(listing: Listing, evidence: Sequence[Evidence]) -> DataError:
 def _column_hint(evidence: Sequence[Evidence]) -> str | None:
     """Return how to say that a column holds the labels although nothing in its name does."""
     for each in evidence:
-        others = [name for name in each.joined.table.columns if name != each.joined.column]
+        others = [
+            name for name in each.joined.table.columns if name != each.joined.column and not is_dimension(name)
+        ]  # fmt: skip
         if others:
             return f"--set data.label_column={others[0]} (a measure: with --set data.accept_classes=true)"
     return None
@@ -172,9 +174,15 @@ def _labels_of_folders(
         others = [f"{label} = {name}" for label, name in sorted(renamed.items()) if label != alike(name)]
         if others:
             notes.append(f"{each.name}: {each.labels.column} names the classes otherwise: {shorten(others, 4)}")
-        for file, label in zip(each.joined.files, each.labels.values, strict=True):
-            if file and label is not None and not places.class_of.get(file.rpartition("/")[0]):
-                more[file] = renamed.get(alike(label), label)
+        fresh = {
+            file: renamed.get(alike(label), label)
+            for file, label in zip(each.joined.files, each.labels.values, strict=True)
+            if file and label is not None and not places.class_of.get(file.rpartition("/")[0])
+        }
+        if fresh:
+            said = f"{count(len(fresh), 'image')} in no class folder have their labels from {each.labels.column}"
+            notes.append(f"{each.name}: {said}")
+        more |= fresh
     return more
 
 

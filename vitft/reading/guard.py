@@ -36,7 +36,7 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
         reason = f"there are {len(used):,} classes for {len(train.ids):,} images"
     if reason is None:
         return
-    elsewhere = "--set data.class_level=N or a table" if are_folders else "--set data.label_column=NAME"
+    elsewhere = "--set data.class_level=N, " * are_folders + "--set data.label_column=NAME"
     raise DataError(
         f"the classes are not what labels look like: {reason}. Read from {where}: "
         f"{len(used):,} classes: {shorten(used)}",

@@ -207,6 +207,7 @@ def _opened_files(root: str, reading: FilesReading, data: DataRecipe, *, id: str
         columns=(IMAGE, LABEL),
         has_splits=reading.has_splits,
         labels_from=reading.labels_from,
+        doubts=tuple(reading.doubts),
         left_out={reason: len(paths) for reason, paths in reading.left_out.items()},
         notes=tuple(notes),
     )

@@ -31,6 +31,7 @@ class OpenedSource:
         has_splits: whether the source names splits.
         labels_from: where labels come from, where reading the source has settled it.
         split_column: the column that parted the rows, which is no label.
+        doubts: tables that may give other classes, which were not taken.
         left_out: image files in no split, by the reason.
         notes: what was chosen.
     """
@@ -47,6 +48,7 @@ class OpenedSource:
     has_splits: bool = True
     labels_from: str = ""
     split_column: str | None = None
+    doubts: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from vitft.errors import DataError, shorten
 from vitft.reading.evidence import Evidence
 from vitft.reading.folders import UNSPLIT, Places
 from vitft.reading.listing import Listing, count
-from vitft.reading.words import Role
+from vitft.reading.words import Role, is_measure
 from vitft.recipe import DataRecipe
 
 UNNAMED = "no row of a table names them"
@@ -37,6 +37,7 @@ class FilesReading:
         left_out: image files in no split, by the reason.
         missing: rows of tables whose file is not there: where, and what it names.
         tables: the tables that were read.
+        doubts: tables with columns that may be labels, which were not taken as the folders give classes.
         notes: every choice, with its reason.
     """
 
@@ -49,6 +50,7 @@ class FilesReading:
     missing: list[tuple[str, str]]
     tables: list[str]
     notes: list[str]
+    doubts: list[str] = field(default_factory=list)
 
 
 def lay_out(
@@ -109,7 +111,14 @@ def lay_out(
         for row in each.joined.missing
     ]
     has_splits = places.has_splits or (names_splits and bool(split_by_table))
-    return FilesReading(splits, roles, "", "", has_splits, left_out, missing, [each.name for each in evidence], notes)
+    tables = [each.name for each in evidence]
+    doubts = [] if by_table else [each.name for each in evidence if each.labels is None and _may_be_labels(each)]
+    return FilesReading(splits, roles, "", "", has_splits, left_out, missing, tables, notes, doubts)
+
+
+def _may_be_labels(evidence: Evidence) -> bool:
+    used = {evidence.joined.column, evidence.splits.column if evidence.splits else ""}
+    return sum(not is_measure(column) for column in set(evidence.joined.table.columns) - used) > 1
 
 
 def _splits_of_tables(

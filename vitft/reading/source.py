@@ -193,7 +193,7 @@ class _Training:
         parts = {role: (name, self._onto(role, name, labels, train)) for role, (name, labels) in others.items()}
         if not self.data.accept_classes:
             are_folders = self.columns.labels_from.startswith("the names of the folders")
-            known = [labels for _, labels in others.values()]
+            known = [] if self.opened.doubts else [labels for _, labels in others.values()]
             guard_classes(train, self.columns.labels_from, others=known, are_folders=are_folders)
         whole = self._split("train", self._train_name, train.ids, np.arange(len(train.ids)))
         given = {role: self._split(role, name, ids, np.arange(len(ids))) for role, (name, ids) in parts.items()}

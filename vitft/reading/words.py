@@ -53,6 +53,7 @@ _MEASURES = _words(
     "author user username annotator lead comment comments note notes description caption captions text title "
     "filename filepath path file name unnamed created updated modified mode dpi age"
 )
+_DIMENSIONS = _words("width height w h size bytes filesize area aspect depth channels x y image img px ratio")
 LABEL_WORDS = (
     "label", "labels", "class", "cls", "category", "target", "class_name", "label_name", "class_id", "fine_label",
     "choice",
@@ -158,6 +159,11 @@ def is_measure(column: str) -> bool:
     """Return whether a column is named like a measure, an id or a remark, which no label is."""
     words = words_of(column.rsplit(".", 1)[-1])
     return not words or all(word in _MEASURES or word.isdigit() for word in words) or words[-1] in ("id", "ids")
+
+
+def is_dimension(column: str) -> bool:
+    """Return whether a column is named like the width, height or size of an image, which is surely no label."""
+    return set(words_of(column)) <= _DIMENSIONS
 
 
 def is_split_name(column: str) -> bool:
