@@ -446,9 +446,7 @@ def _(tree: Tree) -> None:
 @layout(
     "A: Data/CLS-LOC with Annotations/ and ImageSets/",
     "Kaggle: ImageNet object localization",
-    reads(
-        "LOC_val_solution", train={"n01440764": 4, "n01443537": 4}, validation={"n01440764": 4, "n01443537": 0}
-    ),
+    reads("LOC_val_solution", train={"n01440764": 4, "n01443537": 4}, validation={"n01440764": 4, "n01443537": 0}),
 )
 def _(tree: Tree) -> None:
     for name in ("n01440764", "n01443537"):

@@ -55,21 +55,19 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
         for part in name.split("+")
     ]  # fmt: skip
     places = read_places(listing, wanted=wanted, class_level=data.class_level, accept_classes=data.accept_classes)
+    # Where the user asks for tables, or all images lie in one folder, folders say nothing of classes to a table.
     is_alone = len(places.classes) < 2 and data.class_level is None
     for_tables = places.without_classes() if data.layout == "table" or data.label_column or is_alone else places
     evidence = [] if data.layout == "folders" else find_evidence(listing, for_tables, data, extra_tables, notes)
+    _refuse_idle_keys(listing, evidence, data)
     labelled = [each for each in evidence if each.labels is not None]
-    if not evidence and data.layout == "table":
-        raise DataError(f"no table of {listing.root} names its images", hint="--set data.table=FILE")
     if labelled and (for_tables is not places or data.table):
         places = places.without_classes()
     has_folders = bool(places.classes) and places.problem is None
-    if not labelled and places.problem is not None:
-        raise places.problem
     if not labelled and not has_folders:
-        raise _no_classes(listing, evidence)
-    notes += places.notes if has_folders or not labelled else []
+        raise places.problem or _no_classes(listing, evidence)
     if has_folders:
+        notes += places.notes
         labels_of = _labels_of_folders(places, labelled, listing, notes)
         labels_from = places.labels_from
     else:
@@ -79,6 +77,22 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
     reading.labels_from = labels_from
     reading.label_column = "class_folder" if has_folders else labelled[0].labels.column  # type: ignore[union-attr]
     return reading
+
+
+def _refuse_idle_keys(listing: Listing, evidence: Sequence[Evidence], data: DataRecipe) -> None:
+    """Raise if the user asks for a table or a column of one where no table names the images."""
+    if evidence:
+        return
+    if data.layout == "table":
+        raise DataError(f"no table of {listing.root} names its images", hint="--set data.table=FILE")
+    for key in ("label_column", "image_column", "split_column"):
+        value = getattr(data, key)
+        if value not in (None, "none"):
+            raise DataError(
+                f"data.{key}={value} names a column, and no table of {listing.root} names its images",
+                allowed="a table that names images, in place of class folders",
+                hint=f"leave data.{key} out",
+            )
 
 
 def _leave_masks(listing: Listing) -> None:

@@ -61,10 +61,25 @@ def open_splits(data: DataRecipe) -> OpenedSource:
     name = classify_dataset(data.dataset)
     try:
         opened = _open(name, data)
+        _refuse_idle_keys(opened, data)
         return opened if opened.columns is not None or data.streaming else _by_split_column(opened, data)
     finally:
         # What the import into the cache needed, hundreds of MB for large row groups, would stay with us.
         pa.default_memory_pool().release_unused()
+
+
+def _refuse_idle_keys(opened: OpenedSource, data: DataRecipe) -> None:
+    """Raise if the user says something of folders or tables, and the dataset is neither."""
+    if opened.columns is not None:
+        return
+    idle = [key for key in ("table", "class_level") if getattr(data, key)]
+    idle += ["layout"] if data.layout in ("folders", "table") else []
+    if idle:
+        raise DataError(
+            f"data.{idle[0]}={getattr(data, idle[0])} does not apply to {opened.id}: its images are not files in "
+            "folders",
+            hint=f"leave data.{idle[0]} out",
+        )
 
 
 def _open(name: DatasetName, data: DataRecipe) -> OpenedSource:
