@@ -26,15 +26,6 @@ from vitft.reading.splits import carve, limit
 from vitft.recipe import DataRecipe
 
 
-@pytest.fixture(autouse=True)
-def _no_hub_and_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("a local source went to the network")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", forbidden)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def png(value: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (value % 256, value // 256, 0)).save(buffer, "PNG")
