@@ -90,7 +90,7 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
         raise Unreadable(f"it cannot be read: {error.strerror}") from error
     text, notes = _decoded(content)
     if suffix in (".json", ".jsonl", ".ndjson"):
-        return Table(name, columns_of(_records(text)), notes=notes)
+        return Table(name, columns_of(_records(text, are_lines=suffix != ".json")), notes=notes)
     table = _of_lines(name, text, is_file, is_list=suffix == ".txt")
     table.notes[:0] = notes
     return table
@@ -138,11 +138,13 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
         raise Unreadable("it is empty")
     delimiter, notes = _delimiter(first, is_list=is_list)
     if first[0].lower().startswith("sep=") and len(first[0]) <= 6:  # Excel's own first line
-        text = text[text.index("\n") + 1 :]
+        text = text.lstrip()[len(first[0]) :]
     try:
         rows = [row for row in _reader(io.StringIO(text, newline=""), delimiter) if any(map(str.strip, row))]
     except csv.Error as error:
         raise Unreadable(f"it cannot be parsed: {error}") from error
+    if not rows:
+        raise Unreadable("it is empty")
     header = [each.strip() for each in rows[0]]
     is_listed = is_list or any(is_file(each) or is_image_name(each) for each in header)
     if is_listed and is_list and _is_header(header, rows[1:20], is_file):
@@ -150,10 +152,10 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     width = max(map(len, rows))
     names = [f"column_{place + 1}" for place in range(width)] if is_listed else _named(header, width)
     body = rows if is_listed else rows[1:]
-    short = sum(len(row) < len(names) for row in body)
+    short = sum(len(row) < len(header) for row in body)
     long = sum(len(row) > len(header) for row in body)
     if long or short > len(body) // 2:
-        notes.append(f"{count(max(long, short), 'row')} with more or fewer fields than the first")
+        notes.append(f"{count(long + short, 'row')} with more or fewer fields than the first")
     columns: dict[str, list[str | None]] = {each: [] for each in names}
     for row in body:
         for each, text in itertools.zip_longest(names, row, fillvalue=""):
@@ -164,8 +166,8 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
 
 
 def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
-    """Return what parts the fields: the character that cuts most lines into the same number of them."""
-    best, most = ",", (0.0, 0)
+    """Return what parts the fields: the character that cuts most lines, the first too, into the same number of them."""
+    best, most = ",", (0.0, False, 0)
     for delimiter in _DELIMITERS if is_list else _DELIMITERS[:-1]:
         try:
             widths = [len(row) for row in _reader(lines, delimiter) if row]
@@ -173,8 +175,9 @@ def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
             continue
         width = max(set(widths), key=widths.count, default=1)
         part = widths.count(width) / max(len(widths), 1)
-        if width > 1 and (round(part, 1), width if part > 0.8 else 0) > most:
-            best, most = delimiter, (round(part, 1), width)
+        score = round(part, 1), widths[:1] == [width], width if part > 0.8 else 0
+        if width > 1 and score > most:
+            best, most = delimiter, score
     said = {",": [], "\t": ["fields are parted by tabs"], " ": ["fields are parted by spaces"]}
     return best, list(said.get(best, [f"fields are parted by {best!r}"])) if not is_list else []
 
@@ -205,7 +208,7 @@ def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Ca
 # --- JSON and parquet --------------------------------------------------------------------------------------
 
 
-def _records(text: str) -> list[Mapping[str, Any]]:
+def _records(text: str, *, are_lines: bool) -> list[Mapping[str, Any]]:
     """Return the objects of a JSON file: a list, one a line, a table by columns, or COCO's three lists."""
     try:
         value: Any = json.loads(text)
@@ -217,7 +220,7 @@ def _records(text: str) -> list[Mapping[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"it is not JSON: {error}") from error
     if isinstance(value, dict):
-        value = _of_coco(value) or _of_object(value)
+        value = [value] if are_lines else _of_coco(value) or _of_object(value)
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
         raise Unreadable("it holds no list of objects")
     return value
@@ -291,7 +294,8 @@ def _as_text(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip() or None
+    text = str(value).strip()
+    return text.encode("utf-8", "replace").decode() or None  # JSON can hold half a character
 
 
 def _of_parquet(path: Path) -> dict[str, list[str | None]]:
