@@ -195,7 +195,7 @@ def test_a_level_that_is_not_there_is_refused() -> None:
     ("names", "masks"),
     [
         (["1.png", "1_mask.png", "2.png"], ["1_mask.png"]),
-        (["benign (1).png", "benign (1)_mask.png", "benign (1)_mask_1.png"], ["benign (1)_mask.png", "benign (1)_mask_1.png"]),
+        (["b (1).png", "b (1)_mask.png", "b (1)_mask_1.png"], ["b (1)_mask.png", "b (1)_mask_1.png"]),
         (["mask_1.png", "mask_2.png"], []),
         (["man_mask.png", "woman_mask.png"], []),
     ],

@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(
         return scandir(path)
 
     monkeypatch.setattr("vitft.reading.listing.os.scandir", refuse)
-    with pytest.raises(DataError, match="cannot read the folder .*shut: Permission denied"):
+    with pytest.raises(DataError, match=r"cannot read the folder .*shut: Permission denied"):
         listed(tmp_path)
 
 

@@ -89,8 +89,11 @@ def test_lists_of_words_know_what_they_should(question, yes: list[str], no: list
     assert ([each for each in yes if not question(each)], [each for each in no if question(each)]) == ([], [])
 
 
-@pytest.mark.parametrize(("column", "role"), [("is_train", "train"), ("Test?", "test"), ("in_validation_set", "validation"),
-                                              ("label", None), ("training image", "train")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "role"),
+    [("is_train", "train"), ("Test?", "test"), ("in_validation_set", "validation"), ("training image", "train"),
+     ("label", None)],
+)  # fmt: skip
 def test_a_column_of_truths_names_its_split(column: str, role: Role | None) -> None:
     assert flag_role(column) == role
 
