@@ -26,6 +26,7 @@ FLAGS = {
         --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
         --recipe --resume --seed --set --streaming --track --train""",
+    "data": "--bad-images --dataset-revision --debug --format --set",
     "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
         --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
     "inspect": """--bad-images --class --dataset --dataset-revision --debug --device --format --image-size --method

@@ -22,17 +22,7 @@ from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.errors import DataError
 from vitft.reading.formats import split_of
 from vitft.reading.source import open_for_evaluation, open_source
-from vitft.reading.splits import carve, limit
 from vitft.recipe import DataRecipe
-
-
-@pytest.fixture(autouse=True)
-def _no_hub_and_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("a local source went to the network")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", forbidden)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def png(value: int) -> bytes:
@@ -402,41 +392,6 @@ def test_an_unlabelled_split_is_left_out_with_a_note(tmp_path: Path) -> None:
 
 
 # --- carving, limits and the fingerprint -------------------------------------------------------------------
-
-
-def test_carving_takes_a_tenth_of_each_class() -> None:
-    labels = np.repeat(np.arange(4), [1000, 500, 30, 2])
-    train, validation = carve(labels, 0.1, seed=3)
-    assert np.bincount(labels[validation]).tolist() == [99, 50, 3, 1]
-    assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(labels)))
-
-
-def test_carving_keeps_one_of_each_class_in_training_and_singles_there() -> None:
-    labels = np.array([0, 1, 1, 2, 2, 2])
-    train, validation = carve(labels, 0.9, seed=0)
-    assert np.bincount(labels[train]).tolist() == [1, 1, 1]
-    assert len(validation) == 3
-
-
-def test_carving_stops_at_ten_thousand() -> None:
-    labels = np.arange(200_000) % 7
-    _, validation = carve(labels, 0.1, seed=0)
-    counts = np.bincount(labels[validation])
-    assert len(validation) == 10_000 and counts.max() - counts.min() <= 1
-
-
-def test_carving_is_the_same_everywhere_and_another_by_seed() -> None:
-    labels = np.arange(50) % 3
-    # Written down once: a change would move images between training and validation of every user's dataset.
-    assert carve(labels, 0.1, seed=0)[1].tolist() == [22, 23, 30, 45, 46]
-    assert carve(labels, 0.1, seed=1)[1].tolist() == [16, 22, 32, 36, 42]
-
-
-def test_limit_takes_equal_numbers_and_fills_up_from_larger_classes() -> None:
-    labels = np.repeat(np.arange(4), [100, 100, 3, 1])
-    kept = limit(labels, 20, seed=0)
-    assert np.bincount(labels[kept]).tolist() == [8, 8, 3, 1]
-    assert len(np.unique(kept)) == 20
 
 
 def test_single_images_stay_in_training_with_a_note(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def find_evidence(
     if data.table:
         names = [_existing(listing, name) for name in data.table]
     else:
-        names, said = table_files([*listing.others])
+        stems = {name[: name.rfind(".")] for images in listing.images.values() for name in images}
+        names, said = table_files(listing.others, stems if listing.others else ())
         names += extra_tables
         notes += said
     index = FileIndex(

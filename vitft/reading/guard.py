@@ -9,7 +9,7 @@ import numpy as np
 
 from vitft.errors import DataError, shorten
 from vitft.reading.labels import Labels
-from vitft.reading.words import is_fold, is_images, is_masks, roles_of
+from vitft.reading.words import is_fold, is_images, is_masks, roles_of, words_of
 
 _MANY_NUMBERS = 20  # classes that are numbers, with gaps between them
 
@@ -52,10 +52,14 @@ def _names_that_are_none(names: Sequence[str]) -> str | None:
     if all(map(is_fold, names)):
         return f"{shorten(list(names), 3)} are folds"
     masks = [name for name in names if is_masks(name)]
+    said = {word for name in masks for word in words_of(name)}
+    is_contrast = any(said & {*words_of(name)} for name in names if name not in masks)  # mask and no_mask
     if all(is_images(name) or is_masks(name) for name in names) or (
-        masks and len(names) <= 3 and len(masks) * 2 >= len(names)
+        masks and len(names) <= 3 and len(masks) * 2 >= len(names) and not is_contrast
     ):
         return f"{shorten(list(names), 3)} are kinds of files"
+    if len(names) <= 3 and any(words_of(name) in (["images"], ["imgs"], ["img"], ["image"]) for name in names):
+        return f"of {shorten(list(names), 3)}, one just says that it holds images"
     return None
 
 

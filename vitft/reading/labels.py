@@ -336,5 +336,12 @@ def _whole_numbers(values: Any, column: str) -> Any:
 
 
 def _as_numpy(values: Any) -> np.ndarray:
-    whole = pc.fill_null(pc.cast(values, pa.int64()), MISSING)
+    try:
+        whole = pc.fill_null(pc.cast(values, pa.int64()), MISSING)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"the label column holds numbers that are no class ids: {error}",
+            allowed="a ClassLabel, text or integer column",
+            hint="--set data.label_column=NAME",
+        ) from error
     return np.asarray(whole.to_numpy(), dtype=np.int64)

@@ -378,7 +378,7 @@ class _Training:
 
 def _joined_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
     """Add the splits that the user joins by ``+``."""
-    joined = [name for name in (roles.train, roles.validation, roles.test) if name and "+" in name]
+    joined = [name for name in (roles.train, roles.validation, roles.test) if name and name not in opened.splits]
     if not joined:
         return opened
     import datasets

@@ -50,7 +50,7 @@ def assign_roles(
     """
     notes: list[str] = []
     chosen = _as_asked(names, wanted)
-    taken = [part for name in chosen.values() if name for part in name.split("+")]
+    taken = [part for name in chosen.values() if name for part in _members(names, name)]
     meant = roles_of(names) | {name: role for name, role in (known or {}).items() if role and name in names}
     for role in _ROLES:
         if role in chosen:
@@ -91,9 +91,9 @@ def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[st
     chosen: dict[str, str | None] = {}
     for role, name in wanted.items():
         if name is not None:
-            parts = [named_split(names, part.strip(), f"--set data.{role}_split=NAME") for part in name.split("+")]
+            parts = [named_split(names, each, f"--set data.{role}_split=NAME") for each in _members(names, name)]
             chosen[role] = "+".join(parts)
-    taken = [(role, part) for role, name in chosen.items() if name for part in name.split("+")]
+    taken = [(role, part) for role, name in chosen.items() if name for part in _members(names, name)]
     for role, name in taken:
         twice = [other for other, part in taken if part == name]
         if len(twice) > 1:
@@ -104,6 +104,11 @@ def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[st
             )
         assert role in _ROLES, role
     return chosen
+
+
+def _members(names: Sequence[str], name: str) -> list[str]:
+    """Return the splits that a name joins by ``+``; a split may itself be called so."""
+    return [name] if name in names else [part.strip() for part in name.split("+")]
 
 
 def _several(role: str, names: Sequence[str]) -> DataError:
@@ -170,11 +175,8 @@ def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
     quota = np.zeros_like(counts)
     left = min(num_samples, len(labels))
     while left:
-        open_classes = np.flatnonzero(quota < counts)
-        share, odd = divmod(left, len(open_classes))
-        gain = np.full(len(open_classes), share)
-        gain[:odd] += 1
-        gain = np.minimum(gain, counts[open_classes] - quota[open_classes])
+        open_classes = np.flatnonzero(quota < counts)[:left]  # fewer than classes: one each for the first
+        gain = np.minimum(left // len(open_classes), counts[open_classes] - quota[open_classes])
         quota[open_classes] += gain
         left -= int(gain.sum())
     return np.sort(first_of_each_class(labels, quota, seed=seed, stream="limit"))

@@ -11,13 +11,13 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitft.errors import DataError
-from vitft.reading.listing import is_image_name
+from vitft.reading.listing import count, is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 _LARGEST = 2**30  # bytes: a table that says more than a class per image is none
@@ -53,14 +53,23 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
 
-def table_files(others: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the files that may be tables of images, and notes on those that are too many to be."""
+def table_files(others: Iterable[str], stems: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the files that may be tables of images, and notes on those that are not.
+
+    Args:
+        others: the files of a folder that are no images.
+        stems: the names of its images without their suffixes; a list or JSON file so named belongs to one of them.
+    """
     by_kind: dict[str, list[str]] = {}
+    alone: list[str] = []
     for path in others:
         suffix = Path(path).suffix.lower()
-        if suffix in SUFFIXES and suffix != ".parquet":
+        if suffix in (".txt", ".json") and Path(path).stem in stems:
+            alone.append(path)
+        elif suffix in SUFFIXES and suffix != ".parquet":
             by_kind.setdefault(suffix, []).append(path)
-    found, notes = [], []
+    found = []
+    notes = [f"{count(len(alone), 'file')} left out that belong to single images ({min(alone)}, ...)"] if alone else []
     for suffix, paths in by_kind.items():
         if len(paths) > _MANY:
             top = [path for path in paths if path.count("/") < 2][:_MANY]
@@ -94,7 +103,7 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
     text, notes = _decoded(content)
     if suffix in (".json", ".jsonl", ".ndjson"):
         try:
-            return Table(name, columns_of(_records(text)), notes=notes)
+            return Table(name, columns_of(_records(text, are_lines=suffix != ".json")), notes=notes)
         except DataError as error:
             raise DataError(f"{name}: {error.wrong}", allowed=error.allowed, hint=error.hint) from error
     table = _of_lines(name, text, is_file, is_list=suffix == ".txt")
@@ -144,11 +153,13 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
         raise Unreadable("it is empty")
     delimiter, notes = _delimiter(first, is_list=is_list)
     if first[0].lower().startswith("sep=") and len(first[0]) <= 6:  # Excel's own first line
-        text = text[text.index("\n") + 1 :]
+        text = text.lstrip()[len(first[0]) :]
     try:
         rows = [row for row in _reader(io.StringIO(text, newline=""), delimiter) if any(map(str.strip, row))]
     except csv.Error as error:
         raise Unreadable(f"it cannot be parsed: {error}") from error
+    if not rows:
+        raise Unreadable("it is empty")
     header = [each.strip() for each in rows[0]]
     is_listed = is_list or any(is_file(each) or is_image_name(each) for each in header)
     if is_listed and is_list and _is_header(header, rows[1:20], is_file):
@@ -161,6 +172,9 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     num_padded = sum(text != text.strip() for row in body for text in row)
     if num_padded:
         notes.append(f"{num_padded:,} texts had spaces around them, which were dropped")
+    short = sum(len(row) < len(header) for row in body)
+    if short > len(body) // 2:
+        notes.append(f"{count(short, 'row')} with fewer fields than the first")
     columns: dict[str, list[str | None]] = {each: [] for each in names}
     for row in body:
         for each, text in itertools.zip_longest(names, row, fillvalue=""):
@@ -185,8 +199,8 @@ def _long_rows(name: str, rows: Sequence[Sequence[str]], width: int) -> DataErro
 
 
 def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
-    """Return what parts the fields: the character that cuts most lines into the same number of them."""
-    best, most = ",", (0.0, 0)
+    """Return what parts the fields: the character that cuts most lines, the first too, into the same number of them."""
+    best, most = ",", (0.0, False, 0)
     for delimiter in _DELIMITERS if is_list else _DELIMITERS[:-1]:
         try:
             widths = [len(row) for row in _reader(lines, delimiter) if row]
@@ -194,8 +208,9 @@ def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
             continue
         width = max(set(widths), key=widths.count, default=1)
         part = widths.count(width) / max(len(widths), 1)
-        if width > 1 and (round(part, 1), width if part > 0.8 else 0) > most:
-            best, most = delimiter, (round(part, 1), width)
+        score = round(part, 1), widths[:1] == [width], width if part > 0.8 else 0
+        if width > 1 and score > most:
+            best, most = delimiter, score
     said = {",": [], "\t": ["fields are parted by tabs"], " ": ["fields are parted by spaces"]}
     return best, list(said.get(best, [f"fields are parted by {best!r}"])) if not is_list else []
 
@@ -226,7 +241,7 @@ def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Ca
 # --- JSON and parquet --------------------------------------------------------------------------------------
 
 
-def _records(text: str) -> list[Mapping[str, Any]]:
+def _records(text: str, *, are_lines: bool) -> list[Mapping[str, Any]]:
     """Return the objects of a JSON file: a list, one a line, a table by columns, or COCO's three lists."""
     try:
         value: Any = json.loads(text)
@@ -238,7 +253,7 @@ def _records(text: str) -> list[Mapping[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"it is not JSON: {error}") from error
     if isinstance(value, dict):
-        value = _of_coco(value) or _of_object(value)
+        value = [value] if are_lines else _of_coco(value) or _of_object(value)
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
         raise Unreadable("it holds no list of objects")
     return value
@@ -320,7 +335,8 @@ def _as_text(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip() or None
+    text = str(value).strip()
+    return text.encode("utf-8", "replace").decode() or None  # JSON can hold half a character
 
 
 def _of_parquet(path: Path) -> dict[str, list[str | None]]:

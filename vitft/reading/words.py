@@ -47,7 +47,7 @@ _JOINED = re.compile(
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
 
 _MEASURES = _words(
-    "width height w h size bytes filesize area aspect depth channels x y xmin xmax ymin ymax x1 x2 y1 y2 left "
+    "width height w h size bytes filesize area aspect depth channels x y min max xmin xmax ymin ymax x1 x2 y1 y2 left "
     "top right bottom bbox box id ids index idx row number no uuid hash md5 sha1 sha256 timestamp time date "
     "datetime year month day lat latitude lon lng longitude score confidence url link source license licence "
     "author user username annotator lead comment comments note notes description caption captions text title "
@@ -122,6 +122,8 @@ def roles_of(names: Iterable[str]) -> dict[str, Role | None]:
 def is_masks(name: str) -> bool:
     """Return whether a folder so named holds what belongs to images, not images: masks, labels, boxes."""
     words = set(words_of(name))
+    if {"ground", "truth"} <= words:
+        words = words - {"ground", "truth"} | {"groundtruth"}
     return bool(words & _MASK_WORDS) and words <= _MASK_WORDS | _MASK_KINDS | _FILLER | _split_words()
 
 
@@ -183,8 +185,11 @@ def squeezed(name: str) -> str:
 
 
 def alike(name: str) -> str:
-    """Return what is the same for names that differ only in case, spaces and separators."""
-    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", name).strip()).casefold()
+    """Return what is the same for names that differ only in case, spaces and separators; -1 is not 1."""
+    name = unicodedata.normalize("NFC", name).strip()
+    if re.fullmatch(r"[+-]?[\d.]+", name):
+        return name
+    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_hub_and_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a local source went to the network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", forbidden)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
