@@ -40,6 +40,7 @@ from vitft.reading.labels import (
     require_classes,
     require_labels,
 )
+from vitft.reading.listing import count
 from vitft.reading.opened import OpenedSource
 from vitft.reading.opening import open_splits
 from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, named_split
@@ -213,9 +214,9 @@ class _Training:
             train=splits["train"],
             validation=splits["validation"],
             test=splits.get("test"),
+            left_out=self._left_out(),
             notes=tuple(self.notes),
             labels_from=self.columns.labels_from,
-            left_out=self._left_out(),
         )
 
     @property
@@ -366,6 +367,7 @@ class _Training:
         for name, rows in self.opened.splits.items():
             if "+" not in name and name not in used:
                 left_out[f"in {name}, which is not used"] = len(rows)
+                self.notes.append(f"{count(len(rows), 'image')} of {name} not used")
         return left_out
 
     def _fingerprint(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
