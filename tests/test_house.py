@@ -17,8 +17,8 @@ SOURCE = ROOT / "vitft"
 
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
-    ["errors", "disk"],
-    ["builtin", "durations", "sizes", "yaml12", "complaints", "retry"],
+    ["errors", "disk", "signals"],
+    ["builtin", "durations", "sizes", "yaml12", "complaints", "retry", "ownership", "environment", "worker"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],
@@ -44,7 +44,7 @@ FOLDERS = {
         "encoding", "load", "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
-    "scoring": ["scores", "modules", "calibration", "shifts", "predict"],
+    "scoring": ["scores", "modules", "metrics", "calibration", "shifts", "predict"],
     "pictures": [
         "layout", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw", "figures",
         "numbers", "page",
@@ -55,8 +55,8 @@ FOLDERS = {
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing", "inspecting",
-        "__init__",
+        "shared", "photos", "ending", "tracking", "picturing", "publishing", "finishing", "training", "scoring",
+        "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": ["flags", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip

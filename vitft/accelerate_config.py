@@ -29,9 +29,15 @@ def check_worker(num_processes: int | None, launcher_args: Sequence[str]) -> Non
             f"launcher arguments ({' '.join(launcher_args)}) inside a launcher",
             hint="give them to that launcher",
         )
-    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+    refuse_engines_of_the_environment()
+
+
+def refuse_engines_of_the_environment() -> None:
+    """Raise UsageError if the environment, which accelerate obeys without a launcher too, asks for more than DDP."""
+    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if _is_true(os.environ.get(f"ACCELERATE_USE_{engine}", "")):
-            raise _other_engine(engine, "accelerate launch")
+            source = "accelerate launch" if is_worker() else f"the environment (ACCELERATE_USE_{engine})"
+            raise _other_engine(engine, source)
 
 
 # --- the config file and the launcher's arguments ----------------------------------------------------------

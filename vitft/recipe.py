@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from vitft.complaints import complaints
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
@@ -207,7 +207,7 @@ class RunRecipe(Section):
     output_dir: str = "runs"
     """Folder of the runs."""
     metrics: tuple[str, ...] = ()
-    """Further `evaluate` metrics, from the Hub or a folder, computed at the end."""
+    """Further `evaluate` metrics, from the Hub or a folder: code, which in a recipe file needs `--trust-metrics`."""
     pictures: Literal["auto", "on", "off"] = "auto"
     """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
     track: tuple[
@@ -247,6 +247,12 @@ class Recipe(Section):
     train: TrainRecipe = TrainRecipe()
     run: RunRecipe = RunRecipe()
     hub: HubRecipe = HubRecipe()
+    _metrics_from: str = PrivateAttr("")
+
+    @property
+    def metrics_from(self) -> str:
+        """The file that names ``run.metrics``, which are code to be run; empty where the user's own words name them."""
+        return self._metrics_from
 
     @classmethod
     def load(cls, base: str | Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
@@ -267,7 +273,10 @@ class Recipe(Section):
             path = recipe_path(str(base))
             source = f"{path} with what was laid over it" if changes else str(path)
             values = read_yaml(path)
-        return validate(overlay(values, changes or {}), source)
+        recipe = validate(overlay(values, changes or {}), source)
+        if base is not None and recipe.run.metrics and "run.metrics" not in (changes or {}):
+            recipe._metrics_from = str(path)
+        return recipe
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -362,7 +362,7 @@ def test_what_is_no_run_is_not_resumed(home: Path, uninterrupted: Path, tmp_path
 
 def test_a_finished_run_is_not_resumed(uninterrupted: Path) -> None:
     before = tiny.events(uninterrupted)
-    with pytest.raises(UsageError, match=r"is finished: its results\.json is written"):
+    with pytest.raises(UsageError, match=r"is finished: its model, results\.json and model card are written"):
         finetune(resume=uninterrupted)
     assert tiny.events(uninterrupted) == before
 

@@ -108,6 +108,10 @@ def finetune(
         typer.Option("--track", metavar="TRACKER", help="An experiment tracker, such as tensorboard; repeatable."),
     ] = None,
     metrics: Metrics = None,
+    trust_metrics: Annotated[
+        bool,
+        typer.Option("--trust-metrics", help="Run the metrics that a recipe file or a resumed run names: code."),
+    ] = False,
     push_to_hub: PushToHub = None,
     hub_repo: HubRepo = None,
     private: Private = None,
@@ -166,7 +170,9 @@ def finetune(
     from vitft import tasks
 
     try:
-        result = tasks.finetune(None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run)
+        result = tasks.finetune(
+            None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run, trust_metrics=trust_metrics
+        )
     except PublishError as error:
         _show(error.result, resolved, format)
         raise

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vitft.errors import DataError, StoppedEarly
+from vitft.errors import DataError
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused unread: the number at which Pillow, too, suspects a decompression bomb."""
@@ -75,7 +75,7 @@ def decode(encoded: bytes | str) -> tuple[Image.Image, tuple[str, ...]]:
                 image.load()  # before EXIF: only now a PNG's is known, and a TIFF has already been turned
                 rgb = _to_rgb(image)
                 orientation, notes = _orientation(image)
-        except (BadImage, StoppedEarly, MemoryError):  # a signal may come at any moment
+        except (BadImage, MemoryError):
             raise
         except Exception as error:  # Pillow's readers raise whatever comes of reading nonsense
             raise BadImage(_reason(error, content)) from error
@@ -149,8 +149,6 @@ def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
         if not exif and image.info.get("exif"):
             Image.Exif().load(image.info["exif"])  # raises again what Pillow swallowed while opening the file
         orientation = exif.get(_EXIF_ORIENTATION, 1)
-    except StoppedEarly:
-        raise
     except Exception:  # broken EXIF raises anything; the pixels are good
         return 1, ("broken EXIF ignored",)
     if orientation not in range(1, 9):

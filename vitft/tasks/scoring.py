@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from vitft.errors import UsageError
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
-from vitft.tasks.shared import Ready, main_process_first, ready, score_table
+from vitft.tasks.ending import explained
+from vitft.tasks.shared import Ready, main_process_first, on_main_process, ready, score_table
 
 
 @dataclass
@@ -120,14 +122,16 @@ def evaluate(
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
     from vitft.data.source import open_for_evaluation
-    from vitft.scoring.scores import check_metrics
+    from vitft.scoring.metrics import check_metrics, try_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
-    loaded = ready(model, precision, device, image_size, method, revision)
-    with main_process_first(loaded.accelerator):
-        rows = open_for_evaluation(data, _classes(loaded), split=split)
-    return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
+    with explained():
+        loaded = ready(model, precision, device, image_size, method, revision)
+        with main_process_first(loaded.accelerator):
+            rows = open_for_evaluation(data, _classes(loaded), split=split)
+        on_main_process(lambda: try_metrics(metrics, len(_classes(loaded))), loaded.accelerator)
+        return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
 
 
 def evaluate_sizes(
@@ -159,11 +163,12 @@ def evaluate_sizes(
     _check_sizes(str(model), sizes, method, revision)
     rows, results = None, []
     for size in dict.fromkeys(sizes):
-        loaded = ready(model, precision, device, size, method, revision)
-        if rows is None:
-            with main_process_first(loaded.accelerator):
-                rows = open_for_evaluation(data, _classes(loaded), split=split)
-        results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
+        with explained():
+            loaded = ready(model, precision, device, size, method, revision)
+            if rows is None:
+                with main_process_first(loaded.accelerator):
+                    rows = open_for_evaluation(data, _classes(loaded), split=split)
+            results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, loaded.retargeting.old)
 
 
@@ -194,8 +199,8 @@ def _score(
     shift: int,
 ) -> EvaluationResult:
     from vitft.model.processor import normalisation
+    from vitft.scoring.metrics import final_scores, further_scores
     from vitft.scoring.predict import evaluation_batches, score_split
-    from vitft.scoring.scores import final_scores
     from vitft.scoring.shifts import check_shift
 
     check_shift(shift, loaded.retargeting.new)
@@ -218,7 +223,11 @@ def _score(
     )
     scores: dict[str, Any] = {}
     if loaded.accelerator.is_main_process:
-        scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
+        scores = final_scores(scored.tally)
+        further = further_scores(metrics, scored.predictions, scored.labels, scored.tally.num_classes)
+        for reason in further.refused.values():
+            print(reason, file=sys.stderr)
+        scores |= further.values
         if scored.shift_consistency is not None:
             scores["shift_consistency"] = scored.shift_consistency
         scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
