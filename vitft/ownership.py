@@ -18,7 +18,7 @@ from vitft.errors import TrainError
 
 _NAME = ".lock"
 _HELD = (errno.EACCES, errno.EAGAIN)
-_held_here: set[Path] = set()  # a process's locks do not exclude itself, as two threads of a notebook need
+_held_here: dict[Path, int] = {}  # by whom: a process's locks do not exclude itself, as two threads of a notebook need
 
 
 class Ownership:
@@ -26,6 +26,7 @@ class Ownership:
 
     def __init__(self, folder: Path, descriptor: int, note: str) -> None:
         self._folder, self._descriptor, self._process = folder, descriptor, os.getpid()
+        self._is_over = False
         self.note = note
         """What the user should know, if this file system has no locks."""
 
@@ -37,7 +38,7 @@ class Ownership:
             TrainError: naming who is.
         """
         folder = folder.resolve()
-        if folder in _held_here:
+        if _held_here.get(folder) == os.getpid():
             raise _taken(folder, f"this process ({os.getpid()})", None)
         while True:
             try:
@@ -50,17 +51,18 @@ class Ownership:
             if _is_still_there(folder / _NAME, descriptor):
                 break
             os.close(descriptor)  # its last owner removed it while we waited for nobody: the next one is another file
-        _held_here.add(folder)
+        _held_here[folder] = os.getpid()
         _sign(descriptor)
         return cls(folder, descriptor, note)
 
     def release(self) -> None:
         """Give the run free. A second time does nothing, nor in a child, whose parent goes on."""
-        if self._folder not in _held_here or self._process != os.getpid():
+        if self._is_over or self._process != os.getpid():
             return
+        self._is_over = True
         (self._folder / _NAME).unlink(missing_ok=True)  # while it is still ours
         os.close(self._descriptor)
-        _held_here.discard(self._folder)
+        _held_here.pop(self._folder, None)
 
 
 def _lock(folder: Path, descriptor: int) -> str:

@@ -203,6 +203,11 @@ class Run:
         """Return the lines of ``metrics.jsonl`` that are whole."""
         return [event for _, event in read_events(self.folder / "metrics.jsonl") if event is not None]
 
+    def has_whole_log(self) -> bool:
+        """Whether ``metrics.jsonl`` has nothing but whole lines, the results among them."""
+        lines = [event for _, event in read_events(self.folder / "metrics.jsonl")]
+        return None not in lines and any(event is not None and event["event"] == "results" for event in lines)
+
     def cut_metrics(self, length: int) -> None:
         """Forget what was logged after the checkpoint that a resumed run starts from, and lines that are broken."""
         path = self.folder / "metrics.jsonl"

@@ -249,7 +249,8 @@ def _make_what_is_missing(
     assert results is not None
     is_published = not recipe.hub.push or run.read_json("published.json") is not None
     has_environment = run.read_json("environment.json") is not None
-    if run.is_finished and is_published and has_environment:
+    is_whole = run.is_finished and has_environment and run.has_whole_log()
+    if is_whole and is_published:
         raise UsageError(
             f"the run {run.folder} is finished: its model, results.json and model card are written",
             hint=f"vitft evaluate {run.model_folder} --dataset D, or a new run to train longer",
@@ -258,7 +259,7 @@ def _make_what_is_missing(
     destination, notes = _announce(run, recipe, accelerator, dry_run=False)
     for note in notes:
         run.say(f"  {note}")
-    if not run.is_finished or not has_environment:
+    if not is_whole:
         if not run.cut_metrics_after("results"):
             log_results(run, results)
         has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
