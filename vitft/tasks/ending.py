@@ -63,7 +63,7 @@ class Session:
                 f"stopped before the first checkpoint ({signal})",
                 hint=f"{self.run.resume_command} (from the first step)",
             )
-        when = "after the last step" if self.is_trained else f"before training went on from step {step_of(safe.name)}"
+        when = "after the last step" if self.is_trained else f"at step {step_of(safe.name)}"
         return StoppedEarly(f"stopped {when} ({signal}); the checkpoint is complete", hint=self.run.resume_command)
 
     def what_is_safe(self) -> str:
