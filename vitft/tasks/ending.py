@@ -16,6 +16,8 @@ from vitft.errors import StoppedEarly, TrainError, VitftError, one_line
 from vitft.ownership import Ownership
 from vitft.run import Run
 
+_FEWEST_FILES, _ENOUGH_FILES = 256, 4096
+
 
 @dataclass
 class Session:
@@ -103,11 +105,11 @@ def explained(session: Session | None = None) -> Iterator[None]:
     """Turn what a machine does to a program into an error that says so."""
     session = session or Session()
     try:
+        need_open_files()
         yield
-    except VitftError:
-        raise
     except Exception as error:
-        signals.check()  # asked to stop as well, and torn out of a collective by a process that heard it first
+        if not isinstance(error, VitftError):
+            signals.check()  # asked to stop as well, and torn out of a collective by a process that heard it first
         found = explain(error, session)
         if found is None:
             raise
@@ -121,10 +123,16 @@ def explain(error: BaseException, session: Session) -> VitftError | None:
         error: that came out of torch, the operating system or a library.
         session: what was being done.
     """
+    from vitft.data.batches import ReaderLost  # torch: not before it is needed
+
+    if isinstance(error, ReaderLost):
+        return _lost_reader(str(error.process), error.signal, session)
+    if isinstance(error, VitftError):
+        return None
     again = session.run.resume_command if session.run else "the same command again"
     safe, text = session.what_is_safe(), str(error)
-    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", text):
-        return _lost_worker(found[1].strip(), found[2], safe, again)
+    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([^.]*))?", text):
+        return _lost_reader(found[1].strip(), (found[2] or "").strip(), session)
     if session.num_processes > 1 and _is_lost_connection(error):
         return worker.PeerLost(
             f"another training process is gone: it failed, crashed or was killed (out of memory?){safe}; "
@@ -146,17 +154,19 @@ def explain(error: BaseException, session: Session) -> VitftError | None:
     return None
 
 
-def _lost_worker(process: str, how: str, safe: str, again: str) -> TrainError:
-    if "Bus error" in how:
-        why = "shared memory is full (/dev/shm, in a container --shm-size)"
+def _lost_reader(process: str, signal: str, session: Session) -> TrainError:
+    """Return what is to be said of a process that read images and ended without a word."""
+    if signal in ("Bus error", "SIGBUS"):
+        why = "shared memory is full (/dev/shm; in a container, --shm-size)"
+    elif signal in ("Killed", "SIGKILL", ""):
+        why = "it was killed, or crashed (out of memory is the usual reason)"
     else:
-        signal = re.match(r"is killed by signal: ([^.]*)", how)
-        why = f"it was ended by the signal {signal[1].strip()!r}" if signal else "it ended without a word"
-        why += "; out of memory is the likely cause (Killed)"
+        why = f"{signal} ended it"
+    command = session.run.resume_command if session.run else "the same command again"
     return TrainError(
-        f"a process that reads images ({process}) is gone: {why}{safe}",
+        f"a process that reads images ({process}) is gone: {why}{session.what_is_safe()}",
         allowed="fewer of these processes: --set data.workers=1, or 0 for none",
-        hint=f"{again} --set data.workers=0" if again.startswith("vitft") else again,
+        hint=f"{command} --set data.workers=0" if session.run else f"{command}, with --set data.workers=0",
     )
 
 
@@ -170,7 +180,7 @@ def _is_lost_connection(error: BaseException) -> bool:
     )
     words = r"gloo|nccl|TCPStore|Connection (?:closed|reset)|Broken pipe|connectFullMesh"
     return isinstance(error, kinds) or (
-        isinstance(error, RuntimeError | OSError) and bool(re.search(words, str(error)))
+        isinstance(error, RuntimeError | OSError) and bool(re.search(words, str(error), re.IGNORECASE))
     )
 
 
@@ -189,3 +199,25 @@ def _file_limit() -> int | None:
     except ImportError:
         return None
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def need_open_files() -> None:
+    """Let this process open as many files as it may; images on their way from other processes take some each.
+
+    Raises:
+        TrainError: if that is too few. Later it would be found out in threads of Python's own, which only hang.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _ENOUGH_FILES:
+        soft = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < _FEWEST_FILES:
+        raise TrainError(
+            f"too few open files: {soft} are allowed here (ulimit -n)",
+            allowed=f"{_FEWEST_FILES} at least",
+            hint=f"ulimit -n {_ENOUGH_FILES}, then the same command again",
+        )
