@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,7 +142,7 @@ def finetune(
         "model.image_size": image_size,
         "model.train": train,
         "optim.lr": lr,
-        "train.duration": None if epochs is None else f"{epochs:.12g} epochs",
+        "train.duration": None if epochs is None else f"{Decimal(f'{epochs:.15g}'):f} epochs",  # not 1e-05
         "train.batch_size": batch_size,
         "train.seed": seed,
         "train.precision": precision,
