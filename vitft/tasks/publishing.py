@@ -131,7 +131,7 @@ def publish(
         bundle = collect(run.folder, run.model_folder, card.text)
         if with_training:
             bundle |= collect_training(run.folder, _newest_checkpoint(run))
-        for note in card.notes:
+        for note in (*run.broken(), *card.notes):
             run.say(f"  {note}")
         run.say(f"pushing {len(bundle)} files to {to.url}")
         with signals.stoppable(_give_up):
