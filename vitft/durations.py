@@ -41,7 +41,7 @@ class Duration:
         if match is None or match[2] not in _UNITS:
             raise ValueError(f"{text!r:.60} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
         if (value := float(match[1])) > _LONGEST:
-            raise ValueError(f"{text[:40]!r} is too long; use a number up to {_LONGEST:,}")
+            raise ValueError(f"{match[0][:40]!r} is too long; use a number up to {_LONGEST:,}")
         return cls(value, _UNITS[match[2]])
 
     @property

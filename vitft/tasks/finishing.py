@@ -119,8 +119,8 @@ def _score(
     if found.bad_rows and recipe.data.bad_images == "stop":
         assert session.run is not None
         session.run.note(
-            f"{name}: {len(found.bad_rows)} images cannot be read and are left out of its score; data.bad_images: stop "
-            "holds for training, which is over"
+            f"{name}: its score leaves out what cannot be read, images: {len(found.bad_rows)} (data.bad_images: stop "
+            "holds for training, which is over)"
         )
 
 

@@ -113,12 +113,11 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
         return FinetuneResult(None, plan_text=str(parts.plan))
 
     is_new = run is None
-    if is_new:
+    if run is None:
         run, destination, made = _begin(session, recipe, destination, accelerator)
     else:
         destination, made = on_main_process(lambda: prepare(destination), accelerator)
         start_trackers(run, recipe, accelerator)
-    assert run is not None
     _tell(run, recipe, parts, [*hub_notes, *made])
     with pushes_during_training(run, recipe.hub, destination):
         results = _train_and_score(session, recipe, parts, accelerator, resume=not is_new)

@@ -56,6 +56,8 @@ class Training:
 
     def track(self, values: dict[str, float]) -> None:
         """Send numbers of this step to the recipe's trackers; one that fails is not asked again, and ends no run."""
+        if not self.accelerator.trackers:
+            return
         try:
             self.accelerator.log(values, step=self.state.step)
         except Exception as error:  # whatever a stranger's code raises, or the network under it
