@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -23,7 +23,8 @@ def flush_folder(folder: Path) -> None:
     readable = folder.stat().st_mode & 0o666  # of a folder that was made with the user's umask
     for path in folder.iterdir():
         if path.is_file():
-            path.chmod(readable)
+            with suppress(OSError):  # some network file systems have no modes
+                path.chmod(readable)
         flush(path)
     flush(folder)
 

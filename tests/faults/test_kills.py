@@ -95,7 +95,7 @@ def test_a_run_without_its_card_and_figures_makes_them_from_what_is_there(whole:
     (run / "model" / "README.md").unlink()
     outcome = attack.resume(run)
     assert outcome.code == 0, outcome.text
-    assert "is trained and scored; what is missing is made now" in outcome.text
+    assert "is trained and scored; what is missing is made now: pictures, the model card" in outcome.text
     shutil.copytree(whole / "checkpoints", run / "checkpoints")
     attack.assert_same(run, whole)
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vitft.tasks.ending import explained
 from vitft.tasks.shared import ready
 
 
+@explained()
 def predict(
     model: str | Path,
     images: Sequence[str | Path],

@@ -18,8 +18,10 @@ from vitft.hub.push import Published, push_bundle
 from vitft.ownership import Ownership
 from vitft.recipe import HubRecipe, Recipe
 from vitft.run import Run
+from vitft.tasks.ending import explained
 
 
+@explained()
 def push(
     run: str | Path,
     repo: str | None = None,

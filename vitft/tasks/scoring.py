@@ -91,6 +91,7 @@ class SizeSweep:
         ]
 
 
+@explained()
 def evaluate(
     model: str | Path,
     dataset: str | DataRecipe,
@@ -126,14 +127,14 @@ def evaluate(
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
-    with explained():
-        loaded = ready(model, precision, device, image_size, method, revision)
-        with main_process_first(loaded.accelerator):
-            rows = open_for_evaluation(data, _classes(loaded), split=split)
-        on_main_process(lambda: try_metrics(metrics, len(_classes(loaded))), loaded.accelerator)
-        return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
+    loaded = ready(model, precision, device, image_size, method, revision)
+    with main_process_first(loaded.accelerator):
+        rows = open_for_evaluation(data, _classes(loaded), split=split)
+    on_main_process(lambda: try_metrics(metrics, len(_classes(loaded))), loaded.accelerator)
+    return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
 
 
+@explained()
 def evaluate_sizes(
     model: str | Path,
     dataset: str | DataRecipe,
@@ -163,12 +164,11 @@ def evaluate_sizes(
     _check_sizes(str(model), sizes, method, revision)
     rows, results = None, []
     for size in dict.fromkeys(sizes):
-        with explained():
-            loaded = ready(model, precision, device, size, method, revision)
-            if rows is None:
-                with main_process_first(loaded.accelerator):
-                    rows = open_for_evaluation(data, _classes(loaded), split=split)
-            results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
+        loaded = ready(model, precision, device, size, method, revision)
+        if rows is None:
+            with main_process_first(loaded.accelerator):
+                rows = open_for_evaluation(data, _classes(loaded), split=split)
+        results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, loaded.retargeting.old)
 
 

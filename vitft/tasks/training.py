@@ -246,28 +246,43 @@ def _make_what_is_missing(
     session.is_trained = True
     results = run.results()
     assert results is not None
-    is_published = not recipe.hub.push or run.read_json("published.json") is not None
-    has_environment = run.read_json("environment.json") is not None
-    is_whole = run.is_finished and has_environment and run.has_whole_log()
-    if is_whole and is_published:
+    # The main process looks, for all: it may soon make what the others would then not miss any more.
+    missing = on_main_process(lambda: _missing(run, recipe), accelerator)
+    if not missing:
         raise UsageError(
             f"the run {run.folder} is finished: its model, results.json and model card are written",
             hint=f"vitft evaluate {run.model_folder} --dataset D, or a new run to train longer",
         )
-    run.say(f"{run.folder} is trained and scored; what is missing is made now")
+    run.say(f"{run.folder} is trained and scored; what is missing is made now: {', '.join(missing)}")
     destination, notes = _announce(run, recipe, accelerator, dry_run=False)
     for note in notes:
         run.say(f"  {note}")
-    if not is_whole:
+    if missing != [_PUBLICATION]:
         if not run.cut_metrics_after("results"):
             log_results(run, results)
-        has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
-        parts = None if has_pictures and has_environment else _load(run, recipe, accelerator, reasons)
-        if parts is not None and not has_environment:
+        parts = _load(run, recipe, accelerator, reasons) if {_ENVIRONMENT, _PICTURES} & set(missing) else None
+        if parts is not None and _ENVIRONMENT in missing:
             _write_environment(run, parts)
         picture_run(run, recipe, parts and parts.source, parts and parts.plan, accelerator)
         finish(run, recipe.hub.license)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results))
+
+
+_PICTURES, _CARD, _LOG = "pictures", "the model card", "metrics.jsonl"
+_ENVIRONMENT, _PUBLICATION = "environment.json", "the publication"
+
+
+def _missing(run: Run, recipe: Recipe) -> list[str]:
+    """Return what a trained and scored run still lacks; pictures only where the card, which comes after them, does."""
+    has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
+    lacks = {
+        _PICTURES: not run.is_finished and not has_pictures,
+        _CARD: not run.is_finished,
+        _LOG: not run.has_whole_log(),
+        _ENVIRONMENT: run.read_json("environment.json") is None,
+        _PUBLICATION: recipe.hub.push and run.read_json("published.json") is None,
+    }
+    return [what for what, is_missing in lacks.items() if is_missing]
 
 
 def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) -> int | None:
