@@ -18,7 +18,7 @@ from vitft import disk
 from vitft.run import Run
 from vitft.tasks import finishing, picturing
 
-KILLS = 100 if os.environ.get("VITFT_SLOW") == "1" else 5
+KILLS = 100 if os.environ.get("VITFT_SLOW") == "1" else 4
 KILL = send(signal.SIGKILL)
 
 

@@ -70,6 +70,7 @@ PHASES: dict[str, tuple[Callable[[], None], str]] = {
     "in the card": (lambda: at_call(finishing, "write_card", 1, STOP), AFTER),
 }
 SELDOM = ("while the run is made", "while a checkpoint is written", "while the model is saved", "in the card")
+SELDOM += ("in a decoder of the final scoring", "in the last checkpoint")
 
 
 def in_a_decoder() -> None:
@@ -126,7 +127,7 @@ COSTS = {
 }
 
 
-@pytest.mark.parametrize("how", COSTS)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=pytest.mark.slow if how != "leaves" else ()) for how in COSTS])
 def test_a_metric_that_breaks_after_training_costs_itself_and_nothing_else(
     home: Path, whole: Path, tmp_path: Path, how: str
 ) -> None:
