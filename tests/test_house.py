@@ -18,8 +18,8 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["outside"],
-    ["errors", "disk", "files"],
-    ["builtin", "durations", "sizes", "yaml12", "complaints", "retry"],
+    ["errors", "disk", "files", "signals"],
+    ["builtin", "durations", "sizes", "yaml12", "complaints", "retry", "ownership", "environment", "worker"],
     ["recipe", "names", "accelerate_config"],
     ["run", "launch"],
     ["data"],
@@ -48,7 +48,7 @@ FOLDERS = {
         "encoding", "load", "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
-    "scoring": ["scores", "modules", "calibration", "shifts", "predict"],
+    "scoring": ["scores", "modules", "metrics", "calibration", "shifts", "predict"],
     "pictures": [
         "layout", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw", "figures",
         "numbers", "page",
@@ -59,8 +59,8 @@ FOLDERS = {
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "describing", "photos", "picturing", "publishing", "training", "scoring", "predicting", "resizing",
-        "inspecting", "__init__",
+        "shared", "describing", "photos", "ending", "tracking", "picturing", "publishing", "finishing", "training",
+        "scoring", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip

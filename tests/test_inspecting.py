@@ -1,6 +1,7 @@
 """``vitft inspect`` as a person meets it: what is written, what is said, what is refused."""
 
 import csv
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,12 @@ from transformers import ViTConfig, ViTModel
 from vitft import Recipe, finetune, inspect
 from vitft.cli import main
 from vitft.data.staging import decode
-from vitft.errors import DataError, ModelError, StoppedEarly, UsageError
+from vitft.errors import DataError, ModelError, UsageError
 from vitft.pictures.attention import Rollout
 from vitft.pictures.look import KINDS
 from vitft.pictures.recording import recording
 from vitft.run import Run
+from vitft.signals import StopRequest
 from vitft.tasks import picturing
 from vitft.tasks.photos import subject_of
 from vitft.tasks.shared import ready
@@ -228,7 +230,18 @@ def test_no_pictures_are_drawn_where_none_are_wanted(tmp_path):
     assert drawn_for(tmp_path, "off", train_gflop=1e9) == ([], False)
 
 
-@pytest.mark.parametrize("error", [MemoryError("too large"), StoppedEarly("SIGTERM"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [StopRequest("SIGTERM"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_ends_the_run_ends_its_pictures_too_and_a_resumed_run_draws_them(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(picturing, "_before", fail)
+    with pytest.raises(type(error)):
+        drawn_for(tmp_path, "auto", train_gflop=1e9)
+    assert not [*tmp_path.rglob("metrics.jsonl"), *tmp_path.rglob("figures"), *tmp_path.rglob(".figures*")]
+
+
+@pytest.mark.parametrize("error", [MemoryError("too large"), ValueError("odd")])
 def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error

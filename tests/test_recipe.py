@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from vitft.builtin import recipe_names, recipe_path
 from vitft.errors import RecipeError, did_you_mean
 from vitft.recipe import Duration, Recipe, keys, overlay
+from vitft.views.mixing import draw_mixture
 from vitft.yaml12 import parse_setting, parse_yaml
 
 
@@ -222,6 +224,7 @@ def test_did_you_mean_keeps_silent_when_nothing_is_near():
         ("10 epochs", "10 epochs"), ("1 epoch", "1 epoch"), ("0.5 epochs", "0.5 epochs"),
         ("2500steps", "2500 steps"), ("1 step", "1 step"), ("5%", "5%"), (" 2.5 % ", "2.5%"),
         ("8 h", "8 hours"), ("90 min", "90 minutes"), ("1 d", "1 day"), ("30s", "30 seconds"),
+        ("1000000 steps", "1000000 steps"), ("123456789 steps", "123456789 steps"), (".00000001 %", "0.00000001%"),
     ],
 )  # fmt: skip
 def test_durations_are_read_and_written(text, canonical):
@@ -233,6 +236,35 @@ def test_durations_are_read_and_written(text, canonical):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="is no duration; write a number and a unit"):
         Duration.parse(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000 + " steps", "1000000001 epochs", "9999999999 h"])
+def test_a_duration_beyond_all_counting_is_refused_in_few_words(text):
+    with pytest.raises(ValueError, match="is too long; use a number up to 1,000,000,000") as error:
+        Duration.parse(text)
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.betas", [1, 1]), ("optim.betas", [0.9, 1]), ("augment.mixup_alpha", 1e300),
+        ("augment.cutmix_alpha", 1001), ("train.batch_size", 10**30), ("train.micro_batch_size", 10**30),
+        ("data.workers", 10**6), ("train.keep_checkpoints", 10**10), ("data.shuffle_buffer", 10**30),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_work_is_refused_with_its_bound(key, value):
+    with pytest.raises(RecipeError, match=rf"{key}: .* is not allowed; use .*a number <"):
+        Recipe.load(None, {key: value})
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300, 1e-9, 1000])
+def test_every_alpha_that_is_allowed_has_a_mixture(alpha):
+    draws = torch.rand(64, 5, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe.load(None, {"augment.mixup_alpha": alpha, "augment.cutmix_alpha": alpha}).augment
+    alphas = {"mixup_alpha": recipe.mixup_alpha, "cutmix_alpha": recipe.cutmix_alpha}
+    mixture = draw_mixture(draws, (8, 8), **alphas, probability=1.0)
+    assert ((mixture.lam >= 0) & (mixture.lam <= 1)).all()
 
 
 @pytest.mark.parametrize(
@@ -288,6 +320,17 @@ def test_what_is_dumped_loads_as_the_same_recipe(tmp_path):
     (tmp_path / "recipe.yaml").write_text(recipe.dump())
     assert Recipe.load(tmp_path / "recipe.yaml") == recipe
     assert Recipe.load(tmp_path) == recipe  # a run directory stands for its recipe
+
+
+def test_a_recipe_knows_whether_a_file_names_its_metrics(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("run: {metrics: [f1]}")
+    assert Recipe.load(path).metrics_from == str(path)
+    assert Recipe.load(path).model_copy(update={"data": Recipe().data}).metrics_from == str(path)
+    assert Recipe.load(path, {"run.metrics": ["f1"]}).metrics_from == ""
+    assert Recipe.load(path, {"run.metrics": []}).metrics_from == ""
+    assert Recipe.load(None, {"run.metrics": ["f1"]}).metrics_from == ""
+    assert Recipe.load(path) != Recipe() == Recipe.load("default", {})
 
 
 def test_every_key_is_described_and_has_a_default():

@@ -75,11 +75,17 @@ def test_what_is_no_run_is_not_opened_and_the_nearest_is_proposed(tmp_path: Path
         Run.open(tmp_path)
 
 
-def test_a_run_is_finished_when_its_results_are_there(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_its_card_is_there_which_comes_after_model_and_results(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    assert not run.is_finished
-    run.write_json("results.json", {})
+    run.model_folder.mkdir()
+    run.write_json("model/config.json", {})
+    run.write_json("results.json", {"train": {}, "classes": []})
+    assert run.is_scored and not run.is_finished
+    run.write_text("model/README.md", "a card")
     assert run.is_finished
+    (tmp_path / "results.json").write_text("")
+    assert not run.is_scored and run.results() is None
+    assert run.broken() == ["results.json is empty"]
 
 
 def events(run: Run) -> list[dict[str, Any]]:

@@ -29,9 +29,17 @@ def check_worker(num_processes: int | None, launcher_args: Sequence[str]) -> Non
             f"launcher arguments ({' '.join(launcher_args)}) inside a launcher",
             hint="give them to that launcher",
         )
-    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+    refuse_engines_of_the_environment()
+
+
+def refuse_engines_of_the_environment() -> None:
+    """Raise UsageError if the environment, which accelerate obeys without a launcher too, asks for more than DDP."""
+    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if _is_true(os.environ.get(f"ACCELERATE_USE_{engine}", "")):
-            raise _other_engine(engine, "accelerate launch")
+            if is_worker():
+                raise _other_engine(engine, "accelerate launch")
+            variable = f"ACCELERATE_USE_{engine}"
+            raise _other_engine(engine, f"the environment ({variable})", hint=f"unset {variable}")
 
 
 # --- the config file and the launcher's arguments ----------------------------------------------------------
@@ -98,11 +106,11 @@ def refuse_other_engines(said: Any, config: Any, path: str) -> None:
         raise _other_engine("N-d parallelism", f"accelerate's config {path}")
 
 
-def _other_engine(engine: str, source: str) -> UsageError:
+def _other_engine(engine: str, source: str, hint: str | None = None) -> UsageError:
     return UsageError(
         f"{source} asks for {engine}, which vitft does not do: it trains a whole copy per device (DDP)",
         allowed="distributed_type NO, MULTI_GPU, MULTI_CPU, MULTI_XPU, ...",
-        hint="accelerate config --config_file ddp.yaml, then vitft finetune ... -- --config_file ddp.yaml",
+        hint=hint or "accelerate config --config_file ddp.yaml, then vitft finetune ... -- --config_file ddp.yaml",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -19,9 +19,33 @@ def flush(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder and the files in it."""
-    for path in [*folder.iterdir(), folder]:
+    """Flush a folder and the files in it, as readable as the folder is: safetensors keeps its own to their owner."""
+    readable = folder.stat().st_mode & 0o666  # of a folder that was made with the user's umask
+    for path in folder.iterdir():
+        if path.is_file():
+            with suppress(OSError):  # some network file systems have no modes
+                path.chmod(readable)
         flush(path)
+    flush(folder)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder; killed on the way, no part of it is left under its name."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(folder: Path) -> list[str]:
+    """Remove what a killed process left of half-made and half-removed things; return their names."""
+    left = [path for pattern in (".*.partial", ".*.removed") for path in sorted(folder.glob(pattern))]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return [path.name for path in left]
 
 
 @contextmanager
@@ -38,7 +62,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield partial
         flush_folder(partial)
         if folder.exists():
-            shutil.rmtree(folder)
+            remove_whole(folder)
         partial.rename(folder)
         flush(folder.parent)
     except BaseException:  # an interrupt too must leave nothing behind

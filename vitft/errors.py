@@ -8,7 +8,7 @@
     ├── TrainError           the run itself: a non-finite loss, a full disk, a damaged checkpoint
     ├── HubError             the Hub refuses, or cannot be reached
     │   └── PublishError  3  the same once a model is trained and saved: it stays, unpublished
-    └── StoppedEarly     75  not a failure: stopped on request, with a complete checkpoint
+    └── StoppedEarly     75  not a failure: stopped on request; says how to go on
 
 Library modules raise these and never print or exit; only ``vitft.cli`` does.
 """
@@ -95,7 +95,7 @@ class PublishError(HubError):
 
 
 class StoppedEarly(VitftError):  # noqa: N818 - an outcome, not an error
-    """The run ended at a step boundary on request; a complete checkpoint allows to resume it."""
+    """The run ended on request: with a complete checkpoint to resume, or before it had anything to lose."""
 
     exit_code = 75
 

@@ -2,21 +2,14 @@
 
 torch's launcher (beneath accelerate's) turns every failure of a worker into exit code 1 under a long
 traceback, and kills its workers on a SIGTERM instead of passing it on. So the parent looks after the workers
-itself: it sends them the signals that it gets, learns from them how they ended, and ends what is left. They
-meet in a private folder, named by the environment variable ``VITFT_LAUNCH_DIR``:
-
-    alive            locked by the parent as long as it lives
-    <rank>.pid       written by a worker when it starts (``register``)
-    <rank>.outcome   written by a worker when it ends (``record``)
-
-Under a foreign launcher there is no such folder, and ``register`` and ``record`` do nothing.
+itself: it sends them the signals that it gets, learns from them how they ended, and ends what is left. How they
+talk to each other stands in ``vitft.worker``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,14 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitft.accelerate_config import check_worker, is_worker, parse_launcher_args, read_config, refuse_other_engines
+from vitft.accelerate_config import (
+    check_worker,
+    is_worker,
+    parse_launcher_args,
+    read_config,
+    refuse_engines_of_the_environment,
+    refuse_other_engines,
+)
 from vitft.errors import TrainError, UsageError, VitftError
+from vitft.worker import FOLDER, ORDERLY, STOPPED, Outcome, record, register
 
 __all__ = ["Launch", "choose", "is_worker", "record", "register", "run"]
 
-_FOLDER = "VITFT_LAUNCH_DIR"
-_ORDERLY = (0, 3, 75)  # codes after which all workers end by themselves: done, not published, stopped early
 _GRACE = 5.0  # seconds that the others have, after a first failure, to report the same one
+_PATIENCE = 60.0  # seconds that they have, after one stopped early, to do so too
 _POLL = 0.05
 
 
@@ -77,7 +77,7 @@ class Launch:
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Return the environment of the launcher, which its workers inherit."""
-        environment = {**os.environ, _FOLDER: str(folder)}
+        environment = {**os.environ, FOLDER: str(folder)}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _num_cores() // self.num_local)))
         if self.on_cpu:
             environment["ACCELERATE_USE_CPU"] = "true"
@@ -105,6 +105,7 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
     if is_worker():
         check_worker(num_processes, launcher_args)
         return None
+    refuse_engines_of_the_environment()
     said = parse_launcher_args(launcher_args)
     config, path = (None, "") if said.cpu and not said.config_file else read_config(said.config_file)
     refuse_other_engines(said, config, path)
@@ -171,14 +172,6 @@ def _num_cores() -> int:
 # --- the parent --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    code: int
-    message: str
-    is_main: bool
-    time: float
-
-
 def run(launch: Launch, arguments: Sequence[str], module: str = "vitft") -> int:
     """Run ``python -m module arguments`` in the processes of ``launch`` and look after them to the end.
 
@@ -208,6 +201,7 @@ def run(launch: Launch, arguments: Sequence[str], module: str = "vitft") -> int:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        deaths = _deaths_for_memory()
         try:
             lost = _wait(launcher, folder, launch.num_local, received)
             outcomes = _outcomes(folder)
@@ -216,7 +210,7 @@ def run(launch: Launch, arguments: Sequence[str], module: str = "vitft") -> int:
         finally:
             exit_code = launcher.poll()
             _end(launcher, folder)
-        return _verdict(_outcomes(folder), launch.num_local, lost, received, exit_code)
+        return _verdict(_outcomes(folder), launch.num_local, _lost(folder, lost, deaths), received, exit_code)
 
 
 @contextmanager
@@ -264,14 +258,15 @@ def _wait(launcher: subprocess.Popen[bytes], folder: Path, num_workers: int, rec
             num_told[rank] = len(received)
 
         lost = sorted(workers.keys() - alive.keys() - outcomes.keys())
-        has_failed = any(outcome.code not in _ORDERLY for outcome in outcomes.values())
-        if has_failed and first_failure is None:
+        has_failed = any(outcome.code not in ORDERLY for outcome in outcomes.values())
+        has_stopped = any(outcome.code == STOPPED for outcome in outcomes.values())
+        if (has_failed or has_stopped) and first_failure is None:
             first_failure = time.monotonic()
         if len(outcomes) == num_workers and (has_failed or not alive):
             return lost
         if lost or is_launcher_gone or received.count(signal.SIGINT) > 1:
             return lost
-        if first_failure is not None and time.monotonic() - first_failure > _GRACE:
+        if first_failure is not None and time.monotonic() - first_failure > (_GRACE if has_failed else _PATIENCE):
             return lost
         time.sleep(_POLL)
 
@@ -305,20 +300,51 @@ def _end(launcher: subprocess.Popen[bytes], folder: Path) -> None:
     psutil.wait_procs(tree, timeout=10)
 
 
-def _outcomes(folder: Path) -> dict[int, _Outcome]:
-    return {int(file.stem): _Outcome(**json.loads(file.read_text())) for file in folder.glob("*.outcome")}
+def _outcomes(folder: Path) -> dict[int, Outcome]:
+    return {int(file.stem): Outcome(**json.loads(file.read_text())) for file in folder.glob("*.outcome")}
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """What is known of worker processes that ended without a word, and of their run."""
+
+    ranks: list[int]
+    ids: list[int]
+    was_for_memory: bool
+    """Whether the kernel ended a process of this container, meanwhile, for want of memory."""
+    safe: str
+    resume: str
+
+
+def _lost(folder: Path, ranks: list[int], deaths: int) -> _Lost:
+    ids = [int((folder / f"{rank}.pid").read_text()) for rank in ranks]
+    told = folder / "0.run"
+    where, resume = told.read_text().split("\n", 1) if told.is_file() else ("", "vitft finetune --resume RUN")
+    safe = ""
+    if where:
+        done = sorted(path.parent.name for path in Path(where).glob("checkpoints/step-*/manifest.json"))
+        safe = f"the checkpoint of step {int(done[-1][5:])} is complete" if done else "there is no checkpoint yet"
+    return _Lost(ranks, ids, _deaths_for_memory() > deaths, safe, resume)
+
+
+def _deaths_for_memory() -> int:
+    """Count the processes of this control group that the kernel ended for want of memory; 0 where it does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        group = Path("/proc/self/cgroup").read_text().split("::")[-1].strip().lstrip("/")
+        for place in (Path("/sys/fs/cgroup") / group, Path("/sys/fs/cgroup")):
+            if (place / "memory.events").is_file():
+                counts = dict(line.split() for line in (place / "memory.events").read_text().splitlines())
+                return int(counts.get("oom_kill", 0))
+    return 0
 
 
 def _verdict(
-    outcomes: Mapping[int, _Outcome],
-    num_workers: int,
-    lost: Sequence[int],
-    received: Sequence[int],
-    launcher_code: int | None,
+    outcomes: Mapping[int, Outcome], num_workers: int, lost: _Lost, received: Sequence[int], launcher_code: int | None
 ) -> int:
     """Return the exit code of the whole, or raise what nobody has said yet."""
-    failures = sorted((each for each in outcomes.values() if each.code not in _ORDERLY), key=lambda each: each.time)
-    if len(outcomes) == num_workers and not failures:
+    failures = sorted((each for each in outcomes.values() if each.code not in ORDERLY), key=lambda each: each.time)
+    echoes, failures = [each for each in failures if each.is_echo], [each for each in failures if not each.is_echo]
+    if len(outcomes) == num_workers and not failures and not echoes:
         return max(each.code for each in outcomes.values())
     if signal.SIGINT in received:
         return 128 + signal.SIGINT
@@ -327,72 +353,33 @@ def _verdict(
             return failure.code  # it has printed why
     if failures:
         raise _with_code(TrainError(failures[0].message or "a worker process failed"), failures[0].code)
+    if any(each.code == STOPPED for each in outcomes.values()):
+        return STOPPED  # it has printed how to go on; the others waited for it in vain
     if received:
         name = signal.Signals(received[-1]).name
-        raise _with_code(TrainError(f"ended by {name} before a checkpoint could be written"), 128 + received[-1])
-    if lost:
-        ranks = ", ".join(map(str, lost))
-        raise TrainError(
-            f"training process {ranks} ended without a word: it crashed, or was killed (out of memory?)",
-            hint="vitft finetune --resume RUN goes on from the last checkpoint",
+        raise _with_code(
+            TrainError(f"ended by {name} before a checkpoint could be written", hint=lost.resume), 128 + received[-1]
         )
+    if lost.ranks:
+        raise _process_lost(lost)
+    if echoes:
+        raise TrainError(echoes[0].message)
     raise TrainError(
         f"accelerate's launcher ended with exit code {launcher_code} before its workers; it says why above"
+    )
+
+
+def _process_lost(lost: _Lost) -> TrainError:
+    who = ", ".join(f"{rank} (process id {number})" for rank, number in zip(lost.ranks, lost.ids, strict=True))
+    why = "the kernel ended it for want of memory" if lost.was_for_memory else "it crashed, or was killed"
+    likely = "" if lost.was_for_memory else " (out of memory is the usual reason)"
+    return TrainError(
+        f"training process {who} ended without a word: {why}{likely}" + (f"; {lost.safe}" if lost.safe else ""),
+        allowed="where memory is short: fewer processes, --set data.workers=0, a smaller train.micro_batch_size",
+        hint=lost.resume,
     )
 
 
 def _with_code(error: VitftError, code: int) -> VitftError:
     error.exit_code = code
     return error
-
-
-# --- a worker ----------------------------------------------------------------------------------------------
-
-
-def register() -> None:
-    """Tell the parent that this worker is there, and end when the parent does."""
-    if (name := os.environ.get(_FOLDER)) is not None:
-        threading.Thread(target=_end_with_parent, args=(Path(name),), name="vitft-parent", daemon=True).start()
-        _write(Path(name), "pid", str(os.getpid()))
-
-
-def record(code: int, message: str = "") -> int:
-    """Tell the parent how this worker ends.
-
-    Args:
-        code: the exit code of the run, as this worker sees it.
-        message: why, if it failed; the parent shows it unless the main process failed too and said it.
-
-    Returns:
-        The exit code for this process. Under our parent that is 0, for the parent reports the run's.
-    """
-    if (name := os.environ.get(_FOLDER)) is None:
-        return code
-    is_main = os.environ.get("RANK", "0") == "0"
-    _write(Path(name), "outcome", json.dumps(vars(_Outcome(code, message, is_main, time.time()))))
-    if code not in _ORDERLY:
-        # Ending now would tear connections that others wait on, and each would report that as its own
-        # failure. The parent ends all of us.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        threading.Event().wait(4 * _GRACE)
-    return 0
-
-
-def _write(folder: Path, kind: str, text: str) -> None:
-    rank = os.environ.get("LOCAL_RANK", "0")
-    partial = folder / f"{rank}.partial"
-    with suppress(FileNotFoundError):  # the parent is gone, and the thread that waits for this acts on it
-        partial.write_text(text)
-        partial.rename(folder / f"{rank}.{kind}")
-
-
-def _end_with_parent(folder: Path) -> None:
-    """Wait until the parent's lock is free, that is until it has died, however it did; then end the group."""
-    import fcntl
-
-    with suppress(FileNotFoundError), (folder / "alive").open() as alive:
-        fcntl.flock(alive, fcntl.LOCK_SH)
-    shutil.rmtree(folder, ignore_errors=True)
-    # The group is this worker's own, with its loader processes, or the launcher's if it started only one.
-    os.killpg(0, signal.SIGKILL)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from vitft.complaints import complaints
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
@@ -24,7 +24,9 @@ from vitft.yaml12 import parse_yaml
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(gt=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
+Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
 
 
 def _as_list(value: object) -> object:
@@ -99,7 +101,7 @@ class DataRecipe(Section):
     """Read the dataset as a stream instead of downloading it (Hub and webdataset sources)."""
     shuffle_buffer: Count = 2048
     """Rows among which a stream is shuffled."""
-    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = "auto"
     """Processes per training process that decode and resize images; 0 stages them in the training process."""
 
 
@@ -150,9 +152,9 @@ class AugmentRecipe(Section):
     """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
     erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
     """Smallest and largest area of the erased rectangle."""
-    mixup_alpha: NotNegative = 0.0
+    mixup_alpha: Alpha = 0.0
     """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
-    cutmix_alpha: NotNegative = 0.0
+    cutmix_alpha: Alpha = 0.0
     """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
     mix_probability: Fraction = 1.0
     """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""
@@ -173,7 +175,7 @@ class OptimRecipe(Section):
     """Decoupled weight decay of matrices; biases, norms, tokens and position tables have none."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     """Decay rates of AdamW's averages."""
     eps: Positive = 1e-8
     """AdamW's epsilon."""
@@ -194,7 +196,7 @@ class TrainRecipe(Section):
     """Length of the training."""
     resolution_schedule: ResolutionSchedule | None = None
     """Image sizes in turn, with their parts of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=10**9)] = "auto"
     """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
     micro_batch_size: Literal["auto"] | Count = "auto"
     """Images per forward pass on one device; auto: the most that fit, found by trial on an accelerator."""
@@ -232,7 +234,7 @@ class RunRecipe(Section):
     output_dir: str = "runs"
     """Folder of the runs."""
     metrics: tuple[str, ...] = ()
-    """Further `evaluate` metrics, from the Hub or a folder, computed at the end."""
+    """Further `evaluate` metrics, from the Hub or a folder: code, which in a recipe file needs `--trust-metrics`."""
     pictures: Literal["auto", "on", "off"] = "auto"
     """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
     track: tuple[
@@ -272,6 +274,16 @@ class Recipe(Section):
     train: TrainRecipe = TrainRecipe()
     run: RunRecipe = RunRecipe()
     hub: HubRecipe = HubRecipe()
+    _metrics_from: str = PrivateAttr("")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two recipes say the same, wherever they stand."""
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    @property
+    def metrics_from(self) -> str:
+        """The file that names ``run.metrics``, which are code to be run; empty where the user's own words name them."""
+        return self._metrics_from
 
     @classmethod
     def load(cls, base: str | Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
@@ -292,7 +304,10 @@ class Recipe(Section):
             path = recipe_path(str(base))
             source = f"{path} with what was laid over it" if changes else str(path)
             values = read_yaml(path)
-        return validate(overlay(values, changes or {}), source)
+        recipe = validate(overlay(values, changes or {}), source)
+        if base is not None and recipe.run.metrics and "run.metrics" not in (changes or {}):
+            recipe._metrics_from = str(path)
+        return recipe
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -1,37 +1,33 @@
 """The run directory: recipe, environment, metrics stream, results, and what is said while it runs.
 
 Only the main process writes; the others hold a Run whose methods do nothing. A JSON file appears whole or not at
-all, and ``metrics.jsonl`` is cut back to the checkpoint's length when a run resumes.
+all, and ``metrics.jsonl`` is cut back to the checkpoint's length when a run resumes. What a power cut or another
+program did to these files is noticed when they are read.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
+import shlex
 import shutil
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vitft.disk import sweep
 from vitft.errors import TrainError, UsageError, did_you_mean
 from vitft.outside import shown
 from vitft.recipe import Recipe
-
-_PACKAGES = (
-    "vitft", "torch", "transformers", "datasets", "accelerate", "evaluate", "safetensors", "huggingface_hub", "numpy",
-    "pillow",
-)  # fmt: skip
 
 
 class Run:
     """One execution and its folder."""
 
-    def __init__(self, folder: Path, *, is_main: bool = True) -> None:
+    def __init__(self, folder: Path, *, is_main: bool = True, flags: tuple[str, ...] = ()) -> None:
         self.folder, self.is_main = folder, is_main
+        self._flags = flags  # that resuming it needs
         self.status = Status(enabled=is_main)
 
     @staticmethod
@@ -113,9 +109,55 @@ class Run:
         return self.folder / "best"
 
     @property
+    def resume_command(self) -> str:
+        """What to type to go on with this run."""
+        return shlex.join(["vitft", "finetune", "--resume", str(self.folder), *self._flags])
+
+    def results(self) -> dict[str, Any] | None:
+        """Return the final scores, None if there are none, or none that can be read."""
+        found = self.read_json("results.json")
+        return found if found and {"train", "classes"} <= found.keys() else None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the model and its final scores are there, which is all that another run could not make again."""
+        return (self.model_folder / "config.json").is_file() and self.results() is not None
+
+    @property
     def is_finished(self) -> bool:
-        """Whether the final scores, which are written last, are there."""
-        return (self.folder / "results.json").is_file()
+        """Whether everything is there; the model card is written last."""
+        return self.is_scored and (self.model_folder / "README.md").is_file()
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return the newest complete checkpoint, None if there is none."""
+        return next(reversed(complete_checkpoints(self.checkpoints)), None)
+
+    def sweep(self) -> list[str]:
+        """Remove what a killed process left of half-made things; return their names."""
+        folders = (self.folder, self.checkpoints, self.model_folder)
+        return [name for folder in folders for name in sweep(folder)] if self.is_main else []
+
+    def discard(self) -> None:
+        """Remove a run that was made for nothing: it holds its recipe, and no step was taken."""
+        if self.is_main:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return what a JSON file of the run holds; None if it is missing, empty or broken (:meth:`broken` says so)."""
+        try:
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def broken(self) -> list[str]:
+        """Return a line for each JSON file that is there and cannot be read."""
+        names = ("results.json", "environment.json", "published.json")
+        return [
+            f"{name} is {'broken' if (self.folder / name).stat().st_size else 'empty'}"
+            for name in names
+            if (self.folder / name).is_file() and self.read_json(name) is None
+        ]
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all, also after a power cut."""
@@ -133,7 +175,7 @@ class Run:
             partial.unlink(missing_ok=True)
             raise TrainError(
                 f"cannot write {path}: {error}",
-                hint=f"make room, then: vitft finetune --resume {self.folder}",
+                hint=f"make room, then: {self.resume_command}",
             ) from error
 
     def write_json(self, name: str, content: object) -> None:
@@ -150,7 +192,7 @@ class Run:
         except OSError as error:
             raise TrainError(
                 f"cannot write {self.folder / 'metrics.jsonl'}: {error}",
-                hint=f"make room, then: vitft finetune --resume {self.folder}",
+                hint=f"make room, then: {self.resume_command}",
             ) from error
 
     def metrics_length(self) -> int:
@@ -158,61 +200,82 @@ class Run:
         path = self.folder / "metrics.jsonl"
         return path.stat().st_size if path.is_file() else 0
 
+    def events(self) -> list[dict[str, Any]]:
+        """Return the lines of ``metrics.jsonl`` that are whole."""
+        return [event for _, event in read_events(self.folder / "metrics.jsonl") if event is not None]
+
+    def has_whole_log(self) -> bool:
+        """Whether ``metrics.jsonl`` has nothing but whole lines, the results among them."""
+        lines = [event for _, event in read_events(self.folder / "metrics.jsonl")]
+        return None not in lines and any(event is not None and event["event"] == "results" for event in lines)
+
     def cut_metrics(self, length: int) -> None:
-        """Forget what was logged after the checkpoint that a resumed run starts from."""
+        """Forget what was logged after the checkpoint that a resumed run starts from, and lines that are broken."""
         path = self.folder / "metrics.jsonl"
-        if self.is_main and path.is_file():
-            os.truncate(path, min(length, self.metrics_length()))  # after a power cut it may be shorter
+        if not self.is_main:
+            return
+        there = self.metrics_length()
+        if there < length:  # after a power cut, or by another program
+            self.say(
+                f"  metrics.jsonl lacks {length - there:,} bytes that the checkpoint knows of: steps are missing in it"
+            )
+        try:
+            if there > length:
+                os.truncate(path, length)
+            lines = read_events(path)
+            if any(event is None for _, event in lines):
+                self.write_text(path.name, "".join(line for line, event in lines if event is not None))
+                self.say(f"  broken lines of metrics.jsonl were taken out: {sum(e is None for _, e in lines)}")
+        except OSError as error:
+            raise TrainError(f"cannot write {path}: {error}", hint=f"make room, then: {self.resume_command}") from error
+
+    def cut_metrics_after(self, event: str) -> bool:
+        """Forget what was logged after the last event of a kind; return whether there is one."""
+        length = last = 0
+        for line, found in read_events(self.folder / "metrics.jsonl"):
+            length += len(line.encode(errors="surrogateescape"))
+            if found is not None and found.get("event") == event:
+                last = length
+        if last:
+            self.cut_metrics(last)
+        return last > 0
 
     def say(self, text: str) -> None:
         """Tell the person at the terminal."""
         self.status.say(text)
 
-    def note(self, text: str) -> None:
-        """Tell the person, and write it into the run: a choice made, with its reason."""
+    def note(self, text: str, about: str | None = None) -> None:
+        """Tell the person, and write it into the run: a choice made, with its reason.
+
+        Args:
+            text: what was chosen, and why.
+            about: "data" or "model", of a choice that those who use the model should know: the card has it too.
+        """
         text = shown(text)
         self.say(f"  {text}")
-        self.log("note", text=text)
+        self.log("note", **({"about": about} if about else {}), text=text)
 
 
-# --- environment -------------------------------------------------------------------------------------------
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in a run's ``checkpoints`` folder, the newest last."""
+    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
 
 
-def environment(**more: object) -> dict[str, object]:
-    """Return versions, hardware and code state, with ``more`` facts of the run."""
-    import torch
-
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {package: version(package) for package in _PACKAGES},
-        "cpu_count": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "git": _git_state(),
-        **more,
-    }
+def read_events(path: Path) -> list[tuple[str, dict[str, Any] | None]]:
+    """Return each line of a ``metrics.jsonl`` with what it says, None for one that is broken."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return [(line, _event(line)) for line in file]
 
 
-def _git_state() -> dict[str, object] | None:
-    """Return commit and cleanness of the working directory's repository, None outside of one."""
-    git = shutil.which("git")
-    if git is None:
-        return None
+def _event(line: str) -> dict[str, Any] | None:
     try:
-        commit = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        state = subprocess.run(
-            [git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (subprocess.SubprocessError, OSError):
+        line.encode()  # bytes that are no text cannot be written again
+        found = json.loads(line) if line.endswith("\n") else None
+    except (ValueError, RecursionError):
         return None
-    return {"commit": commit.stdout.strip(), "clean": not state.stdout.strip()}
+    return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
 
 
 # --- what is said while it runs ----------------------------------------------------------------------------

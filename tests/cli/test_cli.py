@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ import yaml
 from typer.main import get_command
 
 import vitft
-from vitft import launch
+from vitft import launch, worker
 from vitft.cli import app, main
 from vitft.errors import DataError, StoppedEarly, TrainError
 from vitft.recipe import Recipe, keys
+from vitft.worker import PeerLost
 
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
@@ -25,7 +27,7 @@ FLAGS = {
     "finetune": """--bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic --device
         --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
-        --recipe --resume --seed --set --streaming --track --train""",
+        --recipe --resume --seed --set --streaming --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
     "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
         --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
@@ -49,6 +51,18 @@ def _alone(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_DYNAMO_MODE", "VITFT_LAUNCH_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launch, "choose", lambda *_: None)  # counting devices would load torch
+
+
+CALLED = {"resume": None, "changes": {}, "dry_run": False, "trust_metrics": False}
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Put back the signal handlers that the end of a training, as of its process, leaves muted."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -121,7 +135,7 @@ def test_no_flag_changes_nothing_but_the_dataset(tasks):
     assert run("finetune", "--dataset", "builtin:digits") == 0
     [(recipe, options)] = tasks.calls
     assert recipe == Recipe.load(None, {"data.dataset": "builtin:digits"})
-    assert options == {"resume": None, "changes": {"data.dataset": "builtin:digits"}, "dry_run": False}
+    assert options == CALLED | {"changes": {"data.dataset": "builtin:digits"}}
 
 
 def test_every_flag_reaches_its_key(tasks):
@@ -166,7 +180,7 @@ def test_snake_case_is_accepted(tasks):
 def test_resume_leaves_the_recipe_to_the_run(tasks, tmp_path):
     (tmp_path / "recipe.yaml").write_text(Recipe.load(None, {"data.dataset": "builtin:digits"}).dump())
     assert run("finetune", "--resume", str(tmp_path), "--epochs", "20") == 0
-    assert tasks.calls == [(None, {"resume": tmp_path, "changes": {"train.duration": "20 epochs"}, "dry_run": False})]
+    assert tasks.calls == [(None, CALLED | {"resume": tmp_path, "changes": {"train.duration": "20 epochs"}})]
 
 
 def test_dry_run_prints_a_recipe_with_the_plan_in_comments(tasks, tmp_path, capsys):
@@ -257,12 +271,24 @@ def test_a_worker_of_ours_hands_its_outcome_to_the_parent(tasks, monkeypatch, tm
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VITFT_LAUNCH_DIR", str(tmp_path))
     recorded = []
-    monkeypatch.setattr(launch, "register", lambda: recorded.append("here"))
-    monkeypatch.setattr(launch, "record", lambda *outcome: recorded.append(outcome) or 0)
-    monkeypatch.setattr(tasks, "finetune", _raise(DataError("row 7 cannot be decoded")))
-    assert run("finetune", "--dataset", "builtin:digits") == 0
-    assert recorded == ["here", (1, "row 7 cannot be decoded")]
+    monkeypatch.setattr(worker, "register", lambda: recorded.append("here"))
+    monkeypatch.setattr(worker, "record", lambda *outcome, is_echo: recorded.append((*outcome, is_echo)) or 0)
+    for error in (DataError("row 7 cannot be decoded"), PeerLost("process 0 is gone")):
+        monkeypatch.setattr(tasks, "finetune", _raise(error))
+        assert run("finetune", "--dataset", "builtin:digits") == 0
+    assert recorded == ["here", (1, "row 7 cannot be decoded", False), "here", (1, "process 0 is gone", True)]
     assert capsys.readouterr().err == ""
+
+
+def test_the_main_process_leaves_it_to_our_parent_to_say_which_process_is_lost(tasks, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tasks, "finetune", _raise(PeerLost("another process is gone")))
+    monkeypatch.setattr(worker, "register", lambda: None)
+    monkeypatch.setenv("VITFT_LAUNCH_DIR", str(tmp_path))
+    assert run("finetune", "--dataset", "builtin:digits") == 1
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("VITFT_LAUNCH_DIR")
+    assert run("finetune", "--dataset", "builtin:digits") == 1
+    assert capsys.readouterr().err == "error: another process is gone\n"
 
 
 # --- errors ------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from PIL import Image, PngImagePlugin
 
 from vitft.data import staging
 from vitft.data.staging import BadImage, decode, stage
-from vitft.errors import DataError, StoppedEarly
+from vitft.errors import DataError
+from vitft.signals import StopRequest
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "awkward"
 
@@ -41,10 +42,10 @@ def photo(height=120, width=160):
 @pytest.mark.parametrize("where", ["_to_rgb", "_orientation"])
 def test_a_request_to_stop_is_not_taken_for_a_broken_image(where, monkeypatch):
     def stop(*_):
-        raise StoppedEarly("SIGTERM")
+        raise StopRequest("SIGTERM")
 
     monkeypatch.setattr(staging, where, stop)
-    with pytest.raises(StoppedEarly):
+    with pytest.raises(StopRequest):
         decode(encode(photo()))
 
 

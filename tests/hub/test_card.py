@@ -99,7 +99,9 @@ def test_a_folder_may_be_called_anything(dataset: str, run: Path) -> None:
 
 def test_paths_are_shortened_before_their_underscores_are_escaped(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"event": "note", "text": "left out: /home/ada_b/my_photos/cat_1.png"}) + "\n")
+        file.write(
+            json.dumps({"event": "note", "about": "data", "text": "left out: /home/ada_b/my_photos/cat_1.png"}) + "\n"
+        )
     text = write_card(run, run / "model", "me/leaves").text
     assert r"left out: cat\_1.png" in text and "ada" not in text
 
@@ -155,3 +157,44 @@ def test_a_run_without_test_images_says_so(run: Path) -> None:
     path.write_text(json.dumps(results))
     text = write_card(run, run / "model", "me/leaves").text
     assert "There were no test images." in text and "| test |" not in text
+
+
+def test_a_split_has_the_name_that_the_dataset_has_for_it(run: Path) -> None:
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["dataset"]["splits"] == {"train": "train", "validation": "validation", "test": "test"}
+    splits = {"train": "train", "validation": "train", "test": "eval"}
+    change(run, "environment.json", dataset=environment["dataset"] | {"splits": splits})
+    card = write_card(run, run / "model", "me/leaves").text
+    found = {(each.dataset_split, each.metric_name) for each in ModelCard(card).data.eval_results}
+    assert ("eval", "Top-1 accuracy") in found
+    assert ("train", "Top-1 accuracy (images set aside from train)") in found
+    assert {split for split, _ in found} == {"eval", "train"}
+    assert "| validation (images set aside from train) |" in card
+
+
+def test_the_columns_are_named(run: Path) -> None:
+    change_recipe(run, "data", label_column="kind_of_leaf")
+    assert r"- Columns: images in image, labels in kind\_of\_leaf." in write_card(run, run / "model", "me/x").text
+
+
+def test_what_was_said_while_it_trained_is_no_limit_of_the_model(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "note", "text": "out of memory with 8 images at once"}) + "\n")
+        file.write(json.dumps({"event": "note", "about": "model", "text": "frozen: a token"}) + "\n")
+    text = write_card(run, run / "model", "me/leaves").text
+    assert "out of memory" not in text
+    assert "- frozen: a token" in text.split("## Training")[1].split("## Data and limits")[0]
+    assert "new head" not in text.split("## Data and limits")[1]
+
+
+def test_the_length_of_the_training_is_told_in_steps_and_passes(run: Path) -> None:
+    text = write_card(run, run / "model", "me/leaves").text
+    assert "11 steps of 15 images, 4 times over 40 training images, in " in text
+
+
+def test_a_split_without_a_score_says_why(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["unscored"] = {"test": "row 7 of /home/ada/test is cut off"}
+    del results["test"]
+    (run / "results.json").write_text(json.dumps(results))
+    assert "- test has no score: row 7 of test is cut off" in write_card(run, run / "model", "me/leaves").text

@@ -12,8 +12,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from vitft.data.batches import BadRow, StagedBatch
 from vitft.errors import ModelError
 from vitft.model.processor import ImageProcess, normalisation
+from vitft.scoring.metrics import final_scores
 from vitft.scoring.predict import predict_files, score_split
-from vitft.scoring.scores import final_scores
 
 NAMES = ["ant", "bee", "cat", "dog"]
 

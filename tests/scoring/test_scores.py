@@ -1,13 +1,7 @@
-"""The scores against scikit-learn's, however the samples come, and the same through ``evaluate``."""
+"""The scores against scikit-learn's, however the samples come."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,17 +9,8 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
-from vitft.errors import DataError, UsageError
-from vitft.scoring.scores import (
-    Scores,
-    Tally,
-    check_metrics,
-    final_scores,
-    further_scores,
-    is_better,
-    scores,
-    scores_of_counts,
-)
+from vitft.errors import DataError
+from vitft.scoring.scores import Scores, Tally, is_better, scores, scores_of_counts
 
 
 def sample(num_classes: int, n: int = 240, missing: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
@@ -148,132 +133,6 @@ def test_better_is_higher_top1_then_lower_nll_then_earlier() -> None:
     assert is_better(score(0.6, 9.0), score(0.5, 1.0)) and not is_better(score(0.5, 1.0), score(0.6, 9.0))
     assert is_better(score(0.5, 1.0), score(0.5, 2.0)) and not is_better(score(0.5, 2.0), score(0.5, 1.0))
     assert not is_better(score(0.5, 1.0), score(0.5, 1.0))
-
-
-# --- through evaluate --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Refuse every connection and look-up, and list what was refused."""
-    refused: list[object] = []
-
-    def refuse(*arguments: object, **_: object) -> None:
-        refused.append(arguments)
-        raise OSError("no network in this test")
-
-    for name in ("connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    for name in ("getaddrinfo", "create_connection"):
-        monkeypatch.setattr(socket, name, refuse)
-    return refused
-
-
-@pytest.mark.parametrize("num_classes", [3, 6])
-def test_final_scores_equal_the_periodic_ones_without_network(num_classes: int, no_network: list[object]) -> None:
-    logits, labels = sample(num_classes, missing=(1,))
-    tally = tally_of(logits, labels)
-    final = final_scores(tally)
-    assert {name: final[name] for name in scores(tally).present()} == scores(tally).present()
-    assert final["confusion"] == tally.confusion.tolist()
-    assert final["per_class"]["support"] == tally.support.tolist()
-    assert ("top5" in final) == (num_classes > 4)
-    assert no_network == []
-
-
-def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")  # no folder can be made below a file, whoever asks
-    script = (
-        "import torch; from vitft.scoring.scores import Tally, final_scores\n"
-        "tally = Tally(2); tally.add(torch.eye(2), torch.tensor([0, 0])); print(final_scores(tally)['top1'])"
-    )
-    root = Path(importlib.import_module("vitft").__file__).parents[1]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "file" / "hf"), "PYTHONPATH": str(root)}
-    for name in ("HF_MODULES_CACHE", "HF_METRICS_CACHE", "HF_DATASETS_CACHE"):
-        environment.pop(name, None)
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "0.5", done.stderr
-
-
-def write_metric(folder: Path, name: str, body: str) -> str:
-    """Write a metric of one's own, as a user would, and return its folder."""
-    (folder / name).mkdir()
-    (folder / name / f"{name}.py").write_text(
-        f"""
-import datasets
-import evaluate
-
-class Mine(evaluate.Metric):
-    def _info(self):
-        value = datasets.Value("int64")
-        return evaluate.MetricInfo(description="", citation="", inputs_description="",
-            features=datasets.Features({{"predictions": value, "references": value}}))
-
-{body}
-"""
-    )
-    return str(folder / name)
-
-
-def test_further_metrics_join_the_scores(tmp_path: Path) -> None:
-    logits, labels = sample(4)
-    wrong = "    def _compute(self, predictions, references):\n"
-    wrong += "        return {'wrong': sum(p != r for p, r in zip(predictions, references)), 'n': len(references)}"
-    final = final_scores(tally_of(logits, labels), [write_metric(tmp_path, "wrong", wrong)], logits.argmax(1), labels)
-    assert final["wrong"] == int((logits.argmax(1) != labels).sum())
-    assert final["wrong.n"] == final["count"] == 240
-
-
-def test_a_metric_for_two_classes_is_averaged_over_more_and_says_so(tmp_path: Path) -> None:
-    body = "    def _compute(self, predictions, references, average='binary'):\n"
-    body += "        return {'style': 1.0 if average == 'binary' else 2.0}"
-    metric = write_metric(tmp_path, "style", body)
-    assert further_scores([metric], [0, 1], [0, 1], num_classes=2) == {"style": 1.0}
-    assert further_scores([metric], [0, 2], [0, 1], num_classes=3) == {"style_macro": 2.0}
-
-
-def test_a_metric_cannot_displace_a_score(tmp_path: Path) -> None:
-    body = "    def _compute(self, predictions, references):\n        return {'top1': -1.0}"
-    logits, labels = sample(3)
-    metric = write_metric(tmp_path, "top1", body)
-    final = final_scores(tally_of(logits, labels), [metric], logits.argmax(1), labels)
-    assert final["top1"] > 0 and final["metric.top1"] == -1.0
-
-
-@pytest.mark.parametrize(
-    ("name", "body", "match"),
-    [
-        (
-            "breaks",
-            "    def _compute(self, predictions, references): raise KeyError('x')",
-            "cannot be computed.*x",
-        ),
-        (
-            "asks",
-            "    def _compute(self, predictions, references, beta): return {}",
-            "cannot be computed.*beta",
-        ),
-        ("needs", "import no_such_package", "cannot be loaded.*no_such_package"),
-    ],
-)
-def test_a_metric_that_fails_is_named(tmp_path: Path, name: str, body: str, match: str) -> None:
-    with pytest.raises(DataError, match=match) as caught:
-        further_scores([write_metric(tmp_path, name, body)], [0, 1], [0, 1], num_classes=2)
-    assert name in caught.value.wrong
-
-
-def test_a_hub_metric_without_network_is_an_error_that_names_it(no_network: list[object]) -> None:
-    with pytest.raises(DataError, match="'no_such_metric_anywhere' cannot be loaded"):
-        further_scores(["no_such_metric_anywhere"], [0], [0], num_classes=2)
-
-
-def test_a_path_to_no_metric_is_found_before_training(tmp_path: Path) -> None:
-    metric = write_metric(tmp_path, "mine", "    pass")
-    (tmp_path / "empty").mkdir()
-    check_metrics(["accuracy", "user/metric", metric, f"{metric}/mine.py"])
-    for wrong in (f"{tmp_path}/mien", "./mine_too", str(tmp_path / "empty"), "a/b/c", "metric.py"):
-        with pytest.raises(UsageError, match="there is no metric at"):
-            check_metrics([wrong])
 
 
 def test_counts_by_hand() -> None:

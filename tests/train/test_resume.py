@@ -1,4 +1,7 @@
-"""A run that was killed, stopped or failed goes on as if nothing had happened."""
+"""A run that was killed, stopped or failed goes on as if nothing had happened.
+
+What comes after the last step, and kills at random moments, stand in ``tests/faults``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import errno
 import itertools
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -111,7 +113,7 @@ KILLS: dict[str, Callable[[], None]] = {
 
 # These differ little from the others: they run with VITFT_SLOW=1.
 ALIKE = ("before the first step", "between the files of the first save", "before the manifest", "after the rename")
-ALIKE += ("between an evaluation and its save", "in the last step")
+ALIKE += ("between an evaluation and its save", "in the last step", "in the final scoring", "before the results")
 
 
 def phases(names: Iterable[str]) -> list[Any]:
@@ -132,30 +134,6 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(home: Path, uninte
     assert_killed(start(home, name, KILLS["in a step, between micro-batches"]), run)
     for phase in ("in a step, before any checkpoint", "between the files of a save", "in the export"):
         assert_killed(resume(run, KILLS[phase]), run)
-    assert_resumes_to(run, uninterrupted)
-
-
-@pytest.fixture(scope="module")
-def length(home: Path, uninterrupted: Path) -> float:
-    """Return the seconds that a run takes in a child."""
-    return start(home, "timed").seconds
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_killed_at_a_random_moment_a_run_resumes_to_the_same_bits(
-    home: Path, uninterrupted: Path, name: str, length: float, seed: int
-) -> None:
-    drawn = random.Random(seed)
-    for attempt in range(20):
-        run = home / "runs" / f"{name}-{attempt}"
-        recipe = tiny.recipe(home, run__name=run.name)
-        outcome = in_child(lambda recipe=recipe: finetune(recipe), kill_after=drawn.uniform(0.1, 1) * length)
-        if outcome.code != 0 and (run / "recipe.yaml").exists():  # neither after its end nor before its beginning
-            break
-    assert_killed(outcome, run)
-    steps = len(tiny.events(run, "step")) if (run / "metrics.jsonl").exists() else 0
-    print(f"killed after {outcome.seconds:.2f} of {length:.2f} s and {steps} steps")
     assert_resumes_to(run, uninterrupted)
 
 
@@ -256,19 +234,6 @@ def test_a_signal_in_the_evaluation_that_a_resumed_run_begins_with_stops_it_agai
     assert_resumes_to(run, uninterrupted)
 
 
-@pytest.mark.parametrize("phase", ["in the final scoring", "in the export"])
-def test_a_signal_after_the_last_step_stops_at_once(
-    home: Path, uninterrupted: Path, name: str, phase: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(globals(), "KILL", send(signal.SIGTERM))
-    run = home / "runs" / name
-    outcome = start(home, name, KILLS[phase])
-    assert outcome.code == 75
-    assert "stopped after the last step (SIGTERM); the checkpoint is complete" in outcome.text
-    assert not (run / "results.json").exists()
-    assert_resumes_to(run, uninterrupted)
-
-
 def test_the_command_line_ends_with_75_on_sigterm(home: Path, name: str) -> None:
     settings = {f"train__{key}": "1000 steps" for key in ("duration", "evaluate_every", "checkpoint_every")}
     (home / f"{name}.yaml").write_text(tiny.recipe(home, run__name=name, **settings).dump())
@@ -362,7 +327,7 @@ def test_what_is_no_run_is_not_resumed(home: Path, uninterrupted: Path, tmp_path
 
 def test_a_finished_run_is_not_resumed(uninterrupted: Path) -> None:
     before = tiny.events(uninterrupted)
-    with pytest.raises(UsageError, match=r"is finished: its results\.json is written"):
+    with pytest.raises(UsageError, match=r"is finished: its model, results\.json and model card are written"):
         finetune(resume=uninterrupted)
     assert tiny.events(uninterrupted) == before
 

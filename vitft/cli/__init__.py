@@ -14,13 +14,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.main import get_command
 
 import vitft
-from vitft import launch
+from vitft import launch, signals, worker
 from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize
 from vitft.cli.flags import CONTEXT, Command, rank
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
@@ -66,43 +67,66 @@ def about(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says, and exit with the code of the outcome."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):  # a terminal that knows few characters must not end a run
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII shows the rest as escapes
-    if not launch.is_worker():
-        sys.exit(_run(arguments)[0])
-    launch.register()
-    sys.exit(launch.record(*_run(arguments)))
+    ended = _run(arguments)
+    sys.exit(worker.record(*ended[:2], is_echo=ended.is_echo) if launch.is_worker() else ended.code)
 
 
-def _run(arguments: list[str]) -> tuple[int, str]:
-    """Return the exit code of a command line, and what went wrong, which was also said on stderr."""
+class _Ended(NamedTuple):
+    """How a command line ended."""
+
+    code: int
+    message: str = ""
+    """What went wrong, which was also said on stderr."""
+    is_echo: bool = False
+    """Whether another process knows better what it was."""
+
+
+def _run(arguments: list[str]) -> _Ended:
+    """Do what a command line says, and say what went wrong."""
     try:
-        work = _parse(arguments)
-        code = work() if callable(work) else work
+        with _stoppable(arguments):
+            worker.register()
+            work = _parse(arguments)
+            code = work() if callable(work) else work
         sys.stdout.flush()
-        return (code if isinstance(code, int) else 0), ""
+        return _Ended(code if isinstance(code, int) else 0)
     except KeyboardInterrupt as interrupt:
-        return 130, _say("\n".join(["interrupted", *getattr(interrupt, "__notes__", ())]))
+        return _Ended(130, _say("\n".join(["interrupted", *getattr(interrupt, "__notes__", ())])))
     except BrokenPipeError:
         # The reader went away (| head). What is still buffered must not raise again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1, ""
+        return _Ended(1)
     except StoppedEarly as stop:
-        return stop.exit_code, _say(str(stop))
+        return _Ended(stop.exit_code, _say(str(stop)))
+    except worker.PeerLost as error:
+        if not worker.has_parent():  # which knows how the other ended, and says that instead
+            _explain(error, arguments, is_local=True)
+        return _Ended(error.exit_code, str(error), is_echo=True)
     except VitftError as error:
         _explain(error, arguments, is_local=isinstance(error, DataError | TrainError))
-        return error.exit_code, str(error)
+        return _Ended(error.exit_code, str(error))
     except Exception as error:  # the last resort: a bug is said in our words, with the way to its traceback
         unknown = VitftError(
             f"this is a bug in vitft, or a failure under it that it does not know: {_describe(error)}",
             hint="the same command with --debug shows the traceback",
         )
         _explain(unknown, arguments, is_local=True)
-        return 1, str(unknown)
+        return _Ended(1, str(unknown))
+
+
+def _stoppable(arguments: list[str]) -> AbstractContextManager[None]:
+    """Let a request to stop end a training with its exit code from the very first moment, imports included."""
+    if arguments[:1] != ["finetune"]:
+        return nullcontext()
+    return signals.stoppable(
+        lambda signal: StoppedEarly(
+            f"stopped before the first step ({signal}): there is nothing to resume", hint="the same command again"
+        ),
+        is_last=True,
+    )
 
 
 def _parse(arguments: list[str]) -> Callable[[], object] | int:
@@ -134,7 +158,7 @@ def _explain(error: VitftError, arguments: list[str], *, is_local: bool) -> None
         print(shown(traceback.format_exc()), file=sys.stderr)
     elif rank() == 0:
         _say(f"error: {error}")
-    elif is_local and "VITFT_LAUNCH_DIR" not in os.environ:
+    elif is_local and not worker.has_parent():
         # Process 0 speaks for all, except of what it may not know. Our own parent would pass that on.
         print(shown(f"[process {rank()}] error: {error}"), file=sys.stderr, flush=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +110,10 @@ def finetune(
         typer.Option("--track", metavar="TRACKER", help="An experiment tracker, such as tensorboard; repeatable."),
     ] = None,
     metrics: Metrics = None,
+    trust_metrics: Annotated[
+        bool,
+        typer.Option("--trust-metrics", help="Run the metrics that a recipe file or a resumed run names: code."),
+    ] = False,
     push_to_hub: PushToHub = None,
     hub_repo: HubRepo = None,
     private: Private = None,
@@ -138,7 +143,7 @@ def finetune(
         "model.image_size": image_size,
         "model.train": train,
         "optim.lr": lr,
-        "train.duration": None if epochs is None else f"{epochs:.12g} epochs",
+        "train.duration": None if epochs is None else f"{Decimal(f'{epochs:.15g}'):f} epochs",  # not 1e-05
         "train.batch_size": batch_size,
         "train.seed": seed,
         "train.precision": precision,
@@ -167,7 +172,9 @@ def finetune(
     from vitft import tasks
 
     try:
-        result = tasks.finetune(None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run)
+        result = tasks.finetune(
+            None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run, trust_metrics=trust_metrics
+        )
     except PublishError as error:
         _show(error.result, resolved, format)
         raise

@@ -46,7 +46,7 @@ Metrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="METRIC",
-        help="A further `evaluate` metric, from the Hub or a folder; repeatable.",
+        help="A further `evaluate` metric, from the Hub or a folder; repeatable. It is code, and is run.",
     ),
 ]
 NumProcesses = Annotated[

@@ -8,6 +8,7 @@ Shapes: B images of a batch, S_h x S_w canvas: the smallest rectangle that holds
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,28 @@ from vitft.data import order
 from vitft.data.images import ImageSplit
 from vitft.data.staging import MAX_PIXELS, BadImage, StagedImage, decode, stage
 from vitft.errors import DataError
+
+
+class ReaderLost(DataError):  # noqa: N818 - what happened
+    """A process that reads images ended without a word.
+
+    Attributes:
+        process: its id.
+        signal: that ended it; empty if none did.
+    """
+
+    def __init__(self, process: int, exit_code: int) -> None:
+        self.process = process
+        try:
+            self.signal = signal.Signals(-exit_code).name
+        except ValueError:
+            self.signal = ""
+        how = f"{self.signal} ended it" if self.signal else f"it ended with code {exit_code}"
+        super().__init__(f"a process that reads images ({process}) is gone: {how}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DataError, (self.wrong,))
+
 
 STAGE_MARGIN = 1.15  # a crop of 3/4 of the stage's area still has the model's resolution
 
@@ -321,7 +344,7 @@ def loader(
     staging: Dataset[StagedBatch], batches: Iterator[list[int]] | None, workers: int, *, pin: bool
 ) -> Iterable[StagedBatch]:
     """Return what stages ``batches`` in worker processes, or what ``staging`` itself yields when there are none."""
-    return DataLoader(
+    loaded = DataLoader(
         staging,
         batch_size=1 if batches else None,
         batch_sampler=_Batches(batches) if batches else None,
@@ -330,7 +353,38 @@ def loader(
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_training if workers else None,
     )
+    return _as_long_as_workers_live(loaded) if workers else loaded
+
+
+def _as_long_as_workers_live(loaded: DataLoader[StagedBatch]) -> Iterator[StagedBatch]:
+    """Yield the batches of worker processes; raise ReaderLost if one ends, of which torch speaks in many tongues."""
+    batches = iter(loaded)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            workers = getattr(batches, "_workers", ())
+            ended = [worker for worker in workers if worker.join(0.5) or worker.exitcode]
+            if not ended:
+                raise
+            raise ReaderLost(int(ended[0].pid), int(ended[0].exitcode)) from error
+        yield batch
+
+
+def _leave_signals_to_the_training(_: int) -> None:
+    """Go on in a worker when the whole group of processes is signalled: the training ends, and with it its workers."""
+
+    def later(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, later)  # the second one ends a worker that does not end by itself
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _identity(batch: Any) -> Any:

@@ -105,6 +105,8 @@ class ImageSource:
     """Every choice that was made, as a sentence with its reason."""
     labels_from: str = ""
     """Where the label of an image comes from: ``the column fine_label``, ``the folders below train/``."""
+    label_column: str | None = None
+    """The column of the labels; None where they are not in a column of the dataset."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many image files of a folder are in no split, by the reason."""
 

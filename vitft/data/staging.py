@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vitft.errors import DataError, StoppedEarly
+from vitft.errors import DataError
 from vitft.files import Unreadable, read_regular
 from vitft.outside import printable
 from vitft.recipe import DataRecipe
@@ -107,7 +107,7 @@ def decode(
                     image.load()  # before EXIF: only now a PNG's is known, and a TIFF has already been turned
                 rgb = _to_rgb(image, white_level)
                 orientation, notes = _orientation(image)
-        except (BadImage, StoppedEarly):  # a signal may come at any moment
+        except BadImage:
             raise
         except MemoryError:  # no finding about the image: another machine reads it
             raise DataError(
@@ -247,8 +247,6 @@ def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
         if not exif and image.info.get("exif"):
             Image.Exif().load(image.info["exif"])  # raises again what Pillow swallowed while opening the file
         orientation = exif.get(_EXIF_ORIENTATION, 1)
-    except StoppedEarly:
-        raise
     except Exception:  # broken EXIF raises anything; the pixels are good
         return 1, ("broken EXIF ignored",)
     if orientation not in range(1, 9):

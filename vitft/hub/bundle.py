@@ -14,6 +14,7 @@ from typing import Any
 from vitft.errors import HubError
 from vitft.names import looks_like_path
 from vitft.recipe import HubRecipe, Recipe
+from vitft.run import Run
 
 Bundle = dict[str, Path | bytes]
 """Files by their path in the repository: where they lie, or what they hold."""
@@ -48,7 +49,7 @@ def collect(folder: Path, model: Path, card: str) -> Bundle:
     bundle["recipe.yaml"] = _public_recipe(folder).dump().encode()
     if (folder / "results.json").is_file():
         bundle["results.json"] = _shortened_json((folder / "results.json").read_text(encoding="utf-8"), shorten)
-    if (folder / "environment.json").is_file():
+    if read_environment(folder):
         bundle["environment.json"] = _public_environment(folder, shorten)
     for path in sorted((folder / "figures").glob("*")):
         if path.suffix in FIGURES:
@@ -132,9 +133,8 @@ def local_inputs(recipe: Recipe, environment: Mapping[str, Any]) -> set[str]:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote down of its surroundings; nothing of one that did not."""
-    path = folder / "environment.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Return what a run wrote down of its surroundings; nothing of one that did not, or where it is broken."""
+    return Run(folder).read_json("environment.json") or {}
 
 
 def check_secrets(bundle: Mapping[str, Path | bytes], token: str | None) -> None:

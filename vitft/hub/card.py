@@ -6,7 +6,7 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,7 @@ from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
 from vitft.names import slug
 from vitft.outside import printable
 from vitft.recipe import Recipe
+from vitft.run import Run
 
 _SHOWN_CLASSES = 50
 _SPLITS = ("test", "validation")
@@ -72,8 +73,8 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
     local = local_inputs(recipe, environment)
     shorten = shortener(folder)
     config = _read_json(model / "config.json")
-    results = _read_json(folder / "results.json")
-    events = _read_events(folder / "metrics.jsonl")
+    results = Run(folder).results() or {}
+    events = Run(folder).events()
     progress = [event for event in events if event["event"] == "validation"]
     processor = _read_json(model / "preprocessor_config.json")
     base = environment.get("model", {})
@@ -99,12 +100,30 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "dataset_name": _dataset_name(recipe, dataset, is_path="data.dataset" in local),
         "dataset_is_local": "data.dataset" in local or str(recipe.data.dataset).startswith("builtin:"),
         "changes": list(_changes(recipe, local)),
-        # Before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
-        "notes": [shorten(event["text"]) for event in events if event["event"] == "note"],
+        # Shortened before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
+        "notes": {about: [shorten(text) for text in _notes(events, about)] for about in ("data", "model")},
+        "columns": _columns(recipe, dataset),
+        "unscored": {name: shorten(reason) for name, reason in results.get("unscored", {}).items()},
         "figures_at": "figures" if repo else "../figures",  # on the Hub the model lies at the top
         "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in FIGURES),
-        "scores": [_score_row(name, results[name]) for name in _SPLITS if name in results],
+        "scores": [_score_row(name, results[name], dataset) for name in _SPLITS if name in results],
     }
+
+
+def _notes(events: Iterable[Mapping[str, Any]], about: str) -> Iterator[str]:
+    """Yield what was chosen before training; what was said while it went on is of no use to others."""
+    for event in events:
+        if event["event"] == "note" and event.get("about") == about and isinstance(event.get("text"), str):
+            yield event["text"]
+
+
+def _columns(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that held images and labels, as far as they are known."""
+    found = {
+        "images": dataset.get("image_column") or recipe.data.image_column,
+        "labels": dataset.get("label_column") or recipe.data.label_column,
+    }
+    return {what: name for what, name in found.items() if name}
 
 
 def _licence(said: str | None, recipe: Recipe, base: Mapping[str, Any]) -> dict[str, str]:
@@ -131,14 +150,14 @@ def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
             "task_name": "Image classification",
             "dataset_type": "imagefolder" if is_local_dataset else facts["dataset_name"],
             "dataset_name": facts["dataset_name"],
-            "dataset_split": row["split"],
+            "dataset_split": row["source_split"],
         }
         if config:
             place["dataset_config"] = config
         if dataset.get("revision") and not is_local_dataset:
             place["dataset_revision"] = dataset["revision"]
         results += [
-            EvalResult(metric_type=kind, metric_name=name, metric_value=row[key], **place)
+            EvalResult(metric_type=kind, metric_name=name + row["which"], metric_value=row[key], **place)
             for kind, name, key in _METRICS
             if row.get(key) is not None
         ]
@@ -167,10 +186,15 @@ _METRICS = (
 )
 
 
-def _score_row(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _score_row(split: str, scores: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores of a split, with the name that the dataset itself has for where its images come from."""
     low, high = interval(scores["top1"], scores["count"])
+    names = dataset.get("splits", {})
+    source = names.get(split) or split
+    which = f" (images set aside from {source})" if source == names.get("train") else ""
     keys = ("top1", "top5", "macro_f1", "nll", "count")
-    return {"split": split, "low": low, "high": high, **{key: scores.get(key) for key in keys}}
+    row = {"split": split, "source_split": source, "which": which, "low": low, "high": high}
+    return row | {key: scores.get(key) for key in keys}
 
 
 def interval(part: float, count: int) -> tuple[float, float]:
@@ -234,11 +258,6 @@ def _shown(named: str, *, is_path: bool) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 # --- the page ----------------------------------------------------------------------------------------------

@@ -217,6 +217,7 @@ class _Training:
             left_out=self._left_out(),
             notes=tuple(self.notes),
             labels_from=self.columns.labels_from,
+            label_column=None if self.opened.columns else self.columns.label,
         )
 
     @property

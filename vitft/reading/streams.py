@@ -76,6 +76,8 @@ def stream_source(
         validation=splits["validation"],
         test=splits.get("test"),
         notes=tuple(notes),
+        labels_from=f"the column {label_column}",
+        label_column=label_column,
     )
 
 

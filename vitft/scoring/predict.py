@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,17 @@ def evaluation_batches(
         world_size=world_size,
         max_pixels=max_pixels,
     )
+
+
+def until_failure(batches: Iterable[StagedBatch], on_failure: Callable[[Exception], None]) -> Iterator[StagedBatch]:
+    """Yield batches until reading the next one fails, which is given to ``on_failure``.
+
+    So every process reaches the reduction that follows, also if it alone met what cannot be read.
+    """
+    try:
+        yield from batches
+    except Exception as error:  # of a dataset, which may raise anything: on_failure decides
+        on_failure(error)
 
 
 @torch.no_grad()

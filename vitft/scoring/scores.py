@@ -9,26 +9,18 @@ the ``evaluate`` module that the package ships calls them too.
 
 from __future__ import annotations
 
-import atexit
-import inspect
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitft.errors import DataError, UsageError
+from vitft.errors import DataError
 
 MAX_CONFUSION_CLASSES = 2000  # a table of int64 for more classes would take more than 32 MB on the device
-_METRICS_ALLOWED = "a name from https://huggingface.co/evaluate-metric, or a folder NAME with NAME.py"
-_MODULE = Path(__file__).parent / "modules" / "vitft_classification"
 
 
 # --- while evaluating --------------------------------------------------------------------------------------
@@ -207,132 +199,3 @@ class Judged(Protocol):
 def is_better(candidate: Judged, best: Judged | None) -> bool:
     """Whether ``candidate`` replaces ``best``: by top-1, then nll; of equals the earlier stays."""
     return best is None or (candidate.top1, -candidate.nll) > (best.top1, -best.nll)
-
-
-# --- the final scores, through `evaluate` ------------------------------------------------------------------
-
-
-def final_scores(
-    tally: Tally,
-    metrics: Sequence[str] = (),
-    predictions: Sequence[int] | Tensor | None = None,
-    labels: Sequence[int] | Tensor | None = None,
-) -> dict[str, Any]:
-    """Return the scores of a split by name, and the counts they are made of; only for the main process.
-
-    Our own come from the ``evaluate`` module in this package, which needs no network.
-
-    Args:
-        tally: reduced over the processes.
-        metrics: further ``evaluate`` metrics, by Hub name or folder.
-        predictions: the predicted class of every sample, (N,); needed for ``metrics``.
-        labels: the true class of every sample, (N,).
-
-    Returns:
-        ``top1``, ``top5`` (with five classes or more), ``mean_per_class_accuracy``, ``macro_f1``, ``nll``,
-        ``count``; ``per_class`` with ``support``, ``correct`` and ``predicted``; ``confusion``, where it was
-        kept, as rows; and the values of ``metrics``.
-
-    Raises:
-        DataError: nothing to score, or a metric that cannot be had or computed.
-    """
-    per_class = {name: getattr(tally, name).tolist() for name in ("support", "correct", "predicted")}
-    with tempfile.TemporaryDirectory() as folder:
-        module = _import_evaluate().load(str(_MODULE), cache_dir=folder, keep_in_memory=True)
-        result: dict[str, Any] = module.compute(**per_class, top5_correct=tally.top5_correct, nll_sum=tally.nll_sum)
-    result["per_class"] = per_class
-    if tally.confusion is not None:
-        result["confusion"] = tally.confusion.tolist()
-    if metrics:
-        assert predictions is not None and labels is not None, "further metrics need predictions and labels"
-        for name, value in further_scores(metrics, predictions, labels, tally.num_classes).items():
-            result[f"metric.{name}" if name in result else name] = value
-    return result
-
-
-def further_scores(
-    metrics: Sequence[str],
-    predictions: Sequence[int] | Tensor,
-    labels: Sequence[int] | Tensor,
-    num_classes: int,
-) -> dict[str, Any]:
-    """Compute ``evaluate`` metrics of predicted classes; a value is named by its metric and, if needed, key.
-
-    A metric that averages over classes (``f1``, ``precision``, ``recall``) and by default knows only two gets
-    ``average="macro"`` for more, and says so in its name.
-
-    Raises:
-        DataError: a metric that cannot be had, or that is not made of predicted and true classes.
-    """
-    values: dict[str, Any] = {}
-    inputs = {"predictions": _plain(predictions), "references": _plain(labels)}
-    for metric in metrics:
-        label, options = Path(metric).stem, {}
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                module = _import_evaluate().load(metric, cache_dir=folder, keep_in_memory=True)
-            except Exception as error:  # from the network, the Hub, or the metric's own imports
-                raise DataError(
-                    f"the metric {metric!r} cannot be loaded: {_one_line(error)}",
-                    allowed=_METRICS_ALLOWED,
-                ) from error
-            average = inspect.signature(module._compute).parameters.get("average")
-            if num_classes > 2 and average is not None and average.default == "binary":
-                label, options = f"{label}_macro", {"average": "macro"}
-            try:
-                result = module.compute(**inputs, **options)
-            except Exception as error:  # whatever a stranger's code raises
-                reason = _one_line(error)
-                raise DataError(
-                    f"the metric {metric!r} cannot be computed from predicted and true classes: {reason}",
-                    allowed="metrics whose `predictions` and `references` are whole numbers, such as f1",
-                ) from error
-        for key, value in (result or {}).items():
-            name = label if key in (label, Path(metric).stem) else f"{label}.{key}"
-            values[name] = value.tolist() if hasattr(value, "tolist") else value
-    return values
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """Raise a UsageError for a metric that is a path to nothing, before hours are spent on a typo."""
-    for name in names:
-        path = Path(name).expanduser()
-        script = path if path.suffix == ".py" else path / f"{path.name}.py"
-        is_hub_name = name.count("/") < 2 and not path.suffix and not name.startswith(("/", ".", "~"))
-        if not script.is_file() and not is_hub_name:
-            raise UsageError(
-                f"there is no metric at {name!r}: {script} does not exist",
-                allowed=_METRICS_ALLOWED,
-            )
-
-
-def _import_evaluate() -> Any:
-    # It counts every load on a host of its own, is deaf to HF_HUB_OFFLINE, and takes seconds to import.
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-    import evaluate
-    from huggingface_hub import constants
-
-    evaluate.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    evaluate.config.HF_EVALUATE_OFFLINE = evaluate.config.HF_EVALUATE_OFFLINE or constants.HF_HUB_OFFLINE
-    # A metric's script is copied to this folder before it is imported; a read-only cache must not stop us.
-    if not _is_writable(Path(evaluate.config.HF_MODULES_CACHE)):
-        evaluate.config.HF_MODULES_CACHE = Path(tempfile.mkdtemp(prefix="vitft-modules-"))
-        atexit.register(shutil.rmtree, evaluate.config.HF_MODULES_CACHE, ignore_errors=True)
-    return evaluate
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def _plain(values: Sequence[int] | Tensor) -> list[int]:
-    return [int(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -13,6 +13,7 @@ from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
 from vitft.names import slug
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
+from vitft.tasks.ending import explained
 from vitft.tasks.photos import Photos, subject_of
 from vitft.tasks.shared import Ready, ready
 
@@ -45,6 +46,7 @@ class InspectResult:
         return "\n".join([*lines, *([f"{'page':<11}{self.folder / 'index.html'}"] if self.folder else [])])
 
 
+@explained()
 def inspect(
     model: str | Path,
     images: Sequence[str | Path] = (),

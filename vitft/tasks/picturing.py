@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vitft import signals
+from vitft.errors import one_line
 from vitft.recipe import Recipe
 from vitft.run import Run
 from vitft.tasks.photos import evenly_spaced, subject_of
@@ -21,13 +24,17 @@ _MOST = 0.05  # of the run's FLOPs, with run.pictures: auto
 def picture_run(run: Run, recipe: Recipe, source: Any, plan: Any, accelerator: Any) -> None:
     """Draw what fine-tuning changed, once results and model are safely written.
 
-    The main process does it alone. A failure is a note: no picture may cost what a night has made.
+    The main process does it alone. A failure is a note: no picture may cost what a night has made. A request to stop
+    and a full disk are none: the resumed run draws them.
 
     Args:
-        run: finished, with its model.
-        recipe, source, plan, accelerator: what it was made of.
+        run: finished, with its model. Pictures that it has already stay.
+        recipe, source, plan, accelerator: what it was made of; source and plan are needed to draw.
     """
     if recipe.run.pictures == "off" or not accelerator.is_main_process:
+        return
+    if (run.folder / "figures").is_dir():
+        _note_pictures(run, [kind for kind in KINDS if (run.folder / "figures" / _file(kind)).is_file()])
         return
     # Two checkpoints; reading attention costs about as much again as the forward pass, and twice is generous.
     part = 2 * _IMAGES * 2 * plan.phases[-1].gflop / (3 * plan.work())
@@ -39,9 +46,21 @@ def picture_run(run: Run, recipe: Recipe, source: Any, plan: Any, accelerator: A
         return
     try:
         drawn = _draw(run, recipe, source, accelerator)
-        run.note(f"pictures of the checkpoint before and after: {', '.join(drawn)} in figures/")
-    except (Exception, KeyboardInterrupt) as error:  # whatever it is, a request to stop too: the run is complete
-        run.note(f"no pictures, and nothing else is lost: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    except Exception as error:  # whatever it is: the run is complete without them
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        run.note(f"no pictures, and nothing else is lost: {type(error).__name__}: {one_line(error)}")
+        return
+    signals.check()
+    _note_pictures(run, drawn)
+
+
+def _note_pictures(run: Run, drawn: Sequence[str]) -> None:
+    run.note(f"pictures of the checkpoint before and after: {', '.join(drawn)} in figures/")
+
+
+def _file(kind: str) -> str:
+    return f"{kind}-before-after.png"
 
 
 def _draw(run: Run, recipe: Recipe, source: Any, accelerator: Any) -> list[str]:
@@ -53,7 +72,7 @@ def _draw(run: Run, recipe: Recipe, source: Any, accelerator: Any) -> list[str]:
         ("after fine-tuning", _look(_after(run, accelerator), run.folder.name, source)),
     ]
     with whole_folder(run.folder / "figures") as folder:
-        return [kind for kind in KINDS if draw(kind, looks, folder / f"{kind}-before-after.png")]
+        return [kind for kind in KINDS if draw(kind, looks, folder / _file(kind))]
 
 
 def _before(recipe: Recipe, source: Any, accelerator: Any) -> Ready:

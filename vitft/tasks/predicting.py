@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vitft.recipe import DataRecipe
+from vitft.tasks.ending import explained
 from vitft.tasks.shared import ready
 
 
+@explained()
 def predict(
     model: str | Path,
     images: Sequence[str | Path],

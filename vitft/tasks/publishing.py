@@ -8,16 +8,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from vitft import signals
 from vitft.errors import HubError, PublishError, UsageError
 from vitft.hub.access import Destination, Unreachable, find_destination, make_destination
 from vitft.hub.background import BackgroundPushes
 from vitft.hub.bundle import collect, collect_training
 from vitft.hub.card import Card, minimal_card, write_card
 from vitft.hub.push import Published, push_bundle
+from vitft.ownership import Ownership
 from vitft.recipe import HubRecipe, Recipe
 from vitft.run import Run
+from vitft.tasks.ending import explained
 
 
+@explained()
 def push(
     run: str | Path,
     repo: str | None = None,
@@ -42,10 +46,11 @@ def push(
         PublishError: if the Hub refuses or cannot be reached.
     """
     opened = Run.open(run, "vitft push")
-    if not opened.is_finished or not (opened.model_folder / "config.json").is_file():
+    if not opened.is_scored:
+        broken = [line for line in opened.broken() if line.startswith("results.json")]
         raise UsageError(
-            f"the run {opened.folder} is not finished: there is no model to push yet",
-            hint=f"vitft finetune --resume {opened.folder}, then push it",
+            f"the run {opened.folder} is not finished: {broken[0] if broken else 'there is no model to push yet'}",
+            hint=f"{opened.resume_command}, then push it",
         )
     asked = {
         "repo": repo, "private": private or None, "revision": revision, "create_pr": create_pr or None,
@@ -53,7 +58,11 @@ def push(
     }  # fmt: skip
     hub = Recipe.load(opened.folder / "recipe.yaml").hub
     hub = hub.model_copy(update={key: value for key, value in asked.items() if value is not None})
-    return publish(opened, hub, with_training=training)
+    owner = Ownership.take(opened.folder)
+    try:
+        return publish(opened, hub, with_training=training)
+    finally:
+        owner.release()
 
 
 def prepare(destination: Destination | None) -> tuple[Destination | None, list[str]]:
@@ -116,8 +125,6 @@ def publish(
     Raises:
         PublishError: naming the command that finishes it; the run itself is complete.
     """
-    from vitft.train.stopping import on_stop_signals
-
     again = _command(run, hub, with_training=with_training)
     try:
         to = destination or _destination(run, hub)
@@ -126,10 +133,10 @@ def publish(
         bundle = collect(run.folder, run.model_folder, card.text)
         if with_training:
             bundle |= collect_training(run.folder, _newest_checkpoint(run))
-        for note in card.notes:
+        for note in (*run.broken(), *card.notes):
             run.say(f"  {note}")
         run.say(f"pushing {len(bundle)} files to {to.url}")
-        with on_stop_signals(_give_up):
+        with signals.stoppable(_give_up):
             published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
     except HubError as error:
         raise PublishError(
@@ -152,8 +159,8 @@ def _destination(run: Run, hub: HubRecipe) -> Destination:
     return replace(found, missing=())
 
 
-def _give_up(signal: str) -> None:
-    raise HubError(f"{signal} came before the push was done")
+def _give_up(signal: str) -> HubError:
+    return HubError(f"{signal} came before the push was done")
 
 
 def _card(run: Run, repo: str, license: str | None) -> Card:
@@ -184,18 +191,8 @@ _FLAGS = {
 }  # fmt: skip
 
 
-def write_local_card(run: Run, license: str | None) -> None:
-    """Put the model card beside the model of a finished run; that it cannot be made ends no run."""
-    try:
-        run.write_text("model/README.md", write_card(run.folder, run.model_folder, license=license).text)
-    except Exception as error:  # whatever it is: the model is there
-        run.note(f"no model card was written: {type(error).__name__}: {error}")
-
-
 def _newest_checkpoint(run: Run) -> Path:
-    from vitft.train.checkpoint import newest
-
-    found = newest(run.checkpoints)
+    found = run.newest_checkpoint()
     if found is None:
         raise UsageError(f"the run {run.folder} has no checkpoint left", hint="leave out --training")
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitft.tasks.ending import explained
 from vitft.tasks.shared import quiet_libraries
 
 
@@ -27,6 +28,7 @@ class ResizeResult:
         return "\n".join([*self.lines, f"checkpoint: {self.folder}"])
 
 
+@explained()
 def resize(
     model: str | Path,
     out: str | Path,

@@ -13,7 +13,8 @@ from vitft.errors import UsageError
 from vitft.outside import shown
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
-from vitft.tasks.shared import Ready, main_process_first, ready, score_table
+from vitft.tasks.ending import explained
+from vitft.tasks.shared import Ready, main_process_first, on_main_process, ready, score_table
 
 if TYPE_CHECKING:
     from vitft.data.images import ImageSplit
@@ -94,6 +95,7 @@ class SizeSweep:
         ]
 
 
+@explained()
 def evaluate(
     model: str | Path,
     dataset: str | DataRecipe,
@@ -124,15 +126,17 @@ def evaluate(
         revision: branch, tag or commit of a Hub model.
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
-    from vitft.scoring.scores import check_metrics
+    from vitft.scoring.metrics import check_metrics, try_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
     loaded = ready(model, precision, device, image_size, method, revision)
     rows = _opened(loaded, data, split)
+    on_main_process(lambda: try_metrics(metrics, len(_classes(loaded))), loaded.accelerator)
     return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
 
 
+@explained()
 def evaluate_sizes(
     model: str | Path,
     dataset: str | DataRecipe,
@@ -207,8 +211,8 @@ def _score(
     shift: int,
 ) -> EvaluationResult:
     from vitft.model.processor import normalisation
+    from vitft.scoring.metrics import final_scores, further_scores
     from vitft.scoring.predict import evaluation_batches, score_split
-    from vitft.scoring.scores import final_scores
     from vitft.scoring.shifts import check_shift
 
     check_shift(shift, loaded.retargeting.new)
@@ -232,7 +236,11 @@ def _score(
     )
     scores: dict[str, Any] = {}
     if loaded.accelerator.is_main_process:
-        scores = final_scores(scored.tally, metrics, scored.predictions, scored.labels)
+        scores = final_scores(scored.tally)
+        further = further_scores(metrics, scored.predictions, scored.labels, scored.tally.num_classes)
+        for reason in further.refused.values():
+            print(reason, file=sys.stderr)
+        scores |= further.values
         if scored.shift_consistency is not None:
             scores["shift_consistency"] = scored.shift_consistency
         scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import resource
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import PublishError, RecipeError, StoppedEarly, UsageError, VitftError
+from vitft import signals, worker
+from vitft.environment import environment
+from vitft.errors import PublishError, RecipeError, UsageError
 from vitft.hub.access import check_form
 from vitft.hub.push import Published
 from vitft.names import slug
 from vitft.outside import shown, without_secrets
 from vitft.recipe import Recipe
-from vitft.run import Run, environment
+from vitft.run import Run
 from vitft.sizes import show_size
+from vitft.tasks.ending import Session, ended_well
+from vitft.tasks.finishing import finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import picture_run
-from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training, write_local_card
-from vitft.tasks.shared import headline, main_process_first, on_main_process, quiet_libraries, score_table
+from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
+from vitft.tasks.shared import main_process_first, on_main_process, quiet_libraries, score_table
+from vitft.tasks.tracking import check_trackers, start_trackers
 
 
 @dataclass
@@ -47,176 +50,252 @@ class FinetuneResult:
         return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published])
 
 
+@dataclass
+class _Parts:
+    """What a run is made of, loaded."""
+
+    source: Any
+    pretrained: Any
+    plan: Any
+    overview: str = ""
+
+
 def finetune(
     recipe: Recipe | None = None,
     *,
     resume: str | Path | None = None,
     changes: Mapping[str, object] | None = None,
     dry_run: bool = False,
+    trust_metrics: bool = False,
 ) -> FinetuneResult:
     """Fine-tune a checkpoint on a dataset, score it and save it.
 
     Args:
         recipe: what to do; not given when resuming.
-        resume: run directory to go on with.
+        resume: run directory to go on with. Of one that is trained and scored, what is missing is made.
         changes: values by dotted key, laid over the resumed run's recipe as far as those may change.
         dry_run: derive and return the plan, train nothing and write nothing.
+        trust_metrics: run the metrics that a recipe file or a resumed run names: they are code.
 
     Raises:
         VitftError: if it cannot be done.
-        StoppedEarly: after SIGTERM, SIGUSR1 or the time limit, with a complete checkpoint.
+        StoppedEarly: after SIGTERM, SIGUSR1 or the time limit; it says how to go on.
     """
+    session = Session()
+    with ended_well(session):
+        run = None
+        if resume is not None:
+            run, recipe = _resumed(resume, changes or {})
+        if recipe is None:
+            raise UsageError(
+                "neither a recipe nor a run to resume was given", hint="finetune(Recipe.load('quickstart'))"
+            )
+        if recipe.data.dataset is None:
+            raise RecipeError("the recipe names no dataset", hint="--dataset cifar100, or data.dataset in the recipe")
+        _check_strangers(recipe, trust_metrics=trust_metrics)
+        return _finetune(session, run, recipe, dry_run=dry_run)
+
+
+def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: bool) -> FinetuneResult:
+    from vitft.scoring.metrics import try_metrics
+    from vitft.train.device import make_accelerator
+
+    quiet_libraries()
+    accelerator, reasons = make_accelerator(recipe)
+    session.num_processes = accelerator.num_processes
+    if run is not None and not dry_run:
+        run = _take_over(session, run, recipe, accelerator)
+        if run.is_scored:
+            return _make_what_is_missing(session, recipe, accelerator, reasons)
+    destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
+    parts = _load(run, recipe, accelerator, reasons, is_quiet=dry_run)
+    on_main_process(lambda: try_metrics(recipe.run.metrics, len(parts.source.classes)), accelerator)
+    signals.check()
+    if dry_run:
+        return FinetuneResult(None, plan_text=f"{parts.overview}\n{parts.plan}")
+
+    is_new = run is None
+    if run is None:
+        run, destination, made = _begin(session, recipe, destination, accelerator)
+    else:
+        destination, made = on_main_process(lambda: prepare(destination), accelerator)
+        start_trackers(run, recipe, accelerator)
+    _tell(run, recipe, parts, [*hub_notes, *made])
+    with pushes_during_training(run, recipe.hub, destination):
+        results = _train_and_score(session, recipe, parts, accelerator, resume=not is_new)
+        picture_run(run, recipe, parts.source, parts.plan, accelerator)
+    finish(run, recipe.hub.license)
+    return _published(run, recipe, destination, FinetuneResult(run.folder, results, str(parts.plan)))
+
+
+def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
+    """Refuse code that nobody asked for, and packages that are not here, before anything is loaded."""
+    from vitft.scoring.metrics import check_metrics
+
+    if recipe.metrics_from and not trust_metrics:
+        raise UsageError(
+            f"{recipe.metrics_from} names metrics, which are Python code that would run here: "
+            f"{', '.join(recipe.run.metrics)}",
+            allowed="metrics that a flag names (--metrics NAME), or code that you trust",
+            hint="--trust-metrics to run it, or --set run.metrics=[] to leave it out",
+        )
+    check_metrics(recipe.run.metrics)
+    check_trackers(recipe.run.track)
+
+
+def _load(
+    run: Run | None, recipe: Recipe, accelerator: Any, reasons: Mapping[str, str], *, is_quiet: bool = False
+) -> _Parts:
+    """Open the dataset, which is shown, load the checkpoint and make the plan, the main process first."""
     from vitft.data.staging import WHITE_LEVEL
     from vitft.model.adapt import choose_trainable
     from vitft.model.load import load_for_training
     from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source
-    from vitft.scoring.scores import check_metrics
-    from vitft.train.device import make_accelerator
     from vitft.train.plan import make_plan
 
-    run = None
-    if resume is not None:
-        run, recipe = _resumed(resume, changes or {})
-    if recipe is None:
-        raise UsageError("neither a recipe nor a run to resume was given", hint="finetune(Recipe.load('quickstart'))")
-    if recipe.data.dataset is None:
-        raise RecipeError("the recipe names no dataset", hint="--dataset cifar100, or data.dataset in the recipe")
-    check_metrics(recipe.run.metrics)
-    quiet_libraries()
-
-    accelerator, reasons = make_accelerator(recipe)
-    destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
     with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
         overview = overview_of(source)
-        if accelerator.is_main_process and not dry_run:
+        if accelerator.is_main_process and not is_quiet:
             print(shown(overview), file=sys.stderr, flush=True)
         wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
         pretrained = load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
+    signals.check()
     if (level := source.white_level) != WHITE_LEVEL:
         pretrained.processor.white_level = level
-        pretrained.notes.append(
-            f"white level: {level:,}, written into preprocessor_config.json for predict and evaluate"
-        )
+        pretrained.notes.append(f"white level: {level:,}, also written into preprocessor_config.json")
     pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
-    plan = make_plan(recipe, source, pretrained, accelerator, reasons, settled)
-    if dry_run:
-        return FinetuneResult(None, plan_text=f"{overview}\n{plan}")
+    plan = make_plan(recipe, source, pretrained, accelerator, dict(reasons), settled)
+    return _Parts(source, pretrained, plan, str(overview))
 
-    is_new = run is None
-    run = _run_of_all_processes(run, recipe, accelerator)
-    destination, made = on_main_process(lambda: prepare(destination), accelerator)
-    hub_notes += made
-    _tell(run, recipe, source, pretrained, plan, hub_notes)
-    if recipe.run.track:
-        accelerator.project_configuration.set_directories(str(run.folder))
-        accelerator.init_trackers(run.folder.name, config={k: str(v) for k, v in recipe.flat().items()})
-    with pushes_during_training(run, recipe.hub, destination):
-        result = _train_and_score(run, recipe, source, pretrained, plan, accelerator, resume=not is_new)
-    if accelerator.is_main_process:
-        _publish(run, recipe, destination, result)
-    return result
+
+def _begin(session: Session, recipe: Recipe, destination: Any, accelerator: Any) -> tuple[Run, Any, list[str]]:
+    """Make the run directory, the repository that is missing and the trackers; all of it or no run."""
+    folder = on_main_process(lambda: Run.create(recipe, _name(recipe)).folder, accelerator)
+    run = _run_at(folder, recipe, is_main=accelerator.is_main_process)
+    try:
+        on_main_process(lambda: session.own(run), accelerator)
+        destination, made = on_main_process(lambda: prepare(destination), accelerator)
+        start_trackers(run, recipe, accelerator)
+    except BaseException:  # a request to stop too: there is nothing yet that could be resumed
+        session.forget()
+        run.discard()
+        raise
+    session.run = run
+    _tell_parent(run)
+    return run, destination, made
 
 
 def _train_and_score(
-    run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, accelerator: Any, *, resume: bool
-) -> FinetuneResult:
+    session: Session, recipe: Recipe, parts: _Parts, accelerator: Any, *, resume: bool
+) -> dict[str, Any]:
     from vitft.train.fit import fit
-    from vitft.train.stopping import stop_at_once
 
-    _reset_peak_memory(accelerator)
+    run = session.run
+    assert run is not None
+    reset_peak_memory(accelerator)
     try:
-        fitted = fit(run, recipe, plan, source, pretrained, accelerator, resume=resume)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(f"go on from the last checkpoint with: vitft finetune --resume {run.folder}")
-        raise
+        fitted = fit(run, recipe, parts.plan, parts.source, parts.pretrained, accelerator, resume=resume)
     finally:
         run.status.stop()
-    with stop_at_once(run):
-        results = _score_and_save(run, recipe, source, pretrained, plan, fitted, accelerator)
-        picture_run(run, recipe, source, plan, accelerator)
-    return FinetuneResult(run.folder, results, str(plan))
+    session.is_trained = True
+    return score_and_save(session, recipe, parts.source, parts.pretrained, parts.plan, fitted, accelerator)
 
 
-def _score_and_save(
-    run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, fitted: Any, accelerator: Any
-) -> dict[str, Any]:
-    from vitft.model.encoding import write_out_positions
-    from vitft.model.processor import save_model
-    from vitft.scoring.scores import final_scores, further_scores
-
-    peak = _peak_memory(accelerator)
-    run.say(f"weights: {fitted.weights}; scoring them")
-    scored = {
-        name: fitted.score(split, collect=bool(recipe.run.metrics))
-        for name, split in (("validation", source.validation), ("test", source.test))
-        if split is not None
-    }
-    results: dict[str, Any] = {}
-    failure: list[VitftError] = []
-    if accelerator.is_main_process:
-        try:
-            write_out_positions(pretrained.model)
-            save_model(pretrained.model, pretrained.processor, run.model_folder)
-            for name, each in scored.items():
-                results[name] = final_scores(each.tally)
-            results["train"] = {
-                "steps": fitted.state.step,
-                "samples": min(fitted.state.step * plan.batch_size, plan.total_samples),
-                "seconds": round(fitted.state.elapsed_seconds, 3),
-                "images_per_second": round(fitted.images_per_second, 2),
-                "peak_memory_bytes": peak,
-                "speeds": fitted.speeds,
-            }
-            results["classes"] = list(source.classes)
-            results["weights"] = fitted.weights
-            results["bad_images"] = fitted.state.bad_rows
-            results["resize"] = pretrained.retargeting.record() if pretrained.retargeting else None
-            speeds = fitted.speeds if len(plan.phases) > 1 else {}
-            for size, each in speeds.items():
-                run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
-            run.log("results", **{name: headline(results[name]) for name in scored})
-            for name, each in scored.items():
-                try:  # a metric of others must not cost what a night has made
-                    results[name] |= further_scores(
-                        recipe.run.metrics, each.predictions, each.labels, len(source.classes)
-                    )
-                except StoppedEarly:
-                    raise
-                except VitftError as error:
-                    failure = [error]
-            run.write_json("results.json", results)
-        except VitftError as error:
-            failure = [error]
-    accelerator.wait_for_everyone()  # nobody ends before everything is written
-    accelerator.end_training()
-    if failure:
-        raise failure[0]
-    return results
+# --- going on with a run -----------------------------------------------------------------------------------
 
 
 def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Recipe]:
     """Open a run to go on with; its recipe may change only in what does not change the computation."""
     from vitft.train.checkpoint import RESUMABLE_CHANGES
 
-    run = Run.open(folder)
-    if run.is_finished:
-        raise UsageError(
-            f"the run {run.folder} is finished: its results.json is written",
-            hint=f"vitft evaluate {run.model_folder} --dataset D, or a new run to train longer",
-        )
-    recipe = Recipe.load(run.folder / "recipe.yaml")
-    changed = Recipe.load(run.folder / "recipe.yaml", changes)
+    folder = Run.open(folder).folder
+    recipe = Recipe.load(folder / "recipe.yaml")
+    changed = Recipe.load(folder / "recipe.yaml", changes)
+    run = _run_at(folder, changed, is_main=worker.is_main())
     lines = [line for line in recipe.differences(changed) if line.split(":")[0] not in RESUMABLE_CHANGES]
     if lines:
         raise UsageError(
             f"a resumed run keeps its recipe, but this was to change: {'; '.join(lines)}",
             allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
-            hint=f"vitft finetune --resume {run.folder}, or a new run",
+            hint=f"{run.resume_command}, or a new run",
         )
     return run, changed
+
+
+def _run_at(folder: Path, recipe: Recipe, *, is_main: bool) -> Run:
+    return Run(folder, is_main=is_main, flags=("--trust-metrics",) if recipe.run.metrics else ())
+
+
+def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Any) -> Run:
+    """Become the owner of a run that exists, say what is broken in it, and take away what a killed process left."""
+    run = _run_at(run.folder, recipe, is_main=accelerator.is_main_process)
+
+    def take() -> None:
+        session.own(run)
+        for line in run.broken():
+            run.say(f"  {line}: it is made anew")
+        if left := run.sweep():
+            run.say(f"  taken away, as a process was ended while it wrote or removed them: {', '.join(left)}")
+        before = Recipe.load(run.folder / "recipe.yaml")
+        if before.data.bad_images != recipe.data.bad_images:  # from now on the recipe could not replay the run else
+            data = before.data.model_copy(update={"bad_images": recipe.data.bad_images})
+            run.write_text("recipe.yaml", before.model_copy(update={"data": data}).dump())
+
+    on_main_process(take, accelerator)
+    session.run = run
+    _tell_parent(run)
+    return run
+
+
+def _make_what_is_missing(
+    session: Session, recipe: Recipe, accelerator: Any, reasons: Mapping[str, str]
+) -> FinetuneResult:
+    """Go on with a run that is trained and scored: pictures, card and publication, and no training."""
+    run = session.run
+    assert run is not None
+    session.is_trained = True
+    results = run.results()
+    assert results is not None
+    # The main process looks, for all: it may soon make what the others would then not miss any more.
+    missing = on_main_process(lambda: _missing(run, recipe), accelerator)
+    if not missing:
+        raise UsageError(
+            f"the run {run.folder} is finished: its model, results.json and model card are written",
+            hint=f"vitft evaluate {run.model_folder} --dataset D, or a new run to train longer",
+        )
+    run.say(f"{run.folder} is trained and scored; what is missing is made now: {', '.join(missing)}")
+    destination, notes = _announce(run, recipe, accelerator, dry_run=False)
+    for note in notes:
+        run.say(f"  {note}")
+    if missing != [_PUBLICATION]:
+        if not run.cut_metrics_after("results"):
+            log_results(run, results)
+        parts = _load(run, recipe, accelerator, reasons) if {_ENVIRONMENT, _PICTURES} & set(missing) else None
+        if parts is not None and _ENVIRONMENT in missing:
+            _write_environment(run, parts)
+        picture_run(run, recipe, parts and parts.source, parts and parts.plan, accelerator)
+        finish(run, recipe.hub.license)
+    return _published(run, recipe, destination, FinetuneResult(run.folder, results))
+
+
+_PICTURES, _CARD, _LOG = "pictures", "the model card", "metrics.jsonl"
+_ENVIRONMENT, _PUBLICATION = "environment.json", "the publication"
+
+
+def _missing(run: Run, recipe: Recipe) -> list[str]:
+    """Return what a trained and scored run still lacks; pictures only where the card, which comes after them, does."""
+    has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
+    lacks = {
+        _PICTURES: not run.is_finished and not has_pictures,
+        _CARD: not run.is_finished,
+        _LOG: not run.has_whole_log(),
+        _ENVIRONMENT: run.read_json("environment.json") is None,
+        _PUBLICATION: recipe.hub.push and run.read_json("published.json") is None,
+    }
+    return [what for what, is_missing in lacks.items() if is_missing]
 
 
 def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) -> int | None:
@@ -233,12 +312,6 @@ def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) ->
     if state.recipe["train"]["micro_batch_size"] != recipe.train.micro_batch_size:
         return None
     return int(state.layout["micro_batch_size"]) if state.layout["processes"] == num_processes else None
-
-
-def _run_of_all_processes(run: Run | None, recipe: Recipe, accelerator: Any) -> Run:
-    """Return the run; a new one is made by the main process and known to all."""
-    folder = run.folder if run else on_main_process(lambda: Run.create(recipe, _name(recipe)).folder, accelerator)
-    return Run(folder, is_main=accelerator.is_main_process)
 
 
 def _name(recipe: Recipe) -> str:
@@ -258,61 +331,68 @@ def _announce(run: Run | None, recipe: Recipe, accelerator: Any, *, dry_run: boo
     return on_main_process(lambda: announce(recipe.hub, name), accelerator)
 
 
-def _publish(run: Run, recipe: Recipe, destination: Any, result: FinetuneResult) -> None:
-    """Write the card, and push the model if that was asked for."""
-    write_local_card(run, recipe.hub.license)
-    shutil.rmtree(run.best_folder, ignore_errors=True)  # what was pushed from it is the model now, or was not the best
-    if not recipe.hub.push:
-        return
+def _published(run: Run, recipe: Recipe, destination: Any, result: FinetuneResult) -> FinetuneResult:
+    """Push the model, if that was asked for; only the main process does."""
+    if not recipe.hub.push or not run.is_main:
+        return result
     try:
         result.published = publish(run, recipe.hub, destination)
     except PublishError as error:
         error.result = result
         raise
+    return result
 
 
-def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, hub_notes: Sequence[str]) -> None:
+def _tell_parent(run: Run) -> None:
+    """Let a launcher of ours know the run: if we are killed, it says how to go on."""
+    if run.is_main:
+        worker.tell(str(run.folder.absolute()), run.resume_command)
+
+
+def _tell(run: Run, recipe: Recipe, parts: _Parts, hub_notes: Sequence[str]) -> None:
     """Say and record everything that was chosen before the first step."""
-    from vitft.train import checkpoint
-
-    sizes = {
-        name: len(s) if hasattr(s, "__len__") else s.num_rows
-        for name in ("train", "validation", "test")
-        if (s := getattr(source, name))
-    }
+    pretrained = parts.pretrained
     run.say(f"run      {run.folder}")
     run.say(f"model    {pretrained.id} at {show_size(pretrained.image_size)}")
     for note in hub_notes:
         run.say(f"  {note}")
-    if checkpoint.newest(run.checkpoints):  # a resumed run, in which all this is written already
-        run.say(str(plan))
+    if run.newest_checkpoint():  # a resumed run, in which all this is written already
+        run.say(str(parts.plan))
+        if run.is_main and run.read_json("environment.json") is None:
+            run.say("  environment.json is missing or broken: written anew, with what is here now")
+            _write_environment(run, parts)
         return
     run.cut_metrics(0)
-    for note in source.notes:  # said at once, when the dataset was read
-        run.log("note", text=note)
+    for note in parts.source.notes:  # said at once, when the dataset was read
+        run.log("note", about="data", text=shown(note))
     for note in pretrained.notes:
-        run.note(note)
-    run.say(str(plan))
-    dataset = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint, "rows": sizes}
+        run.note(note, about="model")
+    run.say(str(parts.plan))
+    _write_environment(run, parts)
+
+
+def _sizes(source: Any) -> dict[str, Any]:
+    splits = {name: split for name in ("train", "validation", "test") if (split := getattr(source, name)) is not None}
+    return {name: len(split) if hasattr(split, "__len__") else split.num_rows for name, split in splits.items()}
+
+
+def _write_environment(run: Run, parts: _Parts) -> None:
+    """Write down what the run was made of, and where."""
+    source, pretrained = parts.source, parts.pretrained
+    splits = {name: split for name in ("train", "validation", "test") if (split := getattr(source, name)) is not None}
+    dataset = {
+        "id": source.id,
+        "revision": source.revision,
+        "fingerprint": source.fingerprint,
+        "rows": _sizes(source),
+        # The source's own names: a validation split that was carved has that of the training split.
+        "splits": {name: getattr(split, "source_name", "") for name, split in splits.items()},
+        "image_column": next(iter(getattr(source.train, "image_columns", ())), None),
+        "label_column": source.label_column,
+    }
     model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
+    device = parts.plan.device
     run.write_json(
         "environment.json",
-        environment(dataset=dataset, model=model, device=plan.device, command=[*map(without_secrets, sys.argv)]),
+        environment(dataset=dataset, model=model, device=device, command=[*map(without_secrets, sys.argv)]),
     )
-
-
-def _reset_peak_memory(accelerator: Any) -> None:
-    import torch
-
-    if accelerator.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(accelerator.device)
-
-
-def _peak_memory(accelerator: Any) -> int:
-    """Return the most memory that this process had: of the GPU, or resident on the CPU."""
-    import torch
-
-    if accelerator.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(accelerator.device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -12,6 +12,7 @@ from torch import Tensor
 from vitft.data.batches import TrainBatches
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.data.stream_batches import StreamBatches
+from vitft.errors import one_line
 from vitft.model.adapt import DropPath, checkpoint_activations, freeze_unused
 from vitft.model.load import Pretrained
 from vitft.model.multisize import MultiSize
@@ -53,6 +54,16 @@ class Training:
         if self.drop_path is not None:
             self.drop_path.positions = positions
 
+    def track(self, values: dict[str, float]) -> None:
+        """Send numbers of this step to the recipe's trackers; one that fails is not asked again, and ends no run."""
+        if not self.accelerator.trackers:
+            return
+        try:
+            self.accelerator.log(values, step=self.state.step)
+        except Exception as error:  # whatever a stranger's code raises, or the network under it
+            self.accelerator.trackers = []
+            self.run.note(f"nothing more is sent to {', '.join(self.recipe.run.track)}: {one_line(error)}")
+
     def note_bad(self, bad: dict[str, str]) -> None:
         """Say and keep which images (by row) were passed over, and why."""
         for where, reason in bad.items():
@@ -67,7 +78,7 @@ def build(
     """Put the parts together, and say what learns."""
     model = pretrained.model.to(accelerator.device).train()
     if unused := freeze_unused(model, pretrained.image_size):
-        run.note(f"frozen, as no image reaches them: {', '.join(unused)}")
+        run.note(f"frozen, as no image reaches them: {', '.join(unused)}", about="model")
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None

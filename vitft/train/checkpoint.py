@@ -23,20 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vitft.disk import flush, flush_folder
-from vitft.errors import TrainError
+from vitft.disk import flush, flush_folder, remove_whole, sweep
+from vitft.errors import TrainError, one_line
+from vitft.run import complete_checkpoints
 
 RESUMABLE_CHANGES = frozenset(
     {
-        "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "run.pictures", "train.device",
-        "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit", "hub.push", "hub.repo", "hub.private",
-        "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
+        "data.bad_images", "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "run.pictures",
+        "train.device", "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit", "hub.push", "hub.repo",
+        "hub.private", "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
     }
 )  # fmt: skip
-"""Keys that may change when a run is resumed: they do not change what is computed."""
+"""Keys that may change when a run is resumed: they do not change what is computed of good images."""
 
 
 @dataclass
@@ -83,9 +85,18 @@ class TrainState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainState:
-        """Rebuild a state from what :func:`save` wrote."""
+        """Rebuild a state from what :func:`save` wrote.
+
+        Raises:
+            TypeError, ValueError, KeyError: if it is something else.
+        """
         best = values.pop("best")
-        return cls(best=Best(**best) if best else None, **values)
+        state = cls(best=Best(**best) if best else None, **values)
+        for name, usual in vars(cls()).items():
+            found = getattr(state, name)
+            if name != "best" and not isinstance(found, (int, float) if isinstance(usual, float) else type(usual)):
+                raise TypeError(f"{name} is a {type(found).__name__}")
+        return state
 
 
 def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Tensor]], keep: int) -> Path:
@@ -117,7 +128,7 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
         _write_json(partial / "manifest.json", manifest)
         flush_folder(partial)
         if final.exists():  # a resumed run that reaches a step again, with the same content
-            _remove(final)
+            remove_whole(final)
         partial.rename(final)
         flush(folder)
     except Exception as error:  # safetensors reports a full disk as its own error
@@ -128,23 +139,25 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
             f"cannot write the checkpoint {final}: {error} ({where})",
             hint=f"make room, then: vitft finetune --resume {folder.parent}",
         ) from error
-    for old in _complete(folder)[:-keep]:
-        _remove(old)
-    for left in folder.glob(".step-*"):  # by a process that was killed while it wrote or removed
-        shutil.rmtree(left, ignore_errors=True)
+    for old in complete_checkpoints(folder)[:-keep]:
+        remove_whole(old)
+    sweep(folder)
     return final
 
 
 def newest(folder: Path) -> Path | None:
     """Return the newest complete checkpoint, None if there is none."""
-    complete = _complete(folder)
+    complete = complete_checkpoints(folder)
     return complete[-1] if complete else None
 
 
 def load_state(path: Path) -> TrainState:
     """Read the part of a checkpoint that is no tensor, after verifying it."""
     _verify(path, ["state.json"])
-    return TrainState.from_json(json.loads((path / "state.json").read_text(encoding="utf-8")))
+    try:
+        return TrainState.from_json(json.loads((path / "state.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, "state.json", error) from error
 
 
 def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
@@ -156,8 +169,16 @@ def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
     Raises:
         TrainError: if a file is missing or damaged, naming it.
     """
-    files = (name for name in _verify(path) if name.endswith(".safetensors"))
-    return load_state(path), {name.removesuffix(".safetensors"): load_file(path / name) for name in files}
+    files = [name for name in _verify(path) if name.endswith(".safetensors")]
+    state, tensors = load_state(path), {}
+    for name in files:
+        try:
+            tensors[name.removesuffix(".safetensors")] = load_file(path / name)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, name, error) from error
+    if "model" not in tensors:
+        raise _damaged(path, "manifest.json", ValueError("it lists no model"))
+    return state, tensors
 
 
 def _verify(path: Path, names: Iterable[str] | None = None) -> Iterable[str]:
@@ -165,16 +186,24 @@ def _verify(path: Path, names: Iterable[str] | None = None) -> Iterable[str]:
     damaged = "manifest.json"
     try:
         manifest = json.loads((path / damaged).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError(f"it holds a {type(manifest).__name__}, not checksums by file")
         for name in (names := manifest if names is None else names):
             damaged = name
+            if Path(name).name != name:
+                raise ValueError("it is no file of this folder")
             if _fingerprint(path / name) != manifest[name]:
                 raise ValueError("its checksum is another one")
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainError(
-            f"the checkpoint {path} is damaged: {damaged} is not what was written ({error})",
-            hint=f"remove {path} and resume from the one before it",
-        ) from error
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise _damaged(path, damaged, error) from error
     return names
+
+
+def _damaged(path: Path, name: str, error: Exception) -> TrainError:
+    return TrainError(
+        f"the checkpoint {path} is damaged: {name} is not what was written ({one_line(error)})",
+        hint=f"remove {path} and resume from the one before it",
+    )
 
 
 # --- optimizer tensors -------------------------------------------------------------------------------------
@@ -207,18 +236,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 # --- files -------------------------------------------------------------------------------------------------
-
-
-def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
-
-
-def _remove(path: Path) -> None:
-    # Renamed first: a folder that is being deleted must not look like a checkpoint.
-    doomed = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
-    path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _write_json(path: Path, content: object) -> None:

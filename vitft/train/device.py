@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
-from vitft.accelerate_config import Said, accelerate_settings, is_worker, reconcile
+from vitft.accelerate_config import (
+    Said,
+    accelerate_settings,
+    is_worker,
+    reconcile,
+    refuse_engines_of_the_environment,
+)
 from vitft.errors import UsageError
 from vitft.recipe import Recipe
 
@@ -26,6 +32,7 @@ def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
+    refuse_engines_of_the_environment()
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if expected > 1 and not is_worker():
         raise UsageError(

@@ -22,7 +22,7 @@ from vitft.model.load import Pretrained
 from vitft.model.processor import save_model
 from vitft.recipe import Recipe
 from vitft.run import Run
-from vitft.scoring.predict import Scored, evaluation_batches, score_split
+from vitft.scoring.predict import Scored, evaluation_batches, score_split, until_failure
 from vitft.scoring.scores import is_better, scores
 from vitft.train.build import Training, build
 from vitft.train.checkpoint import Best, TrainState
@@ -87,7 +87,7 @@ def fit(
             run.log(
                 "step", step=state.step, **seen, images_per_second=round(images_per_second, 1), image_size=list(size)
             )
-            accelerator.log(seen, step=state.step)
+            training.track(seen)
             show_progress(
                 run, plan, state.step, state.step - first_step, loss=loss, lr=lr, images_per_second=images_per_second
             )
@@ -156,7 +156,7 @@ def _evaluate(training: Training, request: Callable[[], str]) -> None:
             if training.recipe.hub.push and training.recipe.hub.every == "best":
                 _show_best(training)
     training.run.log("validation", step=training.state.step, **now.present())
-    training.accelerator.log({"validation/top1": now.top1, "validation/nll": now.nll}, step=training.state.step)
+    training.track({"validation/top1": now.top1, "validation/nll": now.nll})
     taken = min(training.state.step * training.plan.batch_size, training.plan.total_samples)
     epoch = taken / training.plan.num_samples if training.plan.num_samples else 0.0
     training.run.say(
@@ -186,18 +186,30 @@ def score(
     request: Callable[[], str] = lambda: "",
     *,
     collect: bool = False,
+    on_failure: Callable[[Exception], None] | None = None,
 ) -> Scored:
-    """Score a split with the weights that stand in the model, exactly once each row over all processes."""
+    """Score a split with the weights that stand in the model, exactly once each row over all processes.
+
+    Args:
+        training: whose model it is.
+        split: to score.
+        request: says whether to stop.
+        collect: keep every prediction too.
+        on_failure: for the end of a run. Images that cannot be read are left out, whatever the recipe says of
+            training, and a failure to read on is given to this, which raises it or takes note.
+    """
     training.set_positions(None)
     batches = evaluation_batches(
         split,
         training.process,
         batch_size=min(64, max(8, training.state.micro_batch_size)),
-        skip_bad=training.recipe.data.bad_images == "skip",
+        skip_bad=on_failure is not None or training.recipe.data.bad_images == "skip",
         workers=training.plan.workers,
         accelerator=training.accelerator,
         max_pixels=training.recipe.data.max_pixels,
     )
+    if on_failure is not None:
+        batches = until_failure(batches, on_failure)
     scored = score_split(
         training.model,
         itertools.takewhile(lambda _: not request(), batches),
@@ -232,5 +244,5 @@ def _stopped_early(training: Training, reason: str) -> StoppedEarly:
     """Return the outcome of a run that stops at this step, whose checkpoint is written."""
     return StoppedEarly(
         f"stopped at step {training.state.step} of {training.plan.total_steps} ({reason}); the checkpoint is complete",
-        hint=f"vitft finetune --resume {training.run.folder}",
+        hint=training.run.resume_command,
     )

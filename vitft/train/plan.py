@@ -262,7 +262,7 @@ def _batch_size(recipe: Recipe, num_samples: int | None, world_size: int, reason
 
 def _total_samples(duration: Duration, num_samples: int | None, batch_size: int) -> int:
     if duration.unit == "steps":
-        return int(duration.value) * batch_size
+        return max(1, duration.in_steps(batch_size=batch_size, num_samples=None)) * batch_size
     if num_samples is None:
         return duration.in_steps(batch_size=batch_size, num_samples=None)  # raises, with the way out
     return max(1, round(duration.value * num_samples))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 
-from vitft.errors import TrainError
+from vitft.errors import TrainError, one_line
 from vitft.recipe import Recipe
 from vitft.train import checkpoint
 from vitft.train.build import Training
@@ -31,7 +33,7 @@ def save(training: Training) -> None:
         try:
             checkpoint.save(training.run.checkpoints, training.state, tensors, training.recipe.train.keep_checkpoints)
         except TrainError as error:
-            failure = [error.wrong, error.hint or ""]
+            failure = [error.wrong, f"make room, then: {training.run.resume_command}"]
     # Also the barrier: nobody goes on, or ends, before the main process has written (or failed).
     failures = [each for each in gather_object([failure]) if each]
     if failures:
@@ -46,15 +48,15 @@ def restore(training: Training) -> TrainState:
         return training.state
     state, tensors = checkpoint.load(path)
     _check_unchanged(training, state)
-    training.model.load_state_dict(tensors["model"])
-    checkpoint.load_optimizer(training.optimizer.optimizer, tensors["optimizer"])
-    if training.averaged is not None:
-        training.averaged.load(tensors["averaged"])
-    if training.accelerator.scaler is not None and state.scaler:
-        training.accelerator.scaler.load_state_dict(state.scaler)
-    training.best_weights = tensors.get("best", {})
-    if len(state.stream) == training.plan.world_size:
-        training.batches.load_state_dict(state.stream[training.accelerator.process_index])
+    try:
+        _put_back(training, state, tensors)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise TrainError(
+            f"the checkpoint {path} does not fit this model and optimizer: {one_line(error)}",
+            hint=f"remove {path} and resume from the one before it, or start a new run",
+        ) from error
     training.run.cut_metrics(state.metrics_length)
     for change in (
         f"{k}: {state.layout.get(k)} -> {v}" for k, v in training.state.layout.items() if state.layout.get(k) != v
@@ -67,6 +69,18 @@ def restore(training: Training) -> TrainState:
     return state
 
 
+def _put_back(training: Training, state: TrainState, tensors: dict[str, dict[str, Tensor]]) -> None:
+    training.model.load_state_dict(tensors["model"])
+    checkpoint.load_optimizer(training.optimizer.optimizer, tensors.get("optimizer", {}))  # plain SGD has no tensors
+    if training.averaged is not None:
+        training.averaged.load(tensors["averaged"])
+    if training.accelerator.scaler is not None and state.scaler:
+        training.accelerator.scaler.load_state_dict(state.scaler)
+    training.best_weights = tensors.get("best", {})
+    if len(state.stream) == training.plan.world_size:
+        training.batches.load_state_dict(state.stream[training.accelerator.process_index])
+
+
 def _check_unchanged(training: Training, state: TrainState) -> None:
     if state.fingerprint != training.source.fingerprint:
         raise TrainError(
@@ -74,7 +88,13 @@ def _check_unchanged(training: Training, state: TrainState) -> None:
             "its rows, labels or order have changed",
             hint="bring the old data back, or start a new run",
         )
-    changed = Recipe.model_validate(state.recipe).differences(training.recipe)
+    try:
+        changed = Recipe.model_validate(state.recipe).differences(training.recipe)
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise TrainError(
+            f"the checkpoint of {training.run.folder} holds no recipe that this version knows: {one_line(error)}",
+            hint="resume it with the version of vitft that its environment.json names",
+        ) from error
     changed = [line for line in changed if line.split(":")[0] not in RESUMABLE_CHANGES]
     if changed:
         raise TrainError(

@@ -54,7 +54,7 @@ def _accumulate_until_it_fits(training: Training, step: int, batches: list[Stage
                 where = f"process {training.accelerator.process_index} ran out of memory at step {step + 1}"
                 raise TrainError(
                     f"{where} with {micro} images",
-                    hint=f"vitft finetune --resume {training.run.folder} --set train.micro_batch_size={smaller}",
+                    hint=f"{training.run.resume_command} --set train.micro_batch_size={smaller}",
                 ) from error
             training.state.micro_batch_size = smaller
             training.optimizer.zero_grad(set_to_none=True)

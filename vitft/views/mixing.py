@@ -68,7 +68,8 @@ def draw_mixture(
     assert mixup_alpha > 0 or cutmix_alpha > 0
     whether, which, quantile, *centre = draws.cpu().to(torch.float64).unbind(1)
     is_cut = which < (0.5 if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0))
-    alpha = torch.where(is_cut, cutmix_alpha, mixup_alpha).to(torch.float64).numpy()
+    # Below a millionth lam is 0 or 1 in all but one pair of a million, and the inverse soon no number any more.
+    alpha = torch.where(is_cut, cutmix_alpha, mixup_alpha).to(torch.float64).clamp(min=1e-6).numpy()
     lam = torch.as_tensor(betaincinv(alpha, alpha, quantile.numpy()))
     lam = torch.where(whether < probability, lam, 1.0)
 

@@ -1,0 +1,51 @@
+"""What a run writes down of its surroundings: versions, hardware, the state of the code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+
+_PACKAGES = (
+    "vitft", "torch", "transformers", "datasets", "accelerate", "evaluate", "safetensors", "huggingface_hub", "numpy",
+    "pillow",
+)  # fmt: skip
+
+
+def environment(**more: object) -> dict[str, object]:
+    """Return versions, hardware and code state, with ``more`` facts of the run."""
+    import torch
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {package: version(package) for package in _PACKAGES},
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "git": _git_state(),
+        **more,
+    }
+
+
+def _git_state() -> dict[str, object] | None:
+    """Return commit and cleanness of the working directory's repository, None outside of one."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    try:
+        commit = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        state = subprocess.run(
+            [git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return {"commit": commit.stdout.strip(), "clean": not state.stdout.strip()}

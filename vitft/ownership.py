@@ -1,0 +1,113 @@
+"""One run, one owner: a lock that dies with its process and names who holds it.
+
+A POSIX lock (``fcntl.lockf``) on ``runs/NAME/.lock``: the kernel gives it back however its process ends, a forked child
+does not inherit it, and NFS knows it, so that it holds between machines too. The file says who made it and is removed
+with the lock; one that a killed process left is taken over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from vitft.errors import TrainError
+
+_NAME = ".lock"
+_HELD = (errno.EACCES, errno.EAGAIN)
+_held_here: dict[Path, int] = {}  # by whom: a process's locks do not exclude itself, as two threads of a notebook need
+
+
+class Ownership:
+    """The right to work on a run, from when it is taken until :meth:`release`."""
+
+    def __init__(self, folder: Path, descriptor: int, note: str) -> None:
+        self._folder, self._descriptor, self._process = folder, descriptor, os.getpid()
+        self._is_over = False
+        self.note = note
+        """What the user should know, if this file system has no locks."""
+
+    @classmethod
+    def take(cls, folder: Path) -> Ownership:
+        """Become the owner of a run.
+
+        Raises:
+            TrainError: naming who is.
+        """
+        folder = folder.resolve()
+        if _held_here.get(folder) == os.getpid():
+            raise _taken(folder, f"this process ({os.getpid()})", None)
+        while True:
+            try:
+                descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise TrainError(
+                    f"cannot write in the run {folder}: {error}", hint="make it writable, and make room on its disk"
+                ) from error
+            note = _lock(folder, descriptor)
+            if _is_still_there(folder / _NAME, descriptor):
+                break
+            os.close(descriptor)  # its last owner removed it while we waited for nobody: the next one is another file
+        _held_here[folder] = os.getpid()
+        _sign(descriptor)
+        return cls(folder, descriptor, note)
+
+    def release(self) -> None:
+        """Give the run free. A second time does nothing, nor in a child, whose parent goes on."""
+        if self._is_over or self._process != os.getpid():
+            return
+        self._is_over = True
+        (self._folder / _NAME).unlink(missing_ok=True)  # while it is still ours
+        os.close(self._descriptor)
+        _held_here.pop(self._folder, None)
+
+
+def _lock(folder: Path, descriptor: int) -> str:
+    """Lock an open file; return what is to be said where that cannot be done."""
+    import fcntl
+
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _HELD:  # ENOLCK, ENOTSUP, ENOSYS: some network file systems
+            return f"the disk of {folder} has no locks: see to it yourself that one process at a time works on this run"
+        who, since = _signature(descriptor)
+        os.close(descriptor)
+        raise _taken(folder, who, since) from None
+    return ""
+
+
+def _is_still_there(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int) -> None:
+    """Write who we are; a full disk must not stop a run that would end well."""
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+    except OSError:
+        pass
+
+
+def _signature(descriptor: int) -> tuple[str, str | None]:
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {int(found['pid'])} on {str(found['host'])[:64]!r}", str(found["since"])[:32]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process", None
+
+
+def _taken(folder: Path, who: str, since: str | None) -> TrainError:
+    return TrainError(
+        f"the run {folder} is being worked on by {who}" + (f", since {since}" if since else ""),
+        allowed="one process at a time",
+        hint="wait for its end, or end it with SIGTERM (kill PID), which leaves a complete checkpoint; then try again",
+    )

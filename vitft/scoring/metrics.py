@@ -1,0 +1,243 @@
+"""The final scores, through `evaluate`: our own, and metrics of others.
+
+A metric of others is Python code that vitft did not write. It runs only when a flag names it, is tried before training,
+gets copies, and may break only itself: what it raises or returns becomes a named refusal, and its values have names of
+their own beside our scores.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import inspect
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vitft.errors import DataError, UsageError
+from vitft.scoring.scores import Scores, Tally
+
+OURS = frozenset(each.name for each in fields(Scores)) | {"per_class", "confusion", "bad_images", "shift_consistency"}
+"""Names in a split's results that no metric of others may have."""
+_ALLOWED = "a name from https://huggingface.co/evaluate-metric, or a folder NAME with NAME.py"
+_MODULE = Path(__file__).parent / "modules" / "vitft_classification"
+_TRIAL = ([0, 1, 1], [0, 1, 0])  # predictions and references that nobody made
+
+
+@dataclass
+class Further:
+    """What metrics of others gave.
+
+    Attributes:
+        values: plain values that JSON can hold, by name.
+        refused: why there is none, by metric.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def final_scores(tally: Tally) -> dict[str, Any]:
+    """Return our scores of a split by name, and the counts they are made of; only for the main process.
+
+    They come from the ``evaluate`` module in this package, which needs no network.
+
+    Args:
+        tally: reduced over the processes.
+
+    Returns:
+        ``top1``, ``top5`` (with five classes or more), ``mean_per_class_accuracy``, ``macro_f1``, ``nll``,
+        ``count``; ``per_class`` with ``support``, ``correct`` and ``predicted``; and ``confusion``, where it was
+        kept, as rows.
+
+    Raises:
+        DataError: there is nothing to score.
+    """
+    per_class = {name: getattr(tally, name).tolist() for name in ("support", "correct", "predicted")}
+    with tempfile.TemporaryDirectory() as folder:
+        module = _import_evaluate().load(str(_MODULE), cache_dir=folder, keep_in_memory=True)
+        result: dict[str, Any] = module.compute(**per_class, top5_correct=tally.top5_correct, nll_sum=tally.nll_sum)
+    result["per_class"] = per_class
+    if tally.confusion is not None:
+        result["confusion"] = tally.confusion.tolist()
+    return result
+
+
+def further_scores(
+    metrics: Sequence[str],
+    predictions: Sequence[int] | Tensor,
+    labels: Sequence[int] | Tensor,
+    num_classes: int,
+) -> Further:
+    """Compute `evaluate` metrics of predicted classes.
+
+    A value is named by its metric and, if needed, key; ``metric.NAME`` where a score of ours has that name. A metric
+    that averages over classes (``f1``, ``precision``, ``recall``) and by default knows only two gets
+    ``average="macro"`` for more, and says so in its name.
+
+    Args:
+        metrics: by Hub name or folder.
+        predictions: the predicted class of every sample, (N,).
+        labels: the true class of every sample, (N,).
+        num_classes: K.
+    """
+    found = Further()
+    for metric in metrics:
+        try:
+            values = _compute(metric, _plain(predictions), _plain(labels), num_classes)
+        except DataError as error:
+            found.refused[metric] = error.wrong
+            continue
+        for name, value in values.items():
+            name = f"metric.{name}" if name in OURS else name
+            number = sum(other == name or other.startswith(f"{name}#") for other in found.values)
+            found.values[f"{name}#{number + 1}" if number else name] = value  # two folders may have one name
+    return found
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raise a UsageError for a metric that is a path to nothing, before anything is loaded."""
+    for name in names:
+        path = Path(name).expanduser()
+        script = path if path.suffix == ".py" else path / f"{path.name}.py"
+        is_hub_name = name.count("/") < 2 and not path.suffix and not name.startswith(("/", ".", "~"))
+        if not script.is_file() and not is_hub_name:
+            raise UsageError(f"there is no metric at {name!r}: {script} does not exist", allowed=_ALLOWED)
+
+
+def try_metrics(names: Sequence[str], num_classes: int) -> None:
+    """Load metrics and run them on three invented rows, before hours are spent on what they will be refused for.
+
+    Raises:
+        UsageError: naming the metric that fails, and how.
+    """
+    predictions, labels = ([min(value, num_classes - 1) for value in each] for each in _TRIAL)
+    for name in names:
+        try:
+            _compute(name, predictions, labels, num_classes)
+        except DataError as error:
+            raise UsageError(
+                error.wrong, allowed=error.allowed, hint="mend the metric, or leave it out of --metrics"
+            ) from error
+
+
+# --- running a stranger's code -----------------------------------------------------------------------------
+
+
+def _compute(metric: str, predictions: list[int], references: list[int], num_classes: int) -> dict[str, Any]:
+    """Return the plain values of one metric by name; raise DataError, whatever it does."""
+    label, options = Path(metric).stem, {}
+    with tempfile.TemporaryDirectory() as folder:
+        with _contained(f"the metric {metric!r} cannot be loaded", _ALLOWED):
+            module = _import_evaluate().load(metric, cache_dir=folder, keep_in_memory=True)
+            average = inspect.signature(module._compute).parameters.get("average")
+        if num_classes > 2 and average is not None and average.default == "binary":
+            label, options = f"{label}_macro", {"average": "macro"}
+        with _contained(
+            f"the metric {metric!r} cannot be computed from predicted and true classes",
+            "metrics whose `predictions` and `references` are whole numbers, such as f1",
+        ):
+            result = module.compute(predictions=predictions, references=references, **options)
+        with _contained(f"the metric {metric!r} returned what JSON cannot hold", "numbers, texts, and lists of them"):
+            return _named(label, Path(metric).stem, result)
+
+
+@contextlib.contextmanager
+def _contained(subject: str, allowed: str) -> Iterator[None]:
+    """Make a DataError of whatever a stranger's code raises, SystemExit too, and undo what it may have changed.
+
+    A request to stop and an interrupt pass. What it prints goes to stderr, where it spoils no result.
+    """
+    place = Path.cwd()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{subject}: {_reason(error)}", allowed=allowed) from error
+    finally:
+        os.chdir(place)
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # a stranger's exception may not even say what it is
+        text = ""
+    if isinstance(error, SystemExit):
+        return f"it called for the end of the program (SystemExit {text})"
+    return text or type(error).__name__
+
+
+def _named(label: str, stem: str, result: Any) -> dict[str, Any]:
+    if result is None:
+        return {}
+    if not isinstance(result, Mapping):
+        raise TypeError(f"a {type(result).__name__}, not values by name")
+    values = {}
+    for key, value in result.items():
+        if not isinstance(key, str):
+            raise TypeError(f"the key {key!r}, which is no text")
+        values[label if key in (label, stem) else f"{label}.{key}"] = plain(value)
+    json.dumps(
+        values, ensure_ascii=False, allow_nan=False
+    ).encode()  # a text that is no Unicode, a number too long to write
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it; a number that is not finite becomes null, as an undefined score.
+
+    Raises:
+        TypeError: for anything else, naming its type.
+    """
+    if hasattr(value, "tolist"):  # numpy's and torch's
+        value = value.tolist()
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: plain(each) for key, each in value.items()}
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _plain(values: Sequence[int] | Tensor) -> list[int]:
+    return [int(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
+
+
+# --- evaluate ----------------------------------------------------------------------------------------------
+
+
+def _import_evaluate() -> Any:
+    # It counts every load on a host of its own, is deaf to HF_HUB_OFFLINE, and takes seconds to import.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    import evaluate
+    from huggingface_hub import constants
+
+    evaluate.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    evaluate.config.HF_EVALUATE_OFFLINE = evaluate.config.HF_EVALUATE_OFFLINE or constants.HF_HUB_OFFLINE
+    # A metric's script is copied to this folder before it is imported; a read-only cache must not stop us.
+    if not _is_writable(Path(evaluate.config.HF_MODULES_CACHE)):
+        evaluate.config.HF_MODULES_CACHE = Path(tempfile.mkdtemp(prefix="vitft-modules-"))
+        atexit.register(shutil.rmtree, evaluate.config.HF_MODULES_CACHE, ignore_errors=True)
+    return evaluate
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

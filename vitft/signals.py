@@ -1,0 +1,112 @@
+"""Requests to stop: SIGTERM and SIGUSR1, whatever runs when they come.
+
+A request is no error. It is raised as a BaseException, so that no ``except Exception``, ours or a stranger's, can take
+it for one, and becomes an outcome at one edge, :func:`stoppable`. Inside :func:`postponed` it only waits to be seen.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+_ECHO = 5.0
+"""Seconds in which a second signal is the first one's echo: schedulers, launchers and shells signal us as well."""
+
+
+class StopRequest(BaseException):
+    """Somebody asked this process to stop; its text is the signal's name."""
+
+
+@dataclass
+class _Listening:
+    """What came while this process listens; signals belong to the process, so there is one."""
+
+    process: int = 0
+    received: list[str] = field(default_factory=list)
+    is_postponed: bool = False
+    raised_at: float = float("-inf")
+
+
+_listening = _Listening()
+
+
+@contextmanager
+def stoppable(outcome: Callable[[str], Exception], *, is_last: bool = False) -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 end at once what runs inside: the edge at which a request becomes an outcome.
+
+    Args:
+        outcome: what is raised in place of the request, given the name of its signal.
+        is_last: whether only the end of the process follows. Its exit code is settled then, and a late signal, which
+            would give it another, is not listened to.
+    """
+    with _heard(is_last=is_last):
+        try:
+            yield
+        except StopRequest as request:
+            raise outcome(str(request)) from None
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Let requests wait while this is entered, for :func:`requested`; one that nobody saw is raised at the end."""
+    with _heard():
+        before, _listening.is_postponed = _listening.is_postponed, True
+        try:
+            yield
+        finally:
+            _listening.is_postponed = before
+        check()
+
+
+def requested() -> str:
+    """Return the name of the signal that asked this process to stop; empty if none did."""
+    return _listening.received[0] if _listening.received else ""
+
+
+def check() -> None:
+    """Raise a request that came and was swallowed, as by a bare ``except`` of others, or that was postponed."""
+    if _listening.received and not _listening.is_postponed:
+        raise StopRequest(requested())
+
+
+@contextmanager
+def _heard(*, is_last: bool = False) -> Iterator[None]:
+    """Listen for signals; the outermost of several puts back what was there before."""
+    is_outermost = _listening.process != os.getpid()
+    if not is_outermost or threading.current_thread() is not threading.main_thread():
+        yield  # a notebook's worker thread gets no signals
+        return
+    _listening.__init__(os.getpid())  # type: ignore[misc]
+    before = {number: signal.signal(number, _receive) for number in _numbers()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, _ignore if is_last else handler)
+        _listening.__init__()  # type: ignore[misc]
+
+
+def _ignore(number: int, _: Any) -> None:
+    """Do nothing; SIG_IGN would be inherited by children."""
+
+
+def _numbers() -> list[signal.Signals]:
+    return [signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
+
+
+def _receive(number: int, _: Any) -> None:
+    if _listening.process != os.getpid():  # a forked child, which has nothing to finish
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
+    name, now = signal.Signals(number).name, time.monotonic()
+    _listening.received.append(name)
+    if not _listening.is_postponed and now - _listening.raised_at > _ECHO:
+        _listening.raised_at = now
+        raise StopRequest(name)

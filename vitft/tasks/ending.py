@@ -1,0 +1,223 @@
+"""How a task ends when something from outside ends it: a request, an interrupt, a lost process, want of memory.
+
+Each gets the words that help: what happened, what is safe on the disk, and what to type next.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from vitft import signals, worker
+from vitft.errors import StoppedEarly, TrainError, VitftError, one_line
+from vitft.ownership import Ownership
+from vitft.run import Run
+
+_FEWEST_FILES, _ENOUGH_FILES = 256, 4096
+
+
+@dataclass
+class Session:
+    """A task that works on a run, and what is known of it so far.
+
+    Attributes:
+        run: once there is one.
+        ownership: of that run, in the process that writes.
+        is_trained: whether its last step is done.
+        num_processes: that train together.
+    """
+
+    run: Run | None = None
+    ownership: Ownership | None = None
+    is_trained: bool = False
+    num_processes: int = 1
+
+    def own(self, run: Run) -> None:
+        """Take a run as this session's own; the process that does not write only keeps it in mind.
+
+        Raises:
+            TrainError: if another process works on it.
+        """
+        if run.is_main:
+            self.ownership = Ownership.take(run.folder)
+            if self.ownership.note:
+                run.say(f"  {self.ownership.note}")
+        self.run = run
+
+    def forget(self) -> None:
+        """Give the run free, whatever became of it."""
+        if self.ownership is not None:
+            self.ownership.release()
+        self.ownership = self.run = None
+
+    def stopped(self, signal: str) -> StoppedEarly:
+        """Return the outcome of a run that was asked to stop where it does not wait for the end of a step."""
+        if self.run is None:
+            return StoppedEarly(
+                f"stopped before the first step ({signal}): there is nothing to resume", hint="the same command again"
+            )
+        safe = self.run.newest_checkpoint()
+        if safe is None:
+            return StoppedEarly(
+                f"stopped before the first checkpoint ({signal})",
+                hint=f"{self.run.resume_command} (from the first step)",
+            )
+        when = "after the last step" if self.is_trained else f"at step {step_of(safe.name)}"
+        return StoppedEarly(f"stopped {when} ({signal}); the checkpoint is complete", hint=self.run.resume_command)
+
+    def what_is_safe(self) -> str:
+        """Say what of the run is on the disk."""
+        if self.run is None:
+            return ""
+        safe = self.run.newest_checkpoint()
+        return f"; the checkpoint of step {step_of(safe.name)} is complete" if safe else "; there is no checkpoint yet"
+
+
+def step_of(name: str) -> int:
+    """Return the step that a checkpoint's folder is of."""
+    return int(name.removeprefix("step-"))
+
+
+@contextmanager
+def ended_well(session: Session) -> Iterator[None]:
+    """Say how to go on with a run, whatever ends it, and give it free.
+
+    Raises:
+        StoppedEarly: after SIGTERM or SIGUSR1, where they do not wait for the end of a step.
+        TrainError: for a lost process, want of memory, of disk or of files.
+    """
+    try:
+        with signals.stoppable(session.stopped), explained(session):
+            yield
+    except KeyboardInterrupt as interrupt:
+        if session.run is not None and not getattr(interrupt, "__notes__", ()):
+            interrupt.add_note(f"go on with: {session.run.resume_command}")
+        raise
+    finally:
+        session.forget()
+
+
+@contextmanager
+def explained(session: Session | None = None) -> Iterator[None]:
+    """Turn what a machine does to a program into an error that says so."""
+    session = session or Session()
+    try:
+        need_open_files()
+        yield
+    except Exception as error:
+        if not isinstance(error, VitftError):
+            signals.check()  # asked to stop as well, and torn out of a collective by a process that heard it first
+        found = explain(error, session)
+        if found is None:
+            raise
+        raise found from error
+
+
+def explain(error: BaseException, session: Session) -> VitftError | None:
+    """Return what an error of others means if this machine, or somebody on it, is the cause; None if it does not say.
+
+    Args:
+        error: that came out of torch, the operating system or a library.
+        session: what was being done.
+    """
+    from vitft.data.batches import ReaderLost  # torch: not before it is needed
+
+    if isinstance(error, ReaderLost):
+        return _lost_reader(str(error.process), error.signal, session)
+    if isinstance(error, VitftError):
+        return None
+    again = session.run.resume_command if session.run else "the same command again"
+    safe, text = session.what_is_safe(), str(error)
+    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([^.]*))?", text):
+        return _lost_reader(found[1].strip(), (found[2] or "").strip(), session)
+    if session.num_processes > 1 and _is_lost_connection(error):
+        return worker.PeerLost(
+            f"another training process is gone: it failed, crashed or was killed (out of memory?){safe}; "
+            f"the connection to it says: {one_line(error)}",
+            hint=again,
+        )
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        smaller = "--set data.workers=0, fewer processes, a smaller --image-size or micro-batch"
+        return TrainError(f"out of memory: {one_line(error) or 'none is left'}{safe}", allowed=smaller, hint=again)
+    number = _errno(error)
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+        limit = _file_limit()
+        return TrainError(
+            f"too many open files{f': {limit} are allowed here (ulimit -n)' if limit else ''}{safe}",
+            hint=f"ulimit -n 1024, then: {again}",
+        )
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return TrainError(f"no room on the disk: {one_line(error)}{safe}", hint=f"make room, then: {again}")
+    return None
+
+
+def _lost_reader(process: str, signal: str, session: Session) -> TrainError:
+    """Return what is to be said of a process that read images and ended without a word."""
+    if signal in ("Bus error", "SIGBUS"):
+        why = "shared memory is full (/dev/shm; in a container, --shm-size)"
+    elif signal in ("Killed", "SIGKILL", ""):
+        why = "it was killed, or crashed (out of memory is the usual reason)"
+    else:
+        why = f"{signal} ended it"
+    command = session.run.resume_command if session.run else "the same command again"
+    return TrainError(
+        f"a process that reads images ({process}) is gone: {why}{session.what_is_safe()}",
+        allowed="fewer of these processes: --set data.workers=1, or 0 for none",
+        hint=f"{command} --set data.workers=0" if session.run else f"{command}, with --set data.workers=0",
+    )
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    import torch
+
+    kinds = tuple(
+        kind
+        for name in ("DistBackendError", "DistNetworkError", "DistStoreError")
+        if (kind := getattr(torch.distributed, name, None)) is not None
+    )
+    words = r"gloo|nccl|TCPStore|Connection (?:closed|reset)|Broken pipe|connectFullMesh"
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError | OSError) and bool(re.search(words, str(error), re.IGNORECASE))
+    )
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """Return the operating system's number for an error, or for what it was made of."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _file_limit() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def need_open_files() -> None:
+    """Let this process open as many files as it may; images on their way from other processes take some each.
+
+    Raises:
+        TrainError: if that is too few. Later it would be found out in threads of Python's own, which only hang.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _ENOUGH_FILES:
+        soft = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < _FEWEST_FILES:
+        raise TrainError(
+            f"too few open files: {soft} are allowed here (ulimit -n)",
+            allowed=f"{_FEWEST_FILES} at least",
+            hint=f"ulimit -n {_ENOUGH_FILES}, then the same command again",
+        )

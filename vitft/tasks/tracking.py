@@ -1,0 +1,46 @@
+"""Experiment trackers, through accelerate: asked for before training, and never the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vitft.errors import TrainError, UsageError, one_line
+from vitft.recipe import Recipe
+from vitft.run import Run
+
+_PIP = {
+    "tensorboard": "'vitft[track]'", "trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow",
+    "comet_ml": "comet-ml", "aim": "aim", "clearml": "clearml", "swanlab": "swanlab",
+}  # fmt: skip
+"""What to install for a tracker."""
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise a UsageError for trackers whose packages are not here; accelerate would leave them out without a word."""
+    if not names:
+        return
+    from accelerate.tracking import get_available_trackers
+
+    here = [str(getattr(each, "value", each)) for each in get_available_trackers()]
+    if missing := [name for name in names if name not in here]:
+        raise UsageError(
+            f"--track {missing[0]} needs a package that is not installed here",
+            allowed=f"{', '.join(here)} here" if here else "none is installed here",
+            hint=f"pip install {' '.join(_PIP[name] for name in missing)}",
+        )
+
+
+def start_trackers(run: Run, recipe: Recipe, accelerator: Any) -> None:
+    """Start the recipe's trackers; raise a TrainError if one cannot, as for want of a login."""
+    if not recipe.run.track:
+        return
+    accelerator.project_configuration.set_directories(str(run.folder))
+    config: Mapping[str, str] = {key: str(value) for key, value in recipe.flat().items()}
+    try:
+        accelerator.init_trackers(run.folder.name, config=config)
+    except Exception as error:  # whatever a stranger's code raises
+        raise TrainError(
+            f"the tracker {', '.join(recipe.run.track)} cannot start: {one_line(error)}",
+            hint="mend that, or leave out --track",
+        ) from error
