@@ -90,7 +90,7 @@ def list_folder(root: str) -> Listing:
                     onward = (*way, real)
                 waiting.append((entry.path, inside, why, onward))
             elif not is_image_name(entry.name):
-                if not why:
+                if not why and (entry.is_file() or _leads_nowhere(entry)):  # a pipe would never end
                     listing.others.append(inside)
             elif not why and not entry.is_file() and not _leads_nowhere(entry):
                 listing.left_out.setdefault(NOT_FILES, []).append(inside)
