@@ -39,9 +39,10 @@ FOLDERS = {
     "builtin": ["__init__", "digits"],
     "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
-        "words", "listing", "folders", "tables", "joining", "splitting", "table_labels", "evidence", "rows", "files",
-        "columns", "labels", "splits", "tars", "shards", "opened", "formats", "saved", "unread", "local", "downloads",
-        "opening", "encoded", "fingerprint", "streams", "copies", "checks", "guard", "source", "overview",
+        "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
+        "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "formats", "saved",
+        "unread", "local", "downloads", "opening", "encoded", "fingerprint", "streams", "copies", "checks", "guard",
+        "chosen", "source", "overview",
     ],
     "model": [
         "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",

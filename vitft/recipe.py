@@ -89,8 +89,8 @@ class DataRecipe(Section):
     """Accept images that are in two splits; otherwise they are an error."""
     check_images: Literal["sample", "all", "off"] = "sample"
     """Which images are decoded once before anything else; `vitft data D --set data.check_images=all` takes time."""
-    white_level: Literal["auto"] | Annotated[int, Field(gt=0, le=65535)] = 65535
-    """Value that is white in 16-bit grey images: 4095 for 12 bits; auto: the next above the brightest of a sample."""
+    white_level: Literal["auto"] | Annotated[int, Field(gt=0, le=65535)] | None = None
+    """Value that is white in 16-bit grey images, 65535 when not given; auto: the next above a sample's brightest."""
     bad_images: Literal["stop", "skip"] = "stop"
     """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
     max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000

@@ -473,6 +473,26 @@ def test_predict_takes_files_folders_and_globs_each_image_once(tasks, tmp_path, 
     assert seen == ["notes.txt", "a.jpg", os.path.join("deep", "c.webp"), "b.PNG", "missing.png"]  # noqa: PTH118
 
 
+def test_predict_lists_a_folder_as_training_does(tasks, tmp_path, monkeypatch):
+    for name in (
+        "p/a/1.jpg",
+        "p/__MACOSX/a/1.jpg",
+        "p/.ipynb_checkpoints/2.jpg",
+        "p/a/._1.jpg",
+        "store/3.jfif",
+        "p/4.tga",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "p" / "linked").symlink_to("../store")
+    (tmp_path / "p" / "a" / "up").symlink_to("..")
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    tasks.predict = lambda model, images, **options: seen.extend(images) or []
+    assert run("predict", "m", "p") == 0
+    assert [*map(os.path.normpath, seen)] == [*map(os.path.normpath, ("p/4.tga", "p/a/1.jpg", "p/linked/3.jfif"))]
+
+
 # --- recipes -----------------------------------------------------------------------------------------------
 
 

@@ -16,9 +16,10 @@ import tiny
 from tiny import at_call, send
 
 from vitft import signals
-from vitft.data import source, staging
+from vitft.data import staging
 from vitft.errors import StoppedEarly
 from vitft.model import load
+from vitft.reading import source
 from vitft.run import Run
 from vitft.tasks import finishing, picturing, training
 from vitft.train import checkpoint, fit
@@ -54,7 +55,7 @@ def metric(folder: Path, act: str) -> str:
 NOTHING = "stopped before the first step (SIGTERM): there is nothing to resume"
 AFTER = "stopped after the last step (SIGTERM); the checkpoint is complete"
 PHASES: dict[str, tuple[Callable[[], None], str]] = {
-    "while the dataset is opened": (lambda: at_call(source, "_find_columns", 1, STOP), NOTHING),
+    "while the dataset is opened": (lambda: at_call(source, "find_columns", 1, STOP), NOTHING),
     "while the model is loaded": (lambda: at_call(load, "open_checkpoint", 1, STOP), NOTHING),
     "while the run is made": (lambda: at_call(training, "prepare", 1, STOP), NOTHING),
     "before the first step": (lambda: at_call(Run, "write_json", 1, STOP), "stopped before the first checkpoint"),

@@ -79,7 +79,7 @@ class Fault:
 
     ``kind``: a status such as ``503``; ``cut`` (half the reply, then the line breaks); ``lose`` (the work is done, no
     reply comes); ``drop`` (the line breaks before the work is done); ``slow`` (a reply after ``seconds``); ``flip``
-    (one bit of the body is wrong).
+    (the last bit of the body is wrong), ``flip-inside`` (one in its first half).
     """
 
     stage: str
@@ -217,8 +217,9 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "slow":
             time.sleep(fault.seconds)  # type: ignore[union-attr]
         body = self.body
-        if kind == "flip" and body:
-            body = body[:-1] + bytes([body[-1] ^ 1])
+        if kind in ("flip", "flip-inside") and body:
+            place = len(body) - 1 if kind == "flip" else len(body) // 3
+            body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
         self.send_response(self.status)
         for name, value in self.head.items():
             self.send_header(name, value)

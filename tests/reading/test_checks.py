@@ -66,7 +66,7 @@ def test_a_class_without_a_readable_image_is_lost() -> None:
 
 def test_a_class_is_not_lost_if_an_image_beyond_the_sample_is_good() -> None:
     labels = [0] * 400 + [1] * 90
-    contents = [bmp(number) for number in range(400)] + [BAD] * 89 + [bmp(9)]
+    contents = [bmp(number) for number in range(400)] + [BAD] * 88 + [bmp(9), BAD]
     assert check_images([split(contents, labels)], ["a", "b"], "sample").lost == []
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 from small_trees import described
 
-from vitft.reading.folders import MASKS, OUTSIDE, STRAY, Places, mask_files, read_places
+from vitft.reading.class_level import mask_files
+from vitft.reading.folders import read_places
+from vitft.reading.places import MASKS, OUTSIDE, STRAY, Places
 
 
 def read(*, wanted: tuple[str, ...] = (), level: int | None = None, accept: bool = False, **counts: int) -> Places:

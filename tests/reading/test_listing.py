@@ -62,6 +62,16 @@ def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     assert listing.paths() == ["1.jpg"] and listing.left_out == {NOT_FILES: ["2.jpg"]}
 
 
+def test_a_pipe_called_like_a_table_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(images(tmp_path, "a/1.jpg") / "labels.csv")
+    assert listed(tmp_path).others == []
+
+
+def test_a_table_whose_link_leads_nowhere_is_listed_as_it_must_be_missed(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").symlink_to("gone.csv")
+    assert listed(tmp_path).others == ["labels.csv"]
+
+
 # --- links -------------------------------------------------------------------------------------------------
 
 

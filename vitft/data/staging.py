@@ -90,7 +90,6 @@ def decode(
 
     Raises:
         BadImage: with the reason, if no complete image can be read, or it is too large.
-        DataError: if this machine has not the memory for an image that is not too large.
     """
     content = encoded if isinstance(encoded, bytes) else _read(encoded, max_pixels)
     if not content:
@@ -107,13 +106,8 @@ def decode(
                     image.load()  # before EXIF: only now a PNG's is known, and a TIFF has already been turned
                 rgb = _to_rgb(image, white_level)
                 orientation, notes = _orientation(image)
-        except BadImage:
+        except (BadImage, MemoryError):  # want of memory is no finding about the image
             raise
-        except MemoryError:  # no finding about the image: another machine reads it
-            raise DataError(
-                f"there is not enough memory to decode an image of {len(content):,} bytes",
-                hint=f"fewer processes (--set data.workers=1), or --set data.max_pixels={max_pixels // 4}",
-            ) from None
         except Exception as error:  # Pillow's readers raise whatever comes of reading nonsense
             raise BadImage(_reason(error, content, max_pixels)) from error
     if any("exif" in str(warning.message).lower() for warning in caught) and not notes:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitft.errors import DataError, shorten
+from vitft.errors import DataError, VitftError, shorten
 from vitft.reading.formats import split_of
 from vitft.reading.shards import class_names
 from vitft.reading.tars import open_tars
@@ -25,32 +25,42 @@ _CHECKED = "vitft-checked"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def verify_download(opened: Any, hub_id: str, load: Callable[[], Any]) -> Any:
-    """Compare what a dataset was made from with its SHA-256, once; fetch again what is damaged.
+def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> Any:
+    """Load a dataset and compare what it was made from with its SHA-256, once; fetch again what is damaged.
 
     Args:
-        opened: the dataset as it was loaded.
         hub_id: its id on the Hub.
-        load: loads it again.
+        commit: its commit, where it is known before loading.
+        load: loads it.
 
     Raises:
         DataError: if it arrives damaged a second time, naming the file.
+        Exception: whatever ``load`` raises that is not for a damaged file.
     """
-    place = _cache_folder(opened)
-    if place is None or (place / _CHECKED).exists():
-        return opened
-    if _remove_damaged(hub_id, place.name):
+    damaged: list[str] = []
+    for _ in range(2):
+        try:
+            opened = patiently(load)
+        except VitftError:
+            raise
+        except Exception:  # whatever a file format makes of a wrong bit
+            damaged = _remove_damaged(hub_id, commit) if commit else []
+            if not damaged:
+                raise
+            continue
+        place = _cache_folder(opened)
+        if place is None or (place / _CHECKED).exists():
+            return opened
+        damaged = _remove_damaged(hub_id, place.name)
+        if not damaged:
+            with contextlib.suppress(OSError):  # a cache that may only be read is checked again each time
+                (place / _CHECKED).touch()
+            return opened
         shutil.rmtree(place, ignore_errors=True)
-        opened = patiently(load)
-        if damaged := _remove_damaged(hub_id, place.name):
-            shutil.rmtree(place, ignore_errors=True)
-            raise DataError(
-                f"the download of {hub_id} arrived damaged twice: {damaged[0]} is not what the Hub has, by its SHA-256",
-                hint="look at the network (a proxy?) and the disk, and try again; the damaged file was removed",
-            )
-    with contextlib.suppress(OSError):  # a cache that may only be read is checked again each time
-        (place / _CHECKED).touch()
-    return opened
+    raise DataError(
+        f"the download of {hub_id} arrived damaged twice: {damaged[0]} is not what the Hub has, by its SHA-256",
+        hint="look at the network (a proxy?) and the disk, and try again; the damaged file was removed",
+    )
 
 
 def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
@@ -62,7 +72,7 @@ def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
     for path in sorted(_snapshot(hub_id, place.name).rglob("*.parquet")):
         groups.setdefault((path.parent, split_of(path.name)), []).append(path)
     for paths in groups.values():
-        for column, parts in class_names(paths).items():
+        for column, parts in class_names(paths, may_lack_names=True).items():  # a README may name them
             first, other = next((a, b) for (_, a), (_, b) in itertools.pairwise(parts) if a != b)
             raise DataError(
                 f"the files of {hub_id} number the classes of {column!r} differently: {shorten(first, 4)}; and "
@@ -100,12 +110,13 @@ def _cache_folder(opened: Mapping[str, Any]) -> Path | None:
 def _remove_damaged(hub_id: str, commit: str) -> list[str]:
     """Return the files of a commit in the cache that are not what the Hub has, having removed them."""
     damaged = []
-    for path in sorted(_snapshot(hub_id, commit).rglob("*")):
+    snapshot = _snapshot(hub_id, commit)
+    for path in sorted(snapshot.rglob("*")):
         blob = path.resolve()
         if path.is_file() and re.fullmatch("[0-9a-f]{64}", blob.name):
             with blob.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != blob.name:
-                    damaged.append(str(blob))
+                    damaged.append(path.relative_to(snapshot).as_posix())
                     path.unlink()
                     blob.unlink(missing_ok=True)
     return damaged

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitft.errors import DataError, did_you_mean, shorten
-from vitft.reading.folders import MASKS, Places
 from vitft.reading.joining import FileIndex, Joined, join_table, names_images
 from vitft.reading.listing import Listing
+from vitft.reading.places import MASKS, Places
 from vitft.reading.splitting import SplitColumn, find_split_column
 from vitft.reading.table_labels import TableLabels, UntoldLabel, find_labels, refuse_several
 from vitft.reading.tables import Table, Unreadable, read_table, table_files

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vitft.errors import DataError, shorten
+from vitft.reading.class_level import mask_files
 from vitft.reading.evidence import Evidence, find_evidence
-from vitft.reading.folders import MASKS, Places, mask_files, read_places
+from vitft.reading.folders import read_places
 from vitft.reading.listing import Listing, count, join
+from vitft.reading.places import MASKS, Places
 from vitft.reading.rows import FilesReading, lay_out
 from vitft.reading.words import alike, is_dimension
 from vitft.recipe import DataRecipe

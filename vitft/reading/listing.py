@@ -108,7 +108,7 @@ def list_folder(root: str) -> Listing:
                         listing.links[inside] = real
                 waiting.append((entry.path, inside, why, onward))
             elif not is_image_name(entry.name):
-                if not why:
+                if not why and (_is_file(entry) or entry.is_symlink()):  # a pipe would never end
                     listing.others.append(inside)
             elif not why and not _is_file(entry) and not entry.is_symlink():
                 listing.left_out.setdefault(NOT_FILES, []).append(inside)

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vitft.builtin.digits import load_digits
-from vitft.errors import DataError
+from vitft.errors import DataError, VitftError
 from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
 from vitft.reading.columns import flat_features
-from vitft.reading.downloads import downloaded_tars, refuse_mixed_names, verify_download
+from vitft.reading.downloads import downloaded_tars, load_verified, refuse_mixed_names
 from vitft.reading.labels import column_values
 from vitft.reading.local import open_file, open_folder
 from vitft.reading.opened import OpenedSource, known_error, known_rows, link_of, refuse, refuse_stream
@@ -184,12 +184,16 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
     if found.unreachable is not None and not _is_cached(found.id):
         # Without this, `datasets` would try again for half a minute.
         raise explain_hub_error(found.unreachable, found.id, kind="dataset", revision=data.revision)
+
+    def load() -> Any:
+        return datasets.load_dataset(found.id, data.config, revision=data.revision, streaming=data.streaming)
+
     try:
-        opened = patiently(
-            lambda: datasets.load_dataset(found.id, data.config, revision=data.revision, streaming=data.streaming)
-        )
+        opened = patiently(load) if data.streaming else load_verified(found.id, found.revision, load)
         if not data.streaming and any(rows.info.builder_name == "webdataset" for rows in opened.values()):
             opened = downloaded_tars(found.id, found.revision) or opened
+    except VitftError:
+        raise
     except Exception as error:  # whatever `datasets`, the Hub client or a file format raise
         tars = downloaded_tars(found.id, found.revision) if isinstance(link_of(error), ValueError) else {}
         if tars and not data.streaming:  # labels in words, which its own reader cannot read
@@ -200,9 +204,6 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
         ) from error
     notes = [] if found.note is None else [found.note]
     if not data.streaming:
-        opened = verify_download(
-            opened, found.id, lambda: datasets.load_dataset(found.id, data.config, revision=data.revision)
-        )
         refuse_mixed_names(opened, found.id)
     cached_commit = None if data.streaming else _commit_in_cache(opened)
     if found.revision is None and cached_commit is not None:

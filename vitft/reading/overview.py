@@ -64,8 +64,8 @@ class Overview:
         if len(names) > _ALL:
             by_size = sorted(names, key=lambda name: -total[name])
             largest, smallest = by_size[:_SOME], by_size[-_SOME:]
-            yield f"  largest   {', '.join(f'{printable(name)} {total[name]:,}' for name in largest)}"
-            yield f"  smallest  {', '.join(f'{printable(name)} {total[name]:,}' for name in smallest)}"
+            yield f"  largest   {', '.join(f'{printable(name)[:30]} {total[name]:,}' for name in largest)}"
+            yield f"  smallest  {', '.join(f'{printable(name)[:30]} {total[name]:,}' for name in smallest)}"
             names = largest[:1] + smallest[-1:]
         width = min(max(len(printable(name)) for name in names), 30)
         roles = [role for role in self.splits if any(role in by_role for by_role in self.classes.values())]

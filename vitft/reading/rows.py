@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from vitft.errors import DataError, shorten
 from vitft.reading.evidence import Evidence
-from vitft.reading.folders import UNSPLIT, Places
 from vitft.reading.listing import Listing, count
+from vitft.reading.places import UNSPLIT, Places
 from vitft.reading.words import Role, is_measure
 from vitft.recipe import DataRecipe
 

@@ -13,11 +13,12 @@ from vitft.errors import DataError, shorten
 from vitft.reading.labels import Parts
 
 
-def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
+def class_names(paths: Sequence[str | Path], *, may_lack_names: bool = False) -> dict[str, Parts]:
     """Return, for each ClassLabel column whose names differ between files, the rows and names of every file.
 
     Args:
         paths: parquet or arrow files, in the order in which they are read.
+        may_lack_names: whether something else names the classes of files that do not.
 
     Raises:
         DataError: if a column is numbers in one file and text in another, which reading would mix without a word.
@@ -37,7 +38,7 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
         names = [_names(schema, column, Path(path)) for path, (schema, _) in zip(paths, files, strict=True)]
         declared = [each for each in names if each]
         bare = [Path(path).name for path, each in zip(paths, names, strict=True) if not each]
-        if declared and bare:
+        if declared and bare and not may_lack_names:
             raise DataError(
                 f"{bare[0]} gives no names to the classes of {column!r}, and other files of the split do "
                 f"({shorten(declared[0], 4)}); whether its numbers mean the same cannot be told",
@@ -45,7 +46,7 @@ def class_names(paths: Sequence[str | Path]) -> dict[str, Parts]:
                 hint="write the file again with `datasets`, or give one of the files",
             )
         if len(set(declared)) > 1:
-            found[column] = [(rows, each) for each, (_, rows) in zip(names, files, strict=True)]
+            found[column] = [(rows, each or declared[0]) for each, (_, rows) in zip(names, files, strict=True)]
     return found
 
 

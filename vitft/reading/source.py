@@ -6,25 +6,16 @@ a sample of them decoded. The same data give the same source in every process, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from vitft.data.images import ImageSource, ImageSplit, undecoded
+from vitft.data.images import ImageSource, ImageSplit
+from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, shorten
 from vitft.reading.checks import check_images, refuse_bad, refuse_lost, white_level
-from vitft.reading.columns import (
-    LOOKED_AT,
-    describe_columns,
-    find_image_columns,
-    find_label_column,
-    flat_features,
-)
+from vitft.reading.chosen import Columns, find_columns, image_split, join_splits, read_split, telling
 from vitft.reading.copies import Side, find_copies, note_copies, refuse_copies
 from vitft.reading.encoded import EncodedImages
 from vitft.reading.fingerprint import fingerprint
@@ -32,33 +23,18 @@ from vitft.reading.guard import guard_classes
 from vitft.reading.labels import (
     MISSING,
     Labels,
-    column_values,
     join_similar,
-    one_hot,
     onto_classes,
-    read_labels,
     require_classes,
-    require_labels,
 )
 from vitft.reading.listing import count
 from vitft.reading.opened import OpenedSource
 from vitft.reading.opening import open_splits
 from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, named_split
-from vitft.reading.streams import stream_features, stream_source
+from vitft.reading.streams import stream_source
 from vitft.recipe import DataRecipe
 
 __all__ = ["open_for_evaluation", "open_source"]
-
-_NO_ROWS = "fill it, or name another: --set data.train_split=NAME (validation_split, test_split)"
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where images and labels are; no label column where there is none."""
-
-    images: tuple[str, ...]
-    label: str
-    labels_from: str
 
 
 def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
@@ -73,31 +49,18 @@ def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
             in it.
     """
     notes: list[str] = []
-    with _telling(notes):
+    with telling(notes):
         opened = open_splits(data)
         notes += opened.notes
         wanted = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
         roles = assign_roles(list(opened.splits), wanted, known=opened.roles)
         assert roles.train is not None, roles
         notes += roles.notes
-        opened = _joined_splits(opened, roles)
-        columns = _find_columns(opened, roles.train, data, notes)
+        opened = join_splits(opened, roles)
+        columns = find_columns(opened, roles.train, data, notes)
         if data.streaming:
             return stream_source(opened, roles, columns.images, columns.label, data, seed, notes)
         return _Training(opened, roles, columns, data, seed, notes).source()
-
-
-@contextmanager
-def _telling(notes: Sequence[str]) -> Iterator[None]:
-    """Put the notes so far into an error: they are what led to it."""
-    try:
-        yield
-    except DataError as error:
-        fresh = [note for note in notes if note not in error.wrong]
-        if type(error) is not DataError or not fresh:
-            raise
-        told = "".join(f"\n  note: {note}" for note in fresh)
-        raise DataError(error.wrong + told, allowed=error.allowed, hint=error.hint) from error
 
 
 def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str | None) -> ImageSplit:
@@ -117,13 +80,13 @@ def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str 
     if data.streaming:
         raise DataError("evaluation needs every image of a split exactly once, not a stream", hint="leave --streaming")
     notes: list[str] = []
-    with _telling(notes):
+    with telling(notes):
         opened = open_splits(data)
         notes += opened.notes
         names = list(opened.splits)
         for name in _to_judge_by(opened, data, split):
-            columns = _find_columns(opened, name, data, notes, may_lack_label=split is None)
-            labels = _read_split(opened, name, columns.label) if columns.label else None
+            columns = find_columns(opened, name, data, notes, may_lack_label=split is None)
+            labels = read_split(opened, name, columns.label) if columns.label else None
             if labels is not None:
                 if not opened.has_splits:
                     notes.append(f"{opened.id} names no splits: all {len(labels.ids):,} images are scored")
@@ -154,7 +117,7 @@ def _to_judge_by(opened: OpenedSource, data: DataRecipe, split: str | None) -> l
 
 
 def _judged(
-    opened: OpenedSource, name: str, columns: _Columns, labels: Labels, classes: Sequence[str], data: DataRecipe,
+    opened: OpenedSource, name: str, columns: Columns, labels: Labels, classes: Sequence[str], data: DataRecipe,
     notes: list[str],
 ) -> ImageSplit:  # fmt: skip
     ids, unknown, said = onto_classes(labels, classes, exactly=data.similar_names == "keep")
@@ -166,8 +129,8 @@ def _judged(
             hint="rename the classes, or choose another column: --set data.label_column=NAME",
         )
     shown_as = name if opened.has_splits else "all"
-    judged = _image_split(opened, shown_as, name, columns.images, ids, np.arange(len(ids)))
-    level = judged.white_level if data.white_level == "auto" else data.white_level
+    judged = image_split(opened, shown_as, name, columns.images, ids, np.arange(len(ids)))
+    level = data.white_level if isinstance(data.white_level, int) else judged.white_level
     return replace(judged, notes=tuple(notes), white_level=level, labels_from=columns.labels_from)
 
 
@@ -180,7 +143,7 @@ class _Training:
 
     opened: OpenedSource
     roles: Roles
-    columns: _Columns
+    columns: Columns
     data: DataRecipe
     seed: int
     notes: list[str]
@@ -226,11 +189,11 @@ class _Training:
         return self.roles.train
 
     def _split(self, role: str, name: str, ids: np.ndarray, rows: np.ndarray) -> ImageSplit:
-        return _image_split(self.opened, role, name, self.columns.images, ids, rows)
+        return image_split(self.opened, role, name, self.columns.images, ids, rows)
 
     def _labels(self) -> tuple[Labels, dict[str, tuple[str, Labels]]]:
         """Return the labels of training, whose names are the classes, and those of the other labelled splits."""
-        train = _read_split(self.opened, self._train_name, self.columns.label)
+        train = read_split(self.opened, self._train_name, self.columns.label)
         if train is None:
             raise DataError(
                 f"no row of {self._train_name} has a label in {self.columns.label!r}",
@@ -240,7 +203,7 @@ class _Training:
         require_classes(train, self._train_name)
         others: dict[str, tuple[str, Labels]] = {}
         for role, name in (("validation", self.roles.validation), ("test", self.roles.test)):
-            labels = None if name is None else _read_split(self.opened, name, self.columns.label)
+            labels = None if name is None else read_split(self.opened, name, self.columns.label)
             if name is not None and labels is None:
                 number = len(self.opened.splits[name])
                 self.notes.append(f"{role}: {name} was left out, as none of its {number:,} rows has a label")
@@ -342,7 +305,7 @@ class _Training:
     def _looked_at(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> int:
         """Decode a sample of the images, or all; return the white level of 16-bit ones."""
         if self.data.check_images == "off":
-            return 65535 if self.data.white_level == "auto" else self.data.white_level
+            return WHITE_LEVEL if self.data.white_level in ("auto", None) else int(self.data.white_level)
         found = check_images(
             [splits[role] for role in sorted(splits)],
             classes,
@@ -357,7 +320,7 @@ class _Training:
                 f"{len(found.bad):,} of {found.num_checked:,} images looked at cannot be decoded and will be passed "
                 f"over, such as {found.bad[0][0]}: {found.bad[0][1]}"
             )
-        return white_level(found, self.data.white_level, self.notes)
+        return white_level(found, self.data.white_level or WHITE_LEVEL, self.notes)
 
     def _left_out(self) -> dict[str, int]:
         """Return how many image files are in no split in use, by the reason."""
@@ -374,118 +337,3 @@ class _Training:
     def _fingerprint(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
         images = {split.source_name: self._images(split.source_name) for split in splits.values()}
         return fingerprint(images, splits, classes)
-
-
-# --- columns and rows --------------------------------------------------------------------------------------
-
-
-def _joined_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
-    """Add the splits that the user joins by ``+``."""
-    joined = [name for name in (roles.train, roles.validation, roles.test) if name and name not in opened.splits]
-    if not joined:
-        return opened
-    import datasets
-
-    splits, folders, parts = dict(opened.splits), dict(opened.folders), dict(opened.parts)
-    for name in joined:
-        members = name.split("+")
-        splits[name] = datasets.concatenate_datasets([opened.splits[member] for member in members])
-        folders[name] = opened.folders.get(members[0], ())
-        parts[name] = {}
-    return replace(opened, splits=splits, folders=folders, parts=parts)
-
-
-def _find_columns(
-    opened: OpenedSource, name: str, data: DataRecipe, notes: list[str], *, may_lack_label: bool = False
-) -> _Columns:
-    if opened.columns is not None:
-        _require_rows(opened.splits[name], name)
-        return _Columns((opened.columns[0],), opened.columns[1], opened.labels_from)
-    rows = opened.splits[name]
-    if data.streaming:
-        features, first = stream_features(rows), list(undecoded(rows).take(LOOKED_AT))
-    else:
-        _require_rows(rows, name)
-        features, first = rows.features, list(undecoded(rows.select(range(min(LOOKED_AT, len(rows))))))
-    images, image_notes = find_image_columns(
-        features, first, data.image_column, opened.folders.get(name, ()), lambda names: _are_parts(rows, names)
-    )
-    try:
-        label, label_notes = find_label_column(
-            features,
-            images[0],
-            data.label_column,
-            split_column=opened.split_column,
-            is_whole=lambda each: _is_whole(rows, each),
-            is_one_hot=lambda names: _is_one_hot(rows, names),
-        )
-    except DataError:
-        if not may_lack_label:
-            raise
-        return _Columns(images, "", "")
-    notes += [*image_notes, *label_notes]
-    return _Columns(images, label, f"the column {label}")
-
-
-def _are_parts(rows: Any, names: Sequence[str]) -> bool:
-    """Return whether each row fills exactly one of some image columns."""
-    if not hasattr(rows, "data"):
-        return False
-    filled = np.zeros(len(rows.data), dtype=np.int64)
-    for name in names:
-        column = rows.data.column(name)
-        if pa.types.is_struct(column.type):
-            has_bytes = pc.is_valid(pc.struct_field(column, "bytes"))
-            column_filled = pc.or_(has_bytes, pc.is_valid(pc.struct_field(column, "path")))
-        else:
-            column_filled = pc.is_valid(column)
-        filled += column_filled.to_numpy().astype(np.int64)
-    return bool((filled == 1).all())
-
-
-def _is_one_hot(rows: Any, columns: Sequence[str]) -> bool:
-    hot = one_hot(rows, columns) if hasattr(rows, "data") else None
-    return hot is not None and bool(hot.any())
-
-
-def _is_whole(rows: Any, column: str) -> bool:
-    if not hasattr(rows, "data"):
-        return False
-    values = pc.cast(column_values(rows, column), pa.float64())
-    return bool(pc.all(pc.equal(values, pc.floor(values)), skip_nulls=True).as_py())
-
-
-def _read_split(opened: OpenedSource, name: str, label_column: str) -> Labels | None:
-    """Return the labels of a split, or None if it has none at all; only some missing is an error."""
-    rows = opened.splits[name]
-    _require_rows(rows, name)
-    known = flat_features(rows.features)
-    if label_column not in known and not ("," in label_column and set(label_column.split(",")) <= set(known)):
-        return None
-    labels = read_labels(rows, label_column, opened.parts.get(name, {}).get(label_column, ()))
-    if (labels.ids == MISSING).all():
-        return None
-    require_labels(labels, name)
-    return labels
-
-
-def _require_rows(rows: Any, name: str) -> None:
-    if len(rows) == 0:
-        raise DataError(f"the split {name!r} is empty", allowed="splits with at least one image", hint=_NO_ROWS)
-
-
-def _image_split(
-    opened: OpenedSource, role: str, name: str, image_columns: Sequence[str], ids: np.ndarray, rows: np.ndarray
-) -> ImageSplit:
-    dataset = opened.splits[name]
-    for column in image_columns:
-        if column not in dataset.features:
-            raise DataError(
-                f"the split {name!r} has no column {column!r}",
-                allowed=describe_columns(dataset.features),
-                hint="give every split the same columns, or choose another: --set data.image_column=NAME",
-            )
-    dataset = undecoded(dataset.with_format(None).select_columns(list(image_columns)))
-    if len(rows) < len(dataset):
-        dataset = dataset.select(rows)
-    return ImageSplit(role, dataset, tuple(image_columns), ids, opened.folders.get(name, ()), name, rows)

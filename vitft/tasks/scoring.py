@@ -180,8 +180,7 @@ def _opened(loaded: Ready, data: DataRecipe, split: str | None) -> ImageSplit:
         rows = open_for_evaluation(data, classes, split=split)
     if loaded.accelerator.is_main_process:
         print(shown(overview_of_split(rows, classes, str(data.dataset))), file=sys.stderr, flush=True)
-    is_given = isinstance(data.white_level, int) and data.white_level != DataRecipe().white_level
-    return rows if is_given else replace(rows, white_level=loaded.process.white_level)
+    return rows if isinstance(data.white_level, int) else replace(rows, white_level=loaded.process.white_level)
 
 
 def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: Any, revision: str | None) -> None:

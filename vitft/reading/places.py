@@ -1,0 +1,66 @@
+"""Where the images of a folder lie: in which split, in which class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from vitft.errors import DataError
+from vitft.reading.words import Role, in_order
+
+UNSPLIT = "train"
+"""Name of the split of a source that names none."""
+MASKS = "masks and annotations, not images"
+OUTSIDE = "outside of the split folders"
+STRAY = "outside of the class folders"
+SHALLOW = "no folder at the level of the classes"
+
+
+@dataclass
+class Places:
+    """What the folders of a listing say of their images.
+
+    Attributes:
+        split_of: the split of each folder with images, by its own name.
+        class_of: the class of each such folder; None where its images lie in no class folder.
+        left_out: folders whose images are not read, with the reason.
+        roles: what each split serves for, where its name says so.
+        has_splits: whether the folders name splits.
+        labels_from: where classes are read, in words.
+        notes: what a person should know about the reading.
+        problem: why the folders alone give no classes.
+    """
+
+    split_of: dict[str, str] = field(default_factory=dict)
+    class_of: dict[str, str | None] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, Role | None] = field(default_factory=dict)
+    has_splits: bool = False
+    labels_from: str = ""
+    notes: list[str] = field(default_factory=list)
+    problem: DataError | None = None
+
+    def without_classes(self) -> Places:
+        """Return the same splits without classes, for tables that give them."""
+        folders = [*self.class_of, *(path for path, reason in self.left_out.items() if reason in (STRAY, SHALLOW))]
+        left_out = {path: reason for path, reason in self.left_out.items() if reason not in (STRAY, SHALLOW)}
+        return replace(self, class_of=dict.fromkeys(folders), left_out=left_out, problem=None)
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, in their order."""
+        return in_order({name for name in self.class_of.values() if name is not None})
+
+
+@dataclass
+class Folder:
+    """A folder with images: where it lies, and what stands below its split.
+
+    ``rest`` are the names that may be classes, ``levels`` the place of each in the path, 1 for the first.
+    """
+
+    path: str
+    parts: tuple[str, ...]
+    num_images: int
+    split: str = UNSPLIT
+    rest: tuple[str, ...] = ()
+    levels: tuple[int, ...] = ()
