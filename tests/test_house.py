@@ -37,7 +37,7 @@ FLOORS = [
 FOLDERS = {
     "builtin": ["__init__", "digits"],
     "data": [
-        "order", "columns", "labels", "splits", "folders", "opening", "images", "fingerprint", "streams",
+        "order", "columns", "labels", "splits", "folders", "tables", "opening", "images", "fingerprint", "streams",
         "source", "staging", "batches", "stream_batches",
     ],
     "model": [

@@ -20,6 +20,7 @@ _UNITS = {
     "h": "hour", "hour": "hour", "hours": "hour",
     "d": "day", "day": "day", "days": "day",
 }  # fmt: skip
+_LONGEST = 10**9
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+|%)\s*")
 
 
@@ -38,7 +39,10 @@ class Duration:
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if match is None or match[2] not in _UNITS:
             raise ValueError(f"{text!r} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
-        return cls(float(match[1]), _UNITS[match[2]])
+        duration = cls(float(match[1]), _UNITS[match[2]])
+        if duration.value > _LONGEST:
+            raise ValueError(f"{text!r} is longer than anything can be trained; at most {_LONGEST:,} of a unit")
+        return duration
 
     @property
     def is_time(self) -> bool:

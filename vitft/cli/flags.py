@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 
 from vitft import launch
 from vitft.errors import UsageError, did_you_mean
+from vitft.files import exists, is_file, is_folder
 
 Dataset = Annotated[
     str | None,
@@ -238,12 +239,10 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the files that arguments stand for, each once, those of a folder or glob in sorted order."""
     seen: set[str] = set()
     for argument in arguments:
-        if Path(argument).is_dir():
-            found = sorted(str(path) for path in Path(argument).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
-            if not found:
-                raise UsageError(f"the folder {argument} holds no images", allowed=", ".join(sorted(_IMAGE_SUFFIXES)))
-        elif not Path(argument).exists() and glob.has_magic(argument):
-            found = sorted(path for path in glob.glob(argument, recursive=True) if Path(path).is_file())  # noqa: PTH207
+        if is_folder(argument):
+            found = _images_of(argument)
+        elif not exists(argument) and glob.has_magic(argument):
+            found = sorted(path for path in glob.glob(argument, recursive=True) if is_file(path))  # noqa: PTH207
             if not found:
                 raise UsageError(f"nothing matches {argument}", allowed="image files, folders or globs")
         else:
@@ -252,6 +251,28 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
             if path not in seen:
                 seen.add(path)
                 yield path
+
+
+def _images_of(folder: str) -> list[str]:
+    """Return the image files of a folder and those below it, but for what may not be looked into."""
+    path = Path(folder)
+    if path.resolve() == Path(path.resolve().anchor):
+        raise UsageError(
+            f"{folder} is the whole file system",
+            allowed="image files, folders or globs",
+            hint="name a folder of images",
+        )
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"the folder {folder} may not be read", hint=f"ls -ld {folder}")
+    found = [
+        str(Path(above) / name)
+        for above, _, names in os.walk(path)  # it passes over what vanishes or is forbidden on the way
+        for name in names
+        if Path(name).suffix.lower() in _IMAGE_SUFFIXES
+    ]
+    if not found:
+        raise UsageError(f"the folder {folder} holds no images", allowed=", ".join(sorted(_IMAGE_SUFFIXES)))
+    return sorted(found)
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:

@@ -12,6 +12,7 @@ import typer
 
 from vitft.cli.flags import CONTEXT, Command, Debug
 from vitft.errors import RecipeError, UsageError
+from vitft.files import is_folder
 
 if TYPE_CHECKING:
     from vitft.recipe import Recipe
@@ -63,7 +64,7 @@ def copy(
 
     source = recipe_path(name)
     target = path or Path(f"{source.stem}.yaml")
-    target = target / f"{source.stem}.yaml" if target.is_dir() else target
+    target = target / f"{source.stem}.yaml" if is_folder(target) else target
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 
 from vitft.errors import DataError, did_you_mean
+from vitft.files import is_file
 
 LOOKED_AT = 5  # rows whose content tells what a column holds
 IMAGE_SUFFIXES = frozenset({
@@ -171,7 +171,7 @@ def _holds_images(feature: Any, values: Iterable[Any], folders: Sequence[str]) -
     kind = getattr(feature, "dtype", None)
     present = [value for value in values if value is not None]
     if kind in ("string", "large_string"):
-        return any(is_image_name(value) and Path(resolve_path(value, folders)).is_file() for value in present)
+        return any(is_image_name(value) and is_file(resolve_path(value, folders)) for value in present)
     return kind in ("binary", "large_binary") and any(_is_image(value) for value in present)
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vitft.data.images import ImageSplit, encoded_image
+from vitft.files import read_regular
 
 _HASHED_WHOLE = 64 * 2**20  # bytes of images up to which all are read
 _HASHED_ROWS = 128  # beyond that, as many rows, evenly spaced
@@ -67,13 +68,13 @@ def _named_size(path: str) -> str:
     """Return a file's size and the last two parts of its path, which are the same wherever a dataset lies."""
     try:
         size = Path(path).stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null byte in the name
         size = -1
     return f"{'/'.join(Path(path).parts[-2:])}\0{size}\0"
 
 
 def _read_quietly(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path, 2**30)
     except OSError:
         return b""  # staging meets it, names it and follows data.bad_images

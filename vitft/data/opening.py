@@ -25,6 +25,7 @@ from vitft.builtin.digits import load_digits
 from vitft.data.columns import IMAGE_SUFFIXES, LOOKED_AT, find_image_column
 from vitft.data.folders import as_datasets, list_files, sort_into_classes
 from vitft.data.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
+from vitft.data.tables import require_plain
 from vitft.errors import DataError, did_you_mean
 from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
 from vitft.recipe import DataRecipe
@@ -277,6 +278,7 @@ def _load_files(
     folders: dict[str, tuple[str, ...]] = {}
     for split, names in splits.items():
         paths = [str(root / name) for name in names]
+        require_plain(paths)
         opened[split] = _reading(root, lambda paths=paths: _load(builder, paths, data.streaming))  # type: ignore[misc]
         own_folder = os.path.commonpath([Path(path).parent for path in paths])
         folders[split] = tuple(dict.fromkeys((own_folder, str(root))))

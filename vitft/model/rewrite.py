@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from vitft.disk import whole_folder
 from vitft.errors import ModelError
+from vitft.files import exists
 from vitft.model.families import TOWERS
 from vitft.model.load import check_loads, open_checkpoint, with_prefix
 from vitft.model.processor import resize_processor
@@ -44,7 +45,7 @@ def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> t
     Raises:
         ModelError: if it cannot have that size, does not fit its own config, or cannot be written.
     """
-    if out.exists():
+    if exists(out):
         raise ModelError(f"{out} exists; nothing is overwritten", hint="a folder name that is not taken")
     try:
         with whole_folder(out) as partial:  # made first: a place where nothing can be written is found at once
