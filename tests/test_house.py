@@ -41,8 +41,8 @@ FOLDERS = {
         "source", "staging", "batches", "stream_batches",
     ],
     "model": [
-        "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
-        "encoding", "load", "rewrite", "adapt", "multisize",
+        "settings", "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config",
+        "gate", "retarget", "encoding", "load", "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "calibration", "shifts", "predict"],

@@ -17,7 +17,7 @@ from vitft.outside import printable
 from vitft.recipe import Recipe, keys, overlay, parse_recipe, validate
 from vitft.yaml12 import parse_yaml
 
-EXAMPLES = 10_000 if os.environ.get("VITFT_SLOW") == "1" else 500  # of each of the four kinds
+EXAMPLES = 2_500 if os.environ.get("VITFT_SLOW") == "1" else 500  # of each of the four kinds
 KEYS = [key for key, _ in keys()]
 SHIPPED = [recipe_path(name).read_text(encoding="utf-8") for name in recipe_names()]
 

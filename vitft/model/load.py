@@ -17,12 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from vitft.errors import ModelError, one_line
-from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes
+from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes, was_for
 from vitft.model.encoding import choose_architecture, encode_positions
 from vitft.model.families import family_of, head_modules, is_within
+from vitft.model.gate import check_model, check_processor, check_values, needs_package, require_colour
 from vitft.model.locate import locate
 from vitft.model.origin import Origin, read_origin
-from vitft.model.processor import Fit, fit_processor, load_processor, processor_of_timm, resize_processor
+from vitft.model.processor import (
+    Fit,
+    fit_processor,
+    for_one_size,
+    load_processor,
+    processor_of_timm,
+    resize_processor,
+)
 from vitft.model.retarget import (
     Retargeting,
     Target,
@@ -80,7 +88,9 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     named = recipe.checkpoint
     folder, revision = locate(named, recipe.revision)
     opened = open_checkpoint(folder, named)
+    require_colour(opened.config, named)
     notes = opened.notes
+    old_problem = opened.config.problem_type
     set_classes(opened.config, classes)
     drop_path_off(opened.config, notes)
     was, kind = opened.config.model_type, recipe.position.kind
@@ -116,7 +126,9 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     if kind:
         notes.append(encode_positions(model, kind, image_size, is_new=recipe.init == "random", was=was))
     _zero(model, head)
-    notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised")
+    if recipe.init != "random":
+        notes += check_values(model.eval(), image_size, named)
+    notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}")
     origin = read_origin(folder, named, is_on_hub=revision is not None)
     return Pretrained(model, processor, named, revision, image_size, head, retargeting, origin, notes)
 
@@ -158,17 +170,33 @@ class Opened:
 
 
 def open_checkpoint(folder: Path, named: str) -> Opened:
-    """Read a checkpoint's configuration and image processor.
+    """Read a checkpoint's configuration and image processor, and try both: the gate that every command goes through.
 
     Raises:
         ModelError: if either cannot be used.
     """
-    config = read_config(folder, named)
+    try:
+        opened = _read_folder(folder, named)
+    except ModelError:
+        raise
+    except Exception as error:  # what configurations make of values that are none is the affair of each
+        raise ModelError(
+            f"the configuration of {named} cannot be used: {type(error).__name__}: {one_line(error)}",
+            hint="mend its config.json and preprocessor_config.json, or use another checkpoint",
+        ) from error
+    check_processor(opened.processor, named)
+    check_model(opened.config, opened.image_size, named)
+    return opened
+
+
+def _read_folder(folder: Path, named: str) -> Opened:
+    config, notes = read_config(folder, named)
     if config.model_type == WRAPPER and (taken := take_transforms(config, folder)):
-        processor, notes = processor_of_timm(taken[0])
-        return Opened(config, processor, image_size_of(config, processor), [*notes, taken[1]])
-    processor, note = load_processor(folder)
-    return Opened(config, processor, image_size_of(config, None if note else processor), [note] if note else [])
+        processor, more = processor_of_timm(taken[0])
+        return Opened(config, processor, image_size_of(config, processor), [*notes, *more, taken[1]])
+    processor, note = load_processor(folder, named, config)
+    notes += [note] if note else []
+    return Opened(config, processor, image_size_of(config, None if note else processor), notes)
 
 
 def load_finished(folder: Path, named: str, target: Target | None = None, *, needs_head: bool = True) -> Finished:
@@ -185,6 +213,7 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
     """
     target = target or Target()
     opened = open_checkpoint(folder, named)
+    require_colour(opened.config, named)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     state, _ = read_weights(folder, named)
     state = with_prefix(state, config)
@@ -200,10 +229,14 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
         )
     _zero(model, head)
     finished = Finished(model.eval(), opened.processor, retargeting, has_head=not head)
+    if needs_head:
+        finished.notes += check_values(finished.model, retargeting.new, named)
     if retargeting:
         check_runs(model, retargeting.new, config)
         finished.processor, note = resize_processor(opened.processor, retargeting.old, retargeting.new)
-        finished.notes = [*retargeting.lines(), *([note] if note else [])]
+        finished.notes += [*retargeting.lines(), *([note] if note else [])]
+    finished.processor, note = for_one_size(finished.processor, retargeting.new)
+    finished.notes += [note] if note else []
     return finished
 
 
@@ -245,7 +278,7 @@ def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
             with torch.device("meta"):
                 shapes.append({name: p.shape for name, p in classifier(sized).named_parameters()})
         except ImportError as error:
-            raise _needs_package(config, error) from error
+            raise needs_package(config, error) from error
         except Exception as error:  # what each family makes of wrong values is its own affair
             raise ModelError(
                 f"no {config.model_type} model can be built from this config.json: {one_line(error)}"
@@ -304,8 +337,8 @@ def _from_state(classifier: Any, config: Any, state: dict[str, Tensor], named: s
             None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
         )
     except ImportError as error:
-        raise _needs_package(config, error) from error
-    except (RuntimeError, ValueError) as error:
+        raise needs_package(config, error) from error
+    except Exception as error:  # what each family makes of wrong values is its own affair
         misfits = _some(_misfits(classifier, config, state)) or one_line(error)
         raise ModelError(f"{named} does not fit its own config.json: {misfits}", hint="mend its config.json") from error
     return model, info
@@ -321,10 +354,6 @@ def _misfits(classifier: Any, config: Any, state: dict[str, Tensor]) -> list[str
         if key is not None and state[key].shape != wanted.shape:
             found.append(f"{key} is {tuple(state[key].shape)} in the file and {tuple(wanted.shape)} by the config")
     return found
-
-
-def _needs_package(config: Any, error: ImportError) -> ModelError:
-    return ModelError(f"a {config.model_type} model needs a package that is not here: {one_line(error)}")
 
 
 def _is_allowed(name: str, rules: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ from vitft.model.families import TOWERS
 from vitft.model.load import check_loads, open_checkpoint, with_prefix
 from vitft.model.processor import resize_processor
 from vitft.model.retarget import Retargeting, Target, retarget_config, retarget_state
+from vitft.model.settings import read_settings
 from vitft.model.weights import read_weights
 from vitft.model.wrapped import PREFIX, WRAPPER, written
 from vitft.sizes import show_size
@@ -93,12 +94,12 @@ def _is_weights(name: str) -> bool:
 
 
 def _model_type(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    return str(read_settings(folder / "config.json", str(folder), as_stored=True)[0].get("model_type"))
 
 
 def _settings(folder: Path, config: Any, done: Retargeting) -> dict[str, Any]:
     """Return config.json with the changed keys, everything else as it was."""
-    values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values, _ = read_settings(folder / "config.json", str(folder), as_stored=True)
     if config.model_type == WRAPPER:
         return written(values, config)
     if values["model_type"] == "vit_mae":

@@ -120,11 +120,13 @@ def evaluate(
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
     from vitft.data.source import open_for_evaluation
+    from vitft.model.config import require_one_label
     from vitft.scoring.scores import check_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
     loaded = ready(model, precision, device, image_size, method, revision)
+    require_one_label(loaded.model.config, str(model))
     with main_process_first(loaded.accelerator):
         rows = open_for_evaluation(data, _classes(loaded), split=split)
     return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
@@ -152,6 +154,7 @@ def evaluate_sizes(
             :func:`evaluate`.
     """
     from vitft.data.source import open_for_evaluation
+    from vitft.model.config import require_one_label
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:
@@ -160,6 +163,7 @@ def evaluate_sizes(
     rows, results = None, []
     for size in dict.fromkeys(sizes):
         loaded = ready(model, precision, device, size, method, revision)
+        require_one_label(loaded.model.config, str(model))
         if rows is None:
             with main_process_first(loaded.accelerator):
                 rows = open_for_evaluation(data, _classes(loaded), split=split)
