@@ -305,10 +305,10 @@ def lies(seed, count, folders):
         name = generator.choice(["config.json", "config.json", "preprocessor_config.json"])
         stored = (honest / name).read_text()
         values = json.loads(stored)
-        for _ in range(generator.choice((1, 1, 2, 3))):
-            values[generator.choice(list(values))] = copy.deepcopy(generator.choice(NONSENSE))
-        (honest / name).write_text(json.dumps(values))
-        yield honest, f"{number}: {names[number % len(names)]} {name} {values}"
+        chosen = generator.sample(list(values), generator.choice((1, 1, 2, 3)))
+        changes = {key: copy.deepcopy(generator.choice(NONSENSE)) for key in chosen}
+        (honest / name).write_text(json.dumps(values | changes))
+        yield honest, f"{number}: {names[number % len(names)]} {name} {changes}"
         (honest / name).write_text(stored)
 
 

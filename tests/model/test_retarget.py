@@ -464,7 +464,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_a_place_where_nothing_can_be_written_is_found_at_once(tmp_path, monkeypatch):
     _, folder = checkpoint("vit", tmp_path)
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("vitft.model.rewrite.read_weights", lambda *_: pytest.fail("the weights were read"))
+    monkeypatch.setattr("vitft.model.rewrite.read_weights_for", lambda *_: pytest.fail("the weights were read"))
     assert "cannot write" in refusal(folder, tmp_path / "file" / "out", image_size=(48, 48))
 
 

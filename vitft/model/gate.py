@@ -7,22 +7,25 @@ makes one small image. Both cost a fraction of a second, and find what a configu
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from vitft.errors import ModelError, one_line
 from vitft.model.config import classifier_class
 from vitft.model.families import vision_config
 from vitft.model.processor import normalisation
+from vitft.model.weights import find_key
 from vitft.sizes import MOST_PIXELS, show_size
 
 _QUICKLY_RUN = 1_000_000_000  # parameters with which one image on the CPU takes a second or two
 _CACHING = ("beit", "data2vec-vision")  # they make their offsets on the CPU and keep them for all models
+_SMALL = 20_000_000  # parameters whose memory is not worth an early word
 _MOST_POINTS = 32 * 32  # LeViT compares each with each other, in Python
 
 
@@ -87,6 +90,41 @@ def check_processor(processor: Any, named: str) -> None:
         raise ModelError(f"{what} has a mean and deviation that cannot be: {values}", hint=hint)
     if made.ndim != 3 or made.shape[0] != 3 or made.size == 0 or not np.isfinite(made).all():
         raise ModelError(f"{what} makes {made.shape} of an image, or no finite numbers", hint=hint)
+
+
+def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
+    """Refuse a configuration of a far larger model than the file holds, before memory is taken for what it lacks.
+
+    Args:
+        config: of the classifier that is to be made.
+        state: the tensors of the file.
+        named: how the user called the checkpoint.
+
+    Raises:
+        ModelError: with both numbers.
+    """
+    with torch.device("meta"):
+        model = classifier_class(config)(config)
+    wanted = sum(each.numel() for each in model.parameters() if config.num_labels not in each.shape[:1])
+    held = sum(each.numel() for each in state.values())
+    if wanted > 2 * held + _SMALL:
+        raise ModelError(
+            f"{named} does not fit its own config.json: that describes {wanted / 1e6:,.0f} M parameters beside the "
+            f"head, and the file holds {held / 1e6:,.2f} M",
+            hint="mend its config.json, or use a complete checkpoint",
+        )
+
+
+def misfits(config: Any, state: Mapping[str, Tensor]) -> list[str]:
+    """Describe the tensors whose shape is not the one that the configuration asks for."""
+    with torch.device("meta"):
+        model = classifier_class(config)(config)
+    found = []
+    for name, wanted in model.state_dict().items():
+        key = find_key(model, name, state)
+        if key is not None and state[key].shape != wanted.shape:
+            found.append(f"{key} is {tuple(state[key].shape)} in the file and {tuple(wanted.shape)} by the config")
+    return found
 
 
 def check_values(model: nn.Module, size: tuple[int, int], named: str) -> list[str]:

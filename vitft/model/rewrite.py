@@ -18,11 +18,10 @@ from vitft.disk import whole_folder
 from vitft.errors import ModelError
 from vitft.files import exists
 from vitft.model.families import TOWERS
-from vitft.model.load import check_loads, open_checkpoint, with_prefix
+from vitft.model.load import check_loads, open_checkpoint, read_weights_for, with_prefix
 from vitft.model.processor import resize_processor
 from vitft.model.retarget import Retargeting, Target, retarget_config, retarget_state
 from vitft.model.settings import read_settings
-from vitft.model.weights import read_weights
 from vitft.model.wrapped import PREFIX, WRAPPER, written
 from vitft.sizes import show_size
 
@@ -65,7 +64,7 @@ def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retar
         raise ModelError(
             f"{named} has this size already: {show_size(done.old)}", hint="another --image-size or --patch-size"
         )
-    state, note = read_weights(folder, named)
+    state, note = read_weights_for(opened.config, folder, named)
     notes += [note] if note else []
     renamed = with_prefix(state, config)
     rewritten = retarget_state(renamed, opened.config, config, done, target.method, named)

@@ -21,7 +21,7 @@ from vitft.sizes import MOST_PIXELS
 _LONGEST = 20_000_000  # bytes; ImageNet-21k's names are 1.5 million
 _DEEPEST = 12  # objects in each other
 _MOST_CLASSES = 100_000
-_MOST_LAYERS = 1000
+_MOST_LAYERS = 200
 
 # Keys by which a file names code, kernels, devices or other files. Nothing of it is followed.
 _ELSEWHERE = frozenset({
