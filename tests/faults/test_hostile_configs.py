@@ -367,3 +367,18 @@ def test_a_run_from_a_lying_checkpoint_leaves_no_folder(lying, tmp_path):
         finetune(Recipe.load("quickstart", changes))
     left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] if (tmp_path / "runs").exists() else []
     assert {Path(path).name for path in left} <= {"recipe.yaml", "environment.json", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "lie", [{"intermediate_size": 20_000_000}, {"image_size": 4096, "patch_size": 1}, {"num_hidden_layers": 200}]
+)
+def test_a_model_far_larger_than_its_weights_takes_no_memory(lie, lying):
+    folder = lying("config.json", **lie)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for work in (
+        lambda: predict(folder, [folder / "photo.png"], device="cpu"),
+        lambda: load_for_training(ModelRecipe(checkpoint=str(folder)), ["a", "b"], "squash"),
+    ):
+        refusal(work)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 300_000_000

@@ -25,7 +25,7 @@ from vitft.sizes import MOST_PIXELS, show_size
 
 _QUICKLY_RUN = 1_000_000_000  # parameters with which one image on the CPU takes a second or two
 _CACHING = ("beit", "data2vec-vision")  # they make their offsets on the CPU and keep them for all models
-_SMALL = 20_000_000  # parameters whose memory is not worth an early word
+_SMALL, _FEW = 20_000_000, 300  # parameters and tensors that are not worth an early word
 _MOST_POINTS = 32 * 32  # LeViT compares each with each other, in Python
 
 
@@ -105,12 +105,12 @@ def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
     """
     with torch.device("meta"):
         model = classifier_class(config)(config)
-    wanted = sum(each.numel() for each in model.parameters() if config.num_labels not in each.shape[:1])
-    held = sum(each.numel() for each in state.values())
-    if wanted > 2 * held + _SMALL:
+    tensors = [each for each in model.parameters() if config.num_labels not in each.shape[:1]]
+    wanted, held = sum(each.numel() for each in tensors), sum(each.numel() for each in state.values())
+    if wanted > 2 * held + _SMALL or len(tensors) > 3 * len(state) + _FEW:
         raise ModelError(
-            f"{named} does not fit its own config.json: that describes {wanted / 1e6:,.0f} M parameters beside the "
-            f"head, and the file holds {held / 1e6:,.2f} M",
+            f"{named} does not fit its own config.json: beside the head that describes {wanted / 1e6:,.2f} M parameters "
+            f"in {len(tensors):,} tensors, and the file holds {held / 1e6:,.2f} M in {len(state):,}",
             hint="mend its config.json, or use a complete checkpoint",
         )
 
