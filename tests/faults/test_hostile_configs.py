@@ -35,6 +35,7 @@ def honest(tmp_path_factory):
     transformers.ViTForImageClassification(transformers.ViTConfig(**PLAIN)).save_pretrained(folder)
     transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     Image.new("RGB", (40, 50), "red").save(folder / "photo.png")
+    predict(folder, [folder / "photo.png"], device="cpu")  # what is imported on the way takes seconds, once
     return folder
 
 

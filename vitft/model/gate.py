@@ -109,8 +109,8 @@ def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
     wanted, held = sum(each.numel() for each in tensors), sum(each.numel() for each in state.values())
     if wanted > 2 * held + _SMALL or len(tensors) > 3 * len(state) + _FEW:
         raise ModelError(
-            f"{named} does not fit its own config.json: beside the head that describes {wanted / 1e6:,.2f} M parameters "
-            f"in {len(tensors):,} tensors, and the file holds {held / 1e6:,.2f} M in {len(state):,}",
+            f"{named} does not fit its own config.json: beside the head that describes {wanted / 1e6:,.2f} M "
+            f"parameters in {len(tensors):,} tensors, and the file holds {held / 1e6:,.2f} M in {len(state):,}",
             hint="mend its config.json, or use a complete checkpoint",
         )
 
