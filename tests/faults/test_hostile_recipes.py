@@ -32,14 +32,14 @@ often = settings(
 
 def judge(text):
     """Read a recipe; return it, or None if it was refused as it should be."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     recipe = None
     try:
         recipe = validate(parse_recipe(text, "FILE"), "FILE")
     except RecipeError as error:
         assert 0 < len(str(error)) < 15_000
         assert printable(str(error), lines=True) == str(error)
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
     if recipe is not None:
         assert Recipe.model_validate(parse_yaml(recipe.dump(), "DUMP")) == recipe
     return recipe
@@ -95,9 +95,9 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_known_attack_is_refused_at_once(way):
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert judge(WAYS[way]) is None or way in ("null", "controls")
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 3
 
 
 def test_an_alias_bomb_takes_no_memory(tmp_path):
