@@ -95,6 +95,8 @@ def _expectation(error: Any, field: Any) -> str:
     if kind in _BOUNDS:
         name, sign = _BOUNDS[kind]
         return f"a number {sign} {limits[name]:g}"
+    if kind == "string_unicode":
+        return "a name in UTF-8 (rename the file or folder)"
     if kind == "string_too_long":
         return f"a text of at most {limits['max_length']:,} characters"
     if "actual_length" in limits or kind == "missing":

@@ -90,6 +90,11 @@ def compression_of(path: str | os.PathLike[str]) -> str | None:
     return next((name for magic, name in _PACKED if start.startswith(magic)), None)
 
 
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Raise OSError unless this is a regular file: others would be waited for, or never end."""
+    _require_regular(os.stat(path))  # noqa: PTH116
+
+
 def _require_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "no file")

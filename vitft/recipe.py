@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitft.complaints import complaints
@@ -20,12 +19,12 @@ from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.errors import RecipeError
 from vitft.files import read_regular
 from vitft.sizes import ImageSize, ResolutionSchedule, show_size
-from vitft.yaml12 import MOST_CHARACTERS, parse_yaml
+from vitft.yaml12 import MOST_CHARACTERS, parse_yaml, write_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# Upper bounds far beyond any use: what is larger is a slip of the keyboard, and would end in an overflow later.
-Positive = Annotated[float, Field(gt=0, le=1e6)]
-NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+# Upper bounds far beyond any use: what is larger is a slip of the keyboard, and overflows single precision later.
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 Concentration = Annotated[float, Field(ge=0, le=1000)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(gt=0, lt=2**31)]
@@ -284,7 +283,7 @@ class Recipe(Section):
 
     def dump(self) -> str:
         """Return the recipe as YAML that :meth:`load` accepts again, every key written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+        return write_yaml(self.model_dump(mode="json"), sort_keys=False, width=100)
 
     def flat(self) -> dict[str, object]:
         """Return the plain values by dotted key."""

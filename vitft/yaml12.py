@@ -39,6 +39,17 @@ def parse_yaml(text: str, source: str) -> Any:
         raise _error(source, str(error) or type(error).__name__) from error
 
 
+def write_yaml(value: object, **options: Any) -> str:
+    """Return a value as YAML that reads back the same and hides nothing: what does not print is written as an escape.
+
+    Args:
+        value: plain values.
+        options: of ``yaml.safe_dump``.
+    """
+    text: str = yaml.safe_dump(value, allow_unicode=True, **options)
+    return text if printable(text, lines=True) == text else yaml.safe_dump(value, allow_unicode=False, **options)
+
+
 def parse_setting(text: str) -> tuple[str, object]:
     """Split ``section.key=value`` as given to ``--set``; the value is read as YAML."""
     key, equals, value = text.partition("=")

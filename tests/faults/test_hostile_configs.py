@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import resource
 import shutil
@@ -221,6 +222,18 @@ def test_a_config_that_is_no_regular_file_is_refused(lying):
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("/dev/zero")
     refusal(lambda: open_checkpoint(folder, "FOLDER"))
+
+
+@pytest.mark.timeout(30)
+def test_weights_that_are_no_regular_file_or_of_endless_shards_are_refused(lying):
+    folder = lying("config.json")
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    assert "named pipe" in refusal(lambda: load_finished(folder, "FOLDER"))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-99999.safetensors")
+    assert "lacks 99998 of the 99999 files" in refusal(lambda: load_finished(folder, "FOLDER"))
+    (folder / "model-00001-of-99999.safetensors").rename(folder / f"model-1-of-{'9' * 15}.safetensors")
+    assert "has no weights" in refusal(lambda: load_finished(folder, "FOLDER"))
 
 
 # --- weights -----------------------------------------------------------------------------------------------

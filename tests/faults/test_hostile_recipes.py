@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vitft.builtin import recipe_names, recipe_path
+from vitft.cli import main
 from vitft.errors import RecipeError
 from vitft.outside import printable
 from vitft.recipe import Recipe, keys, overlay, parse_recipe, validate
@@ -135,14 +136,28 @@ def test_an_alias_bomb_takes_no_memory(tmp_path):
         ("data.dataset", "n" * 10_000),
         ("model.image_size", 10**9),
         ("model.allow_new", ["n" * 10_000]),
+        ("data.dataset", "no utf-8 \udce9"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "value",
 )
-def test_a_value_that_would_overflow_later_is_refused(key, value):
+def test_a_value_that_would_break_later_is_refused(key, value):
     with pytest.raises(RecipeError) as raised:
         Recipe.load(None, {key: value})
     assert key in str(raised.value)
     assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\u202eb", "x\ny", "é海", "null", "1e5"])
+def test_a_recipe_that_is_written_hides_nothing_and_reads_back_the_same(name, tmp_path, capsys):
+    recipe = Recipe.load(None, {"data.dataset": name, "run.output_dir": name})
+    assert printable(recipe.dump(), lines=True) == recipe.dump()
+    (tmp_path / "a.yaml").write_text(f"# \u202e\n{recipe.dump()}", encoding="utf-8")
+    assert Recipe.load(tmp_path / "a.yaml") == recipe
+    with pytest.raises(SystemExit):
+        main(["recipes", "show", str(tmp_path / "a.yaml")])
+    said = capsys.readouterr().out
+    assert printable(said, lines=True) == said
+    assert validate(parse_recipe(said, "SAID"), "SAID") == recipe
 
 
 texts = st.text(st.characters() | st.sampled_from(list("[]{}:,-&*!|>'\"%@`#?\n \t=0123456789eE.~")), max_size=200)

@@ -13,6 +13,7 @@ import typer
 from vitft.cli.flags import CONTEXT, Command, Debug
 from vitft.errors import RecipeError, UsageError
 from vitft.files import is_folder
+from vitft.outside import printable, shown
 
 if TYPE_CHECKING:
     from vitft.recipe import Recipe
@@ -48,7 +49,7 @@ def show(name: Name, debug: Debug = False) -> None:
 
     path = recipe_path(name)
     recipe = Recipe.load(path)
-    print(*opening(path), *annotated(recipe), sep="\n")
+    print(*map(printable, opening(path)), *annotated(recipe), sep="\n")
 
 
 @app.command("cp", cls=Command, context_settings=CONTEXT)
@@ -75,7 +76,7 @@ def copy(
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    print(f"copied to {target}; use it with: vitft finetune --recipe {target}", file=sys.stderr)
+    print(shown(f"copied to {target}; use it with: vitft finetune --recipe {target}"), file=sys.stderr)
 
 
 @app.command("validate", cls=Command, context_settings=CONTEXT)
@@ -90,7 +91,7 @@ def validate(
     for file in files:
         try:
             Recipe.load(file)
-            print(f"{file}: valid")
+            print(shown(f"{file}: valid"))
         except RecipeError as error:
             wrong.append(error)
     if wrong:
@@ -149,9 +150,9 @@ def annotated(recipe: Recipe) -> Iterator[str]:
 
 def in_line(value: Any) -> str:
     """Return a value as YAML on one line."""
-    import yaml
+    from vitft.yaml12 import write_yaml
 
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 
 

@@ -95,9 +95,13 @@ def load_processor(folder: Path, named: str = "", config: Any = None) -> tuple[A
     try:
         # From a copy of what is left of its settings: transformers would read more files of the folder, and ask on
         # the terminal whether to run the code that they name.
-        with tempfile.TemporaryDirectory(prefix="vitft-") as alone:
-            (Path(alone) / path.name).write_text(json.dumps(settings), encoding="utf-8")
+        alone = Path(tempfile.mkdtemp(prefix="vitft-"))
+        try:
+            (alone / path.name).write_text(json.dumps(settings), encoding="utf-8")
             return AutoImageProcessor.from_pretrained(alone, config=config), None
+        finally:
+            (alone / path.name).unlink(missing_ok=True)
+            alone.rmdir()
     except Exception as error:  # what each class makes of wrong values is its own affair
         raise ModelError(
             f"the {path.name} of {named or folder} cannot be used: {one_line(error)}",

@@ -14,7 +14,7 @@ from vitft.errors import PublishError, RecipeError, StoppedEarly, UsageError, Vi
 from vitft.hub.access import check_form
 from vitft.hub.push import Published
 from vitft.names import slug
-from vitft.outside import without_secrets
+from vitft.outside import shown
 from vitft.recipe import Recipe
 from vitft.run import Run, environment
 from vitft.sizes import show_size
@@ -286,7 +286,7 @@ def _tell(run: Run, recipe: Recipe, source: Any, pretrained: Any, plan: Any, hub
     model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
     run.write_json(
         "environment.json",
-        environment(dataset=dataset, model=model, device=plan.device, command=[*map(without_secrets, sys.argv)]),
+        environment(dataset=dataset, model=model, device=plan.device, command=[*map(shown, sys.argv)]),
     )
 
 
