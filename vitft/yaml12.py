@@ -44,10 +44,12 @@ def write_yaml(value: object, **options: Any) -> str:
 
     Args:
         value: plain values.
-        options: of ``yaml.safe_dump``.
+        options: of ``yaml.dump``.
     """
-    text: str = yaml.safe_dump(value, allow_unicode=True, **options)
-    return text if printable(text, lines=True) == text else yaml.safe_dump(value, allow_unicode=False, **options)
+    text: str = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, **options)
+    if printable(text, lines=True) == text:
+        return text
+    return str(yaml.dump(value, Dumper=_Dumper, allow_unicode=False, **options))
 
 
 def parse_setting(text: str) -> tuple[str, object]:
@@ -143,3 +145,13 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|nan))$"),
     list("-+0123456789."),
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what our loader would take for a number: to PyYAML, ``1e5`` is a word."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    letter: [*resolvers, *(each for each in yaml.SafeDumper.yaml_implicit_resolvers.get(letter, ()))]
+    for letter, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
