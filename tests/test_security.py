@@ -115,7 +115,17 @@ def test_the_tests_of_the_sentences_exist(test):
 
 # --- what no other file tests ------------------------------------------------------------------------------
 
-TINY = {"train.duration": "1 steps", "data.max_train_samples": 20, "train.device": "cpu", "run.pictures": "off"}
+
+@pytest.fixture
+def tiny(tmp_path):
+    """One step on a dozen images, started in an empty folder beside them."""
+    for number in range(12):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(path)
+    (tmp_path / "here").mkdir()
+    settings = {"train.duration": "1 steps", "train.device": "cpu", "run.pictures": "off", "train.batch_size": 4}
+    return Recipe.load("quickstart", {**settings, "data.dataset": str(tmp_path / "photos")})
 
 
 def test_predictions_and_scores_leave_no_file(tmp_path, monkeypatch):
@@ -136,12 +146,12 @@ def test_a_resized_checkpoint_is_one_new_folder(tmp_path, monkeypatch):
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
 
 
-def test_a_run_is_one_new_folder_and_holds_no_secret(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_run_is_one_new_folder_and_holds_no_secret(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "argv", ["vitft", "finetune", "--set", "a=https://user:TOKEN@host", "\x1b"])
-    finetune(Recipe.load("quickstart", TINY))
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    [run] = (tmp_path / "runs").iterdir()
+    finetune(tiny)
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["runs"]
+    [run] = (tmp_path / "here" / "runs").iterdir()
     for path in run.rglob("*"):
         if path.suffix in (".json", ".jsonl", ".yaml", ".md"):
             text = path.read_text(encoding="utf-8")
@@ -151,10 +161,11 @@ def test_a_run_is_one_new_folder_and_holds_no_secret(tmp_path, monkeypatch, caps
     assert "TOKEN" not in "".join(capsys.readouterr())
 
 
-def test_a_metric_that_is_not_named_is_not_run(tmp_path, monkeypatch):
-    """A metric beside the data or the model is a file like any other."""
-    monkeypatch.chdir(tmp_path)
-    for folder in ("accuracy", "top1", "f1"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"{folder}.py").write_text("raise SystemExit('code of a stranger was run')")
-    finetune(Recipe.load("quickstart", TINY))
+def test_a_metric_that_is_not_named_is_not_run(tiny, tmp_path, monkeypatch):
+    """A metric beside the data or in the working directory is a file like any other."""
+    monkeypatch.chdir(tmp_path / "here")
+    for place in ("here", "photos/a"):
+        for name in ("accuracy", "top1", "vitft_classification"):
+            (tmp_path / place / name).mkdir()
+            (tmp_path / place / name / f"{name}.py").write_text("raise SystemExit('code of a stranger was run')")
+    finetune(tiny)
