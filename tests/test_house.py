@@ -40,13 +40,13 @@ FOLDERS = {
     "data": ["order", "staging", "images", "batches", "stream_batches"],
     "reading": [
         "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
-        "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "formats", "saved",
-        "unread", "local", "downloads", "opening", "encoded", "fingerprint", "streams", "copies", "checks", "guard",
-        "chosen", "source", "overview",
+        "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "plain", "formats",
+        "saved", "unread", "local", "downloads", "opening", "encoded", "fingerprint", "streams", "copies", "checks",
+        "guard", "chosen", "source", "overview",
     ],
     "model": [
-        "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config", "retarget",
-        "encoding", "load", "rewrite", "adapt", "multisize",
+        "settings", "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config",
+        "gate", "retarget", "encoding", "load", "rewrite", "adapt", "multisize",
     ],
     "views": ["geometry", "color", "mixing", "policy"],
     "scoring": ["scores", "modules", "metrics", "calibration", "shifts", "predict"],

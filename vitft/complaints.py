@@ -2,48 +2,77 @@
 
 from __future__ import annotations
 
+import itertools
+import reprlib
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vitft.errors import did_you_mean
+from vitft.outside import printable, shortened
+
+_MOST = 30  # lines
+_WIDEST = 400  # characters of a line
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 100, 100, 60
 
 
 def complaints(errors: Iterable[Any], known: Mapping[str, Any]) -> Iterator[str]:
     """Yield one line for each key that pydantic complains of.
 
+    Lines are bounded in length and number: a file that is no recipe must not fill the screen.
+
     Args:
         errors: of a pydantic ``ValidationError``.
         known: the pydantic field of every dotted key.
     """
+    by_key = _by_key(errors, {key.rpartition(".")[0] for key in known})
+    for dotted, group in itertools.islice(by_key.items(), _MOST):
+        yield shortened(f"{shortened(printable(dotted), 80)}: {_complaint(dotted, group, known)}", _WIDEST)
+    if len(by_key) > _MOST:
+        yield f"and {len(by_key) - _MOST:,} more"
+
+
+def _by_key(errors: Iterable[Any], sections: set[str]) -> dict[str, list[Any]]:
+    """Return pydantic's errors by dotted key; below a key they name union branches and list places."""
     by_key: dict[str, list[Any]] = {}
-    sections = {key.rpartition(".")[0] for key in known}
     for error in errors:
-        # Below a key the location names union branches and list places; the reader wants the key.
         parts = [str(part) for part in error["loc"]]
         by_key.setdefault(".".join(parts[: 3 if ".".join(parts[:2]) in sections else 2]), []).append(error)
-    for dotted, group in by_key.items():
-        first = group[0]
-        if first["type"] == "extra_forbidden":
-            yield f"{dotted}: unknown key; {_advice(dotted, known)}"
-        elif dotted not in known:
-            yield f"{dotted}: {first['input']!r} is no section; write its keys below it, indented"
-        elif first["type"] == "value_error":
-            yield f"{dotted}: {first['ctx']['error']}"
-        elif first["type"] == "string_pattern_mismatch":
-            yield f"{dotted}: {first['input']!r} is not allowed; it is: {known[dotted].description}"
-        else:
-            words = [_expectation(error, known[dotted]) for error in group]
-            if type(None) in typing.get_args(known[dotted].annotation):
-                words.append("null")
-            yield f"{dotted}: {first['input']!r} is not allowed; use {' or '.join(dict.fromkeys(words))}"
+    return by_key
+
+
+def _complaint(dotted: str, group: Sequence[Any], known: Mapping[str, Any]) -> str:
+    """Say what is wrong with a key, and what to write instead."""
+    first = group[0]
+    given = _shown(first["input"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key; {_advice(dotted, known)}"
+    if dotted not in known:
+        return f"{given} is no section; write its keys below it, indented"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if first["type"] == "string_pattern_mismatch":
+        return f"{given} is not allowed; it is: {known[dotted].description}"
+    words = [_expectation(error, known[dotted]) for error in group]
+    if type(None) in typing.get_args(known[dotted].annotation):
+        words.append("null")
+    return f"{given} is not allowed; use {' or '.join(dict.fromkeys(words))}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as it may stand in a line; the representation of a large one is not even made."""
+    try:
+        return printable(_SHORT.repr(value))
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a {type(value).__name__} that is too long to be shown"
 
 
 def _advice(dotted: str, known: Mapping[str, Any]) -> str:
     section, _, key = dotted.rpartition(".")
     inside = f"{section}." if section else ""
     siblings = list(dict.fromkeys(each.removeprefix(inside).split(".")[0] for each in known if each.startswith(inside)))
-    guess = did_you_mean(key, siblings)
+    guess = did_you_mean(key[:80], siblings)
     elsewhere = [each for each in known if each.split(".")[-1] == key]
     if elsewhere:  # the right name in the wrong section
         return f"did you mean {elsewhere[0]}?"
@@ -66,6 +95,10 @@ def _expectation(error: Any, field: Any) -> str:
     if kind in _BOUNDS:
         name, sign = _BOUNDS[kind]
         return f"a number {sign} {limits[name]:g}"
+    if kind == "string_unicode":
+        return "a name in UTF-8 (rename the file or folder)"
+    if kind == "string_too_long":
+        return f"a text of at most {limits['max_length']:,} characters"
     if "actual_length" in limits or kind == "missing":
         return f"a list of {len(typing.get_args(field.annotation))}"
     return _EXPECTED.get(kind.split("_")[0], str(error["msg"]))

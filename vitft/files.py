@@ -20,12 +20,12 @@ _KINDS = (
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "zip"),
-    (b"BZh", "bzip2"),
+    (b"BZh91AY&SY", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstandard"),
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
-    (b"Rar!", "RAR"),
+    (b"Rar!\x1a\x07", "RAR"),
 )
 
 
@@ -41,6 +41,16 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether there is a folder; a name that none can have is none."""
     return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is anything of this name."""
+    return os.path.exists(path)  # noqa: PTH110 - as above
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path whose ``~`` is the home folder; one of a user that is not known stays as it is written."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - as above
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
@@ -76,8 +86,13 @@ def compression_of(path: str | os.PathLike[str]) -> str | None:
     """
     _require_regular(os.stat(path))  # noqa: PTH116
     with Path(path).open("rb") as file:
-        start = file.read(8)
+        start = file.read(16)
     return next((name for magic, name in _PACKED if start.startswith(magic)), None)
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Raise OSError unless this is a regular file: others would be waited for, or never end."""
+    _require_regular(os.stat(path))  # noqa: PTH116
 
 
 def _require_regular(found: os.stat_result) -> None:

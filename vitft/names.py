@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from vitft.errors import DataError, ModelError, VitftError, did_you_mean
+from vitft.files import at_home, is_file, is_folder
 from vitft.retry import chain, is_passing, kinds_of, patiently
 
 BUILTIN_DATASETS = ("builtin:digits",)
@@ -63,10 +64,10 @@ def classify_dataset(text: str) -> DatasetName:
         if text not in BUILTIN_DATASETS:
             raise DataError(f"{text!r} is not built in", allowed=", ".join(BUILTIN_DATASETS))
         return DatasetName("builtin", text)
-    path = Path(text).expanduser()
-    if text and path.is_dir():
+    path = at_home(text)
+    if text and is_folder(path):
         return DatasetName("folder", str(path.resolve()))
-    if text and path.is_file():
+    if text and is_file(path):
         return DatasetName("file", str(path.resolve()))
     if looks_like_path(text) or text.endswith(_FILE_SUFFIXES):
         raise DataError(f"there is no folder or file {text!r}", hint=_nearby(path))
@@ -189,7 +190,7 @@ def _first_line(error: BaseException) -> str:
 def _nearby(path: Path) -> str | None:
     """Return the entry beside a missing path that resembles it most."""
     parent = path.parent
-    if not parent.is_dir():
+    if not is_folder(parent):
         return f"{parent} does not exist either"
     guess = did_you_mean(path.name, (entry.name for entry in parent.iterdir()))
     return f"did you mean {parent / guess}?" if guess else None

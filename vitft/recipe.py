@@ -12,21 +12,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from vitft.complaints import complaints
 from vitft.durations import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.errors import RecipeError
+from vitft.files import read_regular
 from vitft.sizes import ImageSize, ResolutionSchedule, show_size
-from vitft.yaml12 import parse_yaml
+from vitft.yaml12 import MOST_CHARACTERS, parse_yaml, write_yaml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+# Upper bounds far beyond any use: what is larger is a slip of the keyboard, and overflows single precision later.
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0, le=1e30)]
+Concentration = Annotated[float, Field(ge=0, le=1000)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
 Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
+Text = Annotated[str, Field(max_length=4096)]
 
 
 def _as_list(value: object) -> object:
@@ -53,29 +55,29 @@ class Section(BaseModel):
 class DataRecipe(Section):
     """Which images and labels, and how an image becomes a rectangle."""
 
-    dataset: str | None = None
+    dataset: Text | None = None
     """Hub id (`uoft-cs/cifar100`), old name (`cifar100`), folder, file or `builtin:digits`."""
-    config: str | None = None
+    config: Text | None = None
     """Configuration of a Hub dataset that has several."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit of a Hub dataset."""
-    image_column: str | None = None
+    image_column: Text | None = None
     """Column with the images; found by type when not given."""
-    label_column: str | None = None
+    label_column: Text | None = None
     """Column with the labels; found by type when not given."""
     layout: Literal["auto", "folders", "table", "parquet", "arrow", "webdataset"] = "auto"
     """What a local folder is read by; auto: what fits, and an error where two readings do (docs/data-layouts.md)."""
-    table: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    table: Annotated[tuple[Text, ...], BeforeValidator(_as_list)] = ()
     """Tables of a folder that say what its images are (csv, JSON, lists), in place of all that are there."""
     class_level: Count | None = None
     """Level of the folders that name the classes: 1 for those in the dataset's folder, 2 for the next."""
-    split_column: str | None = None
+    split_column: Text | None = None
     """Column that says which split a row belongs to; found by its name when not given; `none`: there is none."""
-    train_split: str | None = None
+    train_split: Text | None = None
     """Name of the training split, or several joined by `+`; `train` when not given."""
-    validation_split: str | None = None
+    validation_split: Text | None = None
     """Name of the validation split; `validation`, `val`, `valid` or `dev`, else carved from training."""
-    test_split: str | None = None
+    test_split: Text | None = None
     """Name of the test split; `test` when not given. It is scored once, at the end."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Part of the training split that becomes validation when there is none (stratified, at most 10,000)."""
@@ -115,9 +117,9 @@ class PositionRecipe(Section):
 class ModelRecipe(Section):
     """Which checkpoint, and which part of it learns."""
 
-    checkpoint: str = "google/vit-base-patch16-224-in21k"
+    checkpoint: Text = "google/vit-base-patch16-224-in21k"
     """Hub id, folder, or `builtin:vit-micro`."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit of a Hub checkpoint."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the checkpoint's weights, or only from its architecture."""
@@ -131,11 +133,11 @@ class ModelRecipe(Section):
     """How position tables are resampled to another size (see `vitft resize --help`)."""
     position: PositionRecipe = PositionRecipe()
     """How the model is told where its patches are."""
-    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
+    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$")] = "all"
     """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path: BelowOne = 0.0
     """Stochastic depth of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
-    allow_new: tuple[str, ...] = ()
+    allow_new: tuple[Text, ...] = ()
     """Parameters besides the head that may be newly initialised; a name ending in `*` is a prefix."""
 
 
@@ -152,13 +154,13 @@ class AugmentRecipe(Section):
     """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
     erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
     """Smallest and largest area of the erased rectangle."""
-    mixup_alpha: Alpha = 0.0
+    mixup_alpha: Concentration = 0.0
     """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
-    cutmix_alpha: Alpha = 0.0
+    cutmix_alpha: Concentration = 0.0
     """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
     mix_probability: Fraction = 1.0
     """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: BelowOne = 0.1
     """Part of each target spread evenly over all classes (arXiv:1512.00567)."""
 
 
@@ -173,7 +175,7 @@ class OptimRecipe(Section):
     """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
     weight_decay: NotNegative = 0.05
     """Decoupled weight decay of matrices; biases, norms, tokens and position tables have none."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: BelowOne = 0.9
     """Momentum of SGD."""
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     """Decay rates of AdamW's averages."""
@@ -185,7 +187,7 @@ class OptimRecipe(Section):
     """Length of the linear warmup."""
     max_grad_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm; null does not clip."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    ema_decay: BelowOne = 0.9998
     """Averaged weights forget with min(this, (1 + t) / (10 + t)) at step t; 0 keeps no average."""
 
 
@@ -220,7 +222,7 @@ class TrainRecipe(Section):
     """Stop with a checkpoint after so much time, as on SIGTERM."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of every random choice."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,4})?)$")] = "auto"
     """Where to train: auto, cpu, cuda, cuda:N, mps or xpu."""
     deterministic: bool = False
     """Use only deterministic kernels: slower on a GPU, and resuming there becomes exact."""
@@ -229,11 +231,11 @@ class TrainRecipe(Section):
 class RunRecipe(Section):
     """Where results go and what is measured."""
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w.\-]*$")] | None = None
-    """Name of the run's folder (letters, digits, `-_.`); made from model and dataset when not given."""
-    output_dir: str = "runs"
+    name: Annotated[str, Field(pattern=r"^[\w][\w.\-]{0,99}$")] | None = None
+    """Name of the run's folder (letters, digits, `-_.`, at most 100); made from model and dataset when not given."""
+    output_dir: Text = "runs"
     """Folder of the runs."""
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[Text, ...] = ()
     """Further `evaluate` metrics, from the Hub or a folder: code, which in a recipe file needs `--trust-metrics`."""
     pictures: Literal["auto", "on", "off"] = "auto"
     """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
@@ -248,17 +250,17 @@ class HubRecipe(Section):
 
     push: bool = False
     """Publish the model on the Hub."""
-    repo: str | None = None
+    repo: Text | None = None
     """`OWNER/NAME`, or `NAME` of your own; the name of the run's folder when not given."""
     private: bool = False
     """Make the repository a private one, if it is made."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch to push to; made if it is not there."""
     create_pr: bool = False
     """Open a pull request instead of changing the branch."""
     every: Literal["end", "best", "checkpoint"] = "end"
     """What is pushed during training, in the background: nothing, each best model, or each checkpoint."""
-    license: str | None = None
+    license: Text | None = None
     """Licence of the model, as the Hub spells it (`apache-2.0`); the base model's when not given."""
     force: bool = False
     """Push also into a repository whose content vitft did not make."""
@@ -317,7 +319,7 @@ class Recipe(Section):
 
     def dump(self) -> str:
         """Return the recipe as YAML that :meth:`load` accepts again, every key written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+        return write_yaml(self.model_dump(mode="json"), sort_keys=False, width=100)
 
     def flat(self) -> dict[str, object]:
         """Return the plain values by dotted key."""
@@ -345,15 +347,20 @@ def keys(section: type[BaseModel] | None = None) -> Iterator[tuple[str, Any]]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a recipe file into nested dictionaries, without judging keys or values."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MOST_CHARACTERS).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
-    values = parse_yaml(text, str(path))
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, source: str) -> dict[str, Any]:
+    """Read the text of a recipe into nested dictionaries, without judging keys or values."""
+    values = parse_yaml(text, source)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise RecipeError(
-            f"{path} holds a {type(values).__name__}, not a recipe",
+            f"{source} holds a {type(values).__name__}, not a recipe",
             allowed=f"a mapping with the sections {', '.join(Recipe.model_fields)}",
             hint="vitft recipes show default",
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 from vitft.disk import sweep
 from vitft.errors import TrainError, UsageError, did_you_mean
+from vitft.files import at_home, exists, is_file, is_folder
 from vitft.outside import shown
 from vitft.recipe import Recipe
 
@@ -33,9 +34,9 @@ class Run:
     @staticmethod
     def free_name(recipe: Recipe, default_name: str) -> str:
         """Return the name that a new run would have now."""
-        parent = Path(recipe.run.output_dir).expanduser()
+        parent = at_home(recipe.run.output_dir)
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 10_000))
-        return recipe.run.name or next((name for name in names if not (parent / name).exists()), default_name)
+        return recipe.run.name or next((name for name in names if not exists(parent / name)), default_name)
 
     @classmethod
     def create(cls, recipe: Recipe, default_name: str) -> Run:
@@ -44,7 +45,7 @@ class Run:
         Raises:
             UsageError: if ``run.name`` is in use. Without a name, ``default_name`` counts up: -2, -3, ...
         """
-        parent = Path(recipe.run.output_dir).expanduser()
+        parent = at_home(recipe.run.output_dir)
         name = recipe.run.name or default_name
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +83,11 @@ class Run:
         Raises:
             UsageError: if the folder is no run.
         """
-        folder = Path(folder).expanduser()
-        if not (folder / "recipe.yaml").is_file():
-            what = "is no run directory: it has no recipe.yaml" if folder.is_dir() else "does not exist"
-            there = sorted(folder.parent.glob("*/recipe.yaml"), key=lambda path: -path.stat().st_mtime)
+        folder = at_home(folder)
+        if not is_file(folder / "recipe.yaml"):
+            what = "is no run directory: it has no recipe.yaml" if is_folder(folder) else "does not exist"
+            beside = folder.parent.glob("*/recipe.yaml") if is_folder(folder.parent) else ()
+            there = sorted(beside, key=lambda path: -path.stat().st_mtime)
             runs = [str(path.parent) for path in there]
             guess = did_you_mean(str(folder), runs) or "runs/NAME"
             raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"{command} {guess}")

@@ -493,6 +493,72 @@ def test_predict_lists_a_folder_as_training_does(tasks, tmp_path, monkeypatch):
     assert [*map(os.path.normpath, seen)] == [*map(os.path.normpath, ("p/4.tga", "p/a/1.jpg", "p/linked/3.jfif"))]
 
 
+HOSTILE = [
+    {"image": "\x1b[2Ja.png", "predictions": [{"label": "\x1b]0;owned\x07cat", "score": -0.5}]},
+    {"image": "=cmd.png", "predictions": [{"label": '=HYPERLINK("http://x")', "score": 0.25}]},
+    {"image": "a\nb.png", "error": "there is no file \u202ea\udcff"},
+]
+
+
+@pytest.mark.parametrize("format", ["text", "json", "jsonl", "csv"])
+def test_predict_shows_names_and_labels_from_outside_safely(format, tasks, capsys):
+    tasks.predict = lambda model, images, **options: HOSTILE
+    assert run("predict", "m", "a.png", "--format", format) == 1
+    said = "".join(capsys.readouterr())
+    assert said.isascii() and not set(said) & {chr(code) for code in (*range(10), *range(11, 32), 127)}
+    assert len(said.splitlines()) == {"text": 4, "json": 25, "jsonl": 4, "csv": 5}[format]
+
+
+def test_predict_writes_no_formula_and_keeps_numbers(tasks, capsys):
+    tasks.predict = lambda model, images, **options: HOSTILE
+    run("predict", "m", "a.png", "--format", "csv")
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
+    assert [row[3] for row in rows] == ["-0.5", "0.25", ""]
+    assert rows[1][0] == "'=cmd.png" and rows[1][2] == '\'=HYPERLINK("http://x")'
+
+
+def test_predict_says_what_was_not_read_as_it_is_and_takes_one_setting(tasks, capsys):
+    seen = {}
+    row = {"image": "a.jpg", "predictions": [{"label": "cat", "score": 1.0}], "notes": ["read at half its size"]}
+    tasks.predict = lambda model, images, **options: seen.update(options) or [row]
+    assert run("predict", "m", "a.jpg", "--set", "data.max_pixels=9") == 0
+    assert seen["max_pixels"] == 9
+    assert "a.jpg: read at half its size" in capsys.readouterr().err
+    assert run("predict", "m", "a.jpg", "--set", "data.fit=crop") == 2
+    assert "data.max_pixels" in capsys.readouterr().err
+
+
+def test_predict_does_not_look_through_the_whole_machine(tasks, capsys):
+    assert run("predict", "m", "--", "/") == 2
+    assert "the whole file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["https://user:TOKEN@host/x", "\x1b[2J"])
+def test_what_a_command_line_says_is_repeated_safely(word, capsys):
+    for line in ([word], ["recipes", word], ["finetune", "--dataset", word], ["finetune", f"--sett={word}"]):
+        assert run(*line) in (1, 2)
+        said = "".join(capsys.readouterr())
+        assert "TOKEN" not in said and "\x1b" not in said
+
+
+def test_a_traceback_holds_no_secret(tasks, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("https://user:TOKEN@host \x1b")
+
+    tasks.predict = fail
+    assert run("predict", "m", "a.png", "--debug") == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError" in said and "TOKEN" not in said and "\x1b" not in said
+
+
+def test_an_ascii_terminal_gets_escapes(tasks, tmp_path):
+    code = r"from vitft.cli import main; main(['recipes', 'show', 'caf\u00e9\udcff.png'])"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert r"caf\xe9\udcff.png" in done.stderr
+
+
 # --- recipes -----------------------------------------------------------------------------------------------
 
 

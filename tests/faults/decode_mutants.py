@@ -130,16 +130,16 @@ def main(count, seed):
         resource.setrlimit(resource.RLIMIT_DATA, (int(data) * 1024 + MEMORY,) * 2)
     seen = {"read": 0, "refused": 0, "wrong": [], "slowest": 0.0, "memory": 0}
     for name, content in explosive:
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             decode(content)
             seen["wrong"].append(f"{name} ({len(content):,} bytes) was decoded")
         except VitftError:
-            took = time.perf_counter() - begun
+            took = time.process_time() - begun
             seen["wrong"] += [f"{name} took {took:.1f} s"] if took > 0.5 else []
     for number in range(count):
         content = damaged(files[number % len(files)], files, generator)
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             image, _ = decode(content)
             stage(image, 64)
@@ -150,7 +150,7 @@ def main(count, seed):
                 seen["wrong"].append(f"{number}: {str(error)[:200]}")
         except BaseException:
             seen["wrong"].append(f"{number}: {traceback.format_exc()[-600:]}")
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         seen["slowest"] = max(seen["slowest"], took)
         if took > SECONDS:
             seen["wrong"].append(f"{number}: {took:.1f} s")

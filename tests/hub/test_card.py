@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from vitft.hub.card import as_text, interval, write_card
 from vitft.names import slug
+from vitft.outside import printable
 
 
 def change(run: Path, name: str, **values: object) -> None:
@@ -87,6 +88,13 @@ def test_class_names_may_be_anything(name: str, run: Path) -> None:
     ModelCard(text)
     body = text.split("## Classes\n\n")[1].split("\n\n")[0]
     assert re.sub(r"\\(.)", r"\1", body) == f"{as_text(name)}, birch, cedar.".replace("\\", "")
+
+
+def test_class_names_and_notes_hide_nothing(run: Path) -> None:
+    change(run / "model", "config.json", id2label={"0": "\x1b[2Jash\u202e", "1": "birch\n# title", "2": "cedar"})
+    text = write_card(run, run / "model", "me/leaves").text
+    assert printable(text, lines=True) == text
+    assert "\n# title" not in text
 
 
 @pytest.mark.parametrize("dataset", ["./a: b", "./[x] #1", "./海豹"])

@@ -35,3 +35,8 @@ def test_a_licence_file_of_another_repository_is_linked_there(tmp_path):
 def test_a_card_that_cannot_be_read_says_nothing(text, tmp_path):
     (tmp_path / "README.md").write_text(text)
     assert read_origin(tmp_path, "./here", is_on_hub=False) == Origin()
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "9" * 5000, "a: !!timestamp x", "&a [*a]", "{[a]: 1}"])
+def test_a_card_that_attacks_its_reader_says_nothing(text, tmp_path):
+    assert read_origin(write(tmp_path, "license: mit", text), "./here", is_on_hub=False).license == {}

@@ -9,11 +9,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from vitft.data.staging import BadImage
 from vitft.errors import ModelError
 from vitft.model.load import image_size_of
 from vitft.model.processor import (
     ImageProcess,
     fit_processor,
+    for_one_size,
     load_processor,
     normalisation,
     save_model,
@@ -183,6 +185,27 @@ def test_normalisation_is_all_that_the_processor_does_to_values(name, settings):
     image = zoo.photo(32, 32)
     theirs = torch.as_tensor(np.array(fitted(image)["pixel_values"][0])).float()
     assert torch.allclose(normalised(fitted, image, (32, 32)), theirs, rtol=1e-5, atol=1e-4)
+
+
+# --- images that a processor cannot make the model's size of -------------------------------------------------
+
+
+def test_a_strip_that_would_be_enlarged_to_a_billion_pixels_is_a_bad_image():
+    process = ImageProcess(processor_of("ConvNext", size={"shortest_edge": 224}), (224, 224))
+    with pytest.raises(BadImage, match=r"it is 30,000 x 1, of which .* 1,505,280,000 pixels"):
+        process(Image.new("RGB", (30_000, 1)))
+    assert process(Image.new("RGB", (900, 300))).shape == (3, 224, 224)
+    assert ImageProcess(processor_of("ViT"), (224, 224))(Image.new("RGB", (30_000, 1))).shape == (3, 224, 224)
+
+
+def test_a_processor_that_keeps_the_shape_of_images_squashes_them_with_a_note():
+    own = processor_of("TextNet", size={"shortest_edge": 64})
+    fitted, note = for_one_size(own, (64, 64))
+    assert ImageProcess(fitted, (64, 64))(zoo.photo(60, 100)).shape == (3, 64, 64)
+    assert "squashed to 64x64" in note
+    for name in ("ViT", "CLIP", "ConvNext"):
+        kept = processor_of(name)
+        assert for_one_size(kept, (224, 224)) == (kept, None)
 
 
 # --- reading and writing -----------------------------------------------------------------------------------

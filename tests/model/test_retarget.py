@@ -446,7 +446,7 @@ def test_a_damaged_table_or_config_is_not_carried_over(tmp_path):
     assert "not finite" in refusal(folder, tmp_path / "out", image_size=(48, 48))
     config = tmp_path / "vit" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"patch_size": 0}))
-    assert "patches of 0 pixels" in refusal(folder, tmp_path / "out", image_size=(48, 48))
+    assert "patch_size: 0" in refusal(folder, tmp_path / "out", image_size=(48, 48))
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -464,7 +464,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_a_place_where_nothing_can_be_written_is_found_at_once(tmp_path, monkeypatch):
     _, folder = checkpoint("vit", tmp_path)
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("vitft.model.rewrite.read_weights", lambda *_: pytest.fail("the weights were read"))
+    monkeypatch.setattr("vitft.model.rewrite.read_weights_for", lambda *_: pytest.fail("the weights were read"))
     assert "cannot write" in refusal(folder, tmp_path / "file" / "out", image_size=(48, 48))
 
 

@@ -128,7 +128,7 @@ def test_a_list_may_have_a_header_if_its_next_lines_name_images(tmp_path: Path) 
         ("t.csv", b"", "empty"),
         ("t.csv", b" \n\n", "empty"),
         ("t.csv", b",,\n,,\n", "empty"),
-        ("t.csv", b"PK\x03\x04\0abcdefghij", "null bytes"),
+        ("t.csv", b"PK\x03\x04\0abcdefghij", "packed .zip"),
         ("t.csv", b"\xff\xfea", "broken utf-16"),
         ("t.json", b"{", "not JSON"),
         ("t.json", b"[1, 2]", "no list of objects"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vitft.errors import RecipeError, did_you_mean
+from vitft.files import is_file, is_folder
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -27,9 +28,9 @@ def recipe_path(name: str) -> Path:
         RecipeError: if there is neither such a file nor such a name.
     """
     as_file = Path(name)
-    if as_file.is_file():
+    if is_file(as_file):
         return as_file
-    if as_file.is_dir() and (as_file / "recipe.yaml").is_file():
+    if is_folder(as_file) and (as_file / "recipe.yaml").is_file():
         return as_file / "recipe.yaml"
     if name in recipe_names():
         return recipe_folder() / f"{name}.yaml"

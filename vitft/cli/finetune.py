@@ -36,6 +36,7 @@ from vitft.cli.flags import (
     settings,
 )
 from vitft.errors import PublishError, UsageError
+from vitft.files import is_file
 from vitft.outside import shown
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]
             "--resume goes on with the recipe of the run; --recipe cannot be given with it",
             hint=f"vitft finetune --resume {resume}",
         )
-    if not (resume / "recipe.yaml").is_file():
+    if not is_file(resume / "recipe.yaml"):
         return None
     resolved = Recipe.load(resume / "recipe.yaml", changes)
     _check_push(resolved, changes)

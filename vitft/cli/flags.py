@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 
 from vitft import launch
 from vitft.errors import UsageError, did_you_mean
+from vitft.files import exists, is_file, is_folder
 from vitft.reading.listing import IMAGE_SUFFIXES, image_files
 
 if TYPE_CHECKING:
@@ -239,12 +240,10 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the files that arguments stand for, each once, those of a folder or glob in sorted order."""
     seen: set[str] = set()
     for argument in arguments:
-        if Path(argument).is_dir():
-            found = image_files(argument)
-            if not found:
-                raise UsageError(f"the folder {argument} holds no images", allowed=", ".join(sorted(IMAGE_SUFFIXES)))
-        elif not Path(argument).exists() and glob.has_magic(argument):
-            found = sorted(path for path in glob.glob(argument, recursive=True) if Path(path).is_file())  # noqa: PTH207
+        if is_folder(argument):
+            found = _images_of(argument)
+        elif not exists(argument) and glob.has_magic(argument):
+            found = sorted(path for path in glob.glob(argument, recursive=True) if is_file(path))  # noqa: PTH207
             if not found:
                 raise UsageError(f"nothing matches {argument}", allowed="image files, folders or globs")
         else:
@@ -253,6 +252,23 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
             if path not in seen:
                 seen.add(path)
                 yield path
+
+
+def _images_of(folder: str) -> list[str]:
+    """Return the image files of a folder and those below it, but for what may not be looked into."""
+    path = Path(folder)
+    if path.resolve() == Path(path.resolve().anchor):
+        raise UsageError(
+            f"{folder} is the whole file system",
+            allowed="image files, folders or globs",
+            hint="name a folder of images",
+        )
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"the folder {folder} may not be read", hint=f"ls -ld {folder}")
+    found = image_files(folder)
+    if not found:
+        raise UsageError(f"the folder {folder} holds no images", allowed=", ".join(sorted(IMAGE_SUFFIXES)))
+    return found
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:

@@ -24,7 +24,7 @@ from vitft.cli.flags import (
     settings,
 )
 from vitft.errors import UsageError
-from vitft.outside import cell, printable, shown
+from vitft.outside import cell, printable, shown, without_secrets
 
 
 def predict(
@@ -66,6 +66,7 @@ def predict(
         revision=model_revision,
         max_pixels=max_pixels,
     )
+    rows = [row | {"image": without_secrets(row["image"])} for row in rows]
     for note in (f"{row['image']}: {note}" for row in rows for note in row.get("notes", ())):
         print(shown(note), file=sys.stderr)
     if format == "json":

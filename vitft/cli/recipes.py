@@ -12,6 +12,8 @@ import typer
 
 from vitft.cli.flags import CONTEXT, Command, Debug
 from vitft.errors import RecipeError, UsageError
+from vitft.files import is_folder
+from vitft.outside import printable, shown
 
 if TYPE_CHECKING:
     from vitft.recipe import Recipe
@@ -47,7 +49,7 @@ def show(name: Name, debug: Debug = False) -> None:
 
     path = recipe_path(name)
     recipe = Recipe.load(path)
-    print(*opening(path), *annotated(recipe), sep="\n")
+    print(*map(printable, opening(path)), *annotated(recipe), sep="\n")
 
 
 @app.command("cp", cls=Command, context_settings=CONTEXT)
@@ -63,7 +65,7 @@ def copy(
 
     source = recipe_path(name)
     target = path or Path(f"{source.stem}.yaml")
-    target = target / f"{source.stem}.yaml" if target.is_dir() else target
+    target = target / f"{source.stem}.yaml" if is_folder(target) else target
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8"))
@@ -74,7 +76,7 @@ def copy(
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    print(f"copied to {target}; use it with: vitft finetune --recipe {target}", file=sys.stderr)
+    print(shown(f"copied to {target}; use it with: vitft finetune --recipe {target}"), file=sys.stderr)
 
 
 @app.command("validate", cls=Command, context_settings=CONTEXT)
@@ -89,7 +91,7 @@ def validate(
     for file in files:
         try:
             Recipe.load(file)
-            print(f"{file}: valid")
+            print(shown(f"{file}: valid"))
         except RecipeError as error:
             wrong.append(error)
     if wrong:
@@ -148,9 +150,9 @@ def annotated(recipe: Recipe) -> Iterator[str]:
 
 def in_line(value: Any) -> str:
     """Return a value as YAML on one line."""
-    import yaml
+    from vitft.yaml12 import write_yaml
 
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 
 

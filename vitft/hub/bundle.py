@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitft.errors import HubError
+from vitft.files import at_home, exists
 from vitft.names import looks_like_path
 from vitft.recipe import HubRecipe, Recipe
 from vitft.run import Run
@@ -92,7 +93,7 @@ def shortener(folder: Path) -> Callable[[str], str]:
     if "data.dataset" in inputs and "id" in environment.get("dataset", {}):
         local.append(environment["dataset"]["id"])  # absolute, from wherever training ran
     for named in local:
-        path = Path(named).expanduser()
+        path = at_home(named)
         roots |= {named.rstrip("/"), str(path), str(path.absolute()), str(path.resolve())}
     roots = {root for root in roots if len(Path(root).parts) > 1}
     known = "|".join(re.escape(root) for root in sorted(roots, key=len, reverse=True))
@@ -108,7 +109,7 @@ def shortener(folder: Path) -> Callable[[str], str]:
 
 def is_local(name: str) -> bool:
     """Return whether the name of a dataset, model or metric stands for a path of this machine."""
-    return not name.startswith("builtin:") and (looks_like_path(name) or Path(name).expanduser().exists())
+    return not name.startswith("builtin:") and (looks_like_path(name) or exists(at_home(name)))
 
 
 def local_inputs(recipe: Recipe, environment: Mapping[str, Any]) -> set[str]:
@@ -199,9 +200,9 @@ def _public_recipe(folder: Path) -> Recipe:
     local = local_inputs(recipe, read_environment(folder))
     data, model, run = recipe.data, recipe.model, recipe.run
     if data.dataset and "data.dataset" in local:
-        data = data.model_copy(update={"dataset": Path(data.dataset).expanduser().resolve().name})
+        data = data.model_copy(update={"dataset": at_home(data.dataset).resolve().name})
     if "model.checkpoint" in local:
-        model = model.model_copy(update={"checkpoint": Path(model.checkpoint).expanduser().resolve().name})
+        model = model.model_copy(update={"checkpoint": at_home(model.checkpoint).resolve().name})
     metrics = tuple(Path(name).name if is_local(name) else name for name in run.metrics)
     run = run.model_copy(update={"output_dir": "runs", "metrics": metrics})
     return recipe.model_copy(update={"data": data, "model": model, "run": run, "hub": HubRecipe()})

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vitft.files import at_home
 from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
 from vitft.names import slug
 from vitft.outside import printable
@@ -253,7 +254,7 @@ def _dataset_name(recipe: Recipe, dataset: Mapping[str, Any], *, is_path: bool) 
 
 
 def _shown(named: str, *, is_path: bool) -> str:
-    return Path(named).expanduser().resolve().name if is_path else named
+    return at_home(named).resolve().name if is_path else named
 
 
 def _read_json(path: Path) -> dict[str, Any]:

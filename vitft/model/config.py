@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vitft.errors import ModelError, one_line
+from vitft.files import is_file
 from vitft.model import families
 from vitft.model.families import vision_config
+from vitft.model.settings import read_settings
 from vitft.model.wrapped import WRAPPER, is_wrapped, read_wrapped, set_label_names
 
 
-def read_config(folder: Path, named: str) -> Any:
+def read_config(folder: Path, named: str) -> tuple[Any, list[str]]:
     """Read config.json and make sure that transformers has an image-classification class for it.
+
+    Returns:
+        The configuration, and notes on what of the file was left out.
 
     Raises:
         ModelError: if it is missing, broken, or of a family that cannot classify images here.
@@ -22,16 +26,15 @@ def read_config(folder: Path, named: str) -> Any:
     from transformers import AutoConfig, AutoModelForImageClassification
 
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(
             f"{named} has no config.json, so it is no transformers checkpoint",
             hint="a folder with config.json, a run directory, or a Hub id OWNER/NAME",
         )
+    values, notes = read_settings(path, named)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values.pop("auto_map", None)  # code of its own is not run, nor is the user asked whether it may
         if is_wrapped(values):
-            return read_wrapped(values, named)
+            return read_wrapped(values, named), notes
         family = values.pop("model_type", None)
         if not family:
             raise ValueError("it names no model_type")
@@ -48,7 +51,7 @@ def read_config(folder: Path, named: str) -> Any:
             f"{named} is a {family!r} model: {reason}",
             allowed=f"a checkpoint of a vision encoder: {', '.join(sorted(families.FAMILIES))}, or of timm ({WRAPPER})",
         )
-    return config
+    return config, notes
 
 
 def _as_classifier(config: Any) -> Any:
@@ -83,6 +86,33 @@ def set_classes(config: Any, classes: Sequence[str]) -> None:
     config.problem_type = "single_label_classification"
     if config.model_type == WRAPPER:
         set_label_names(config, classes)
+
+
+_PROBLEMS = {
+    "multi_label_classification": "several labels per image",
+    "regression": "values",
+}
+
+
+def was_for(problem: str | None) -> str:
+    """Return what a sentence on a new head adds where the checkpoint's own was for another kind of problem."""
+    return f"; the checkpoint's own was for {_PROBLEMS[problem]} ({problem})" if problem in _PROBLEMS else ""
+
+
+def require_one_label(config: Any, named: str) -> None:
+    """Refuse to score a model that does not choose one of several classes.
+
+    Raises:
+        ModelError: saying what it is for.
+    """
+    kind = _PROBLEMS.get(config.problem_type or "", "one logit" if config.num_labels == 1 else "")
+    if kind:
+        raise ModelError(
+            f"{named} is for {kind} (problem_type {config.problem_type}, {config.num_labels} outputs), and can only be "
+            "scored as a choice of one class",
+            allowed="a model with at least two classes, one of which each image has",
+            hint=f"vitft predict {named} IMAGES gives its scores; vitft finetune --model {named} gives it a new head",
+        )
 
 
 def drop_path_off(config: Any, notes: list[str]) -> None:

@@ -17,12 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from vitft.errors import ModelError, one_line
-from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes
+from vitft.model import gate
+from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes, was_for
 from vitft.model.encoding import choose_architecture, encode_positions
 from vitft.model.families import family_of, head_modules, is_within
 from vitft.model.locate import locate
 from vitft.model.origin import Origin, read_origin
-from vitft.model.processor import Fit, fit_processor, load_processor, processor_of_timm, resize_processor
+from vitft.model.processor import (
+    Fit,
+    fit_processor,
+    for_one_size,
+    load_processor,
+    processor_of_timm,
+    resize_processor,
+)
 from vitft.model.retarget import (
     Retargeting,
     Target,
@@ -32,7 +40,7 @@ from vitft.model.retarget import (
     retarget_state,
     table_size,
 )
-from vitft.model.weights import find_key, read_weights, spelled_in_file
+from vitft.model.weights import read_weights, spelled_in_file
 from vitft.model.wrapped import PREFIX, WRAPPER, take_transforms
 from vitft.recipe import ModelRecipe
 from vitft.sizes import show_size
@@ -80,7 +88,12 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     named = recipe.checkpoint
     folder, revision = locate(named, recipe.revision)
     opened = open_checkpoint(folder, named)
+    gate.require_colour(opened.config, named)
     notes = opened.notes
+    # Read before anything else, which could already cost what a wrong config.json makes of its size.
+    state, note = read_weights_for(opened.config, folder, named) if recipe.init != "random" else ({}, None)
+    notes += [note] if note else []
+    old_problem = opened.config.problem_type
     set_classes(opened.config, classes)
     drop_path_off(opened.config, notes)
     was, kind = opened.config.model_type, recipe.position.kind
@@ -106,8 +119,6 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
             model = classifier(config)
         notes.append(f"all weights are random: model.init: random takes only the architecture of {named}")
     else:
-        state, note = read_weights(folder, named)
-        notes += [note] if note else []
         state = retarget_state(with_prefix(state, config), opened.config, config, retargeting, target.method, named)
         model = _load_backbone(classifier, config, state, head, recipe, notes)
     if retargeting:
@@ -116,7 +127,9 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     if kind:
         notes.append(encode_positions(model, kind, image_size, is_new=recipe.init == "random", was=was))
     _zero(model, head)
-    notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised")
+    if recipe.init != "random":
+        notes += gate.check_values(model.eval(), image_size, named)
+    notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}")
     origin = read_origin(folder, named, is_on_hub=revision is not None)
     return Pretrained(model, processor, named, revision, image_size, head, retargeting, origin, notes)
 
@@ -158,17 +171,33 @@ class Opened:
 
 
 def open_checkpoint(folder: Path, named: str) -> Opened:
-    """Read a checkpoint's configuration and image processor.
+    """Read a checkpoint's configuration and image processor, and try both: the gate that every command goes through.
 
     Raises:
         ModelError: if either cannot be used.
     """
-    config = read_config(folder, named)
+    try:
+        opened = _read_folder(folder, named)
+    except ModelError:
+        raise
+    except Exception as error:  # what configurations make of values that are none is the affair of each
+        raise ModelError(
+            f"the configuration of {named} cannot be used: {type(error).__name__}: {one_line(error)}",
+            hint="mend its config.json and preprocessor_config.json, or use another checkpoint",
+        ) from error
+    gate.check_processor(opened.processor, named)
+    gate.check_model(opened.config, opened.image_size, named)
+    return opened
+
+
+def _read_folder(folder: Path, named: str) -> Opened:
+    config, notes = read_config(folder, named)
     if config.model_type == WRAPPER and (taken := take_transforms(config, folder)):
-        processor, notes = processor_of_timm(taken[0])
-        return Opened(config, processor, image_size_of(config, processor), [*notes, taken[1]])
-    processor, note = load_processor(folder)
-    return Opened(config, processor, image_size_of(config, None if note else processor), [note] if note else [])
+        processor, more = processor_of_timm(taken[0])
+        return Opened(config, processor, image_size_of(config, processor), [*notes, *more, taken[1]])
+    processor, note = load_processor(folder, named, config)
+    notes += [note] if note else []
+    return Opened(config, processor, image_size_of(config, None if note else processor), notes)
 
 
 def load_finished(folder: Path, named: str, target: Target | None = None, *, needs_head: bool = True) -> Finished:
@@ -185,8 +214,9 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
     """
     target = target or Target()
     opened = open_checkpoint(folder, named)
+    gate.require_colour(opened.config, named)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
-    state, _ = read_weights(folder, named)
+    state, _ = read_weights_for(opened.config, folder, named)
     state = with_prefix(state, config)
     state = retarget_state(state, opened.config, config, retargeting, target.method, named)
     classifier = classifier_class(config, as_saved=True)
@@ -195,15 +225,19 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
     missing = [name for name in info["missing_keys"] if name.split(".")[0] not in {each.split(".")[0] for each in head}]
     if missing:
         raise ModelError(
-            f"{named} lacks weights of its own architecture: {_some(_spelled(model, missing))}",
+            f"{named} lacks weights of its own architecture: {_spelled(model, missing)}",
             hint=f"fine-tune it first: vitft finetune --model {named} --dataset ...",
         )
     _zero(model, head)
     finished = Finished(model.eval(), opened.processor, retargeting, has_head=not head)
+    if needs_head:
+        finished.notes += gate.check_values(finished.model, retargeting.new, named)
     if retargeting:
         check_runs(model, retargeting.new, config)
         finished.processor, note = resize_processor(opened.processor, retargeting.old, retargeting.new)
-        finished.notes = [*retargeting.lines(), *([note] if note else [])]
+        finished.notes += [*retargeting.lines(), *([note] if note else [])]
+    finished.processor, note = for_one_size(finished.processor, retargeting.new)
+    finished.notes += [note] if note else []
     return finished
 
 
@@ -219,7 +253,7 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
     missing = [name for name in info["missing_keys"] if not is_within(name, heads)]
     if missing:
         raise ModelError(
-            f"{named} lacks weights of its own architecture: {_some(_spelled(model, missing))}",
+            f"{named} lacks weights of its own architecture: {_spelled(model, missing)}",
             hint="use a complete checkpoint",
         )
     family = family_of(config)
@@ -245,12 +279,19 @@ def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
             with torch.device("meta"):
                 shapes.append({name: p.shape for name, p in classifier(sized).named_parameters()})
         except ImportError as error:
-            raise _needs_package(config, error) from error
+            raise gate.needs_package(config, error) from error
         except Exception as error:  # what each family makes of wrong values is its own affair
             raise ModelError(
                 f"no {config.model_type} model can be built from this config.json: {one_line(error)}"
             ) from error
     return tuple(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
+
+
+def read_weights_for(config: Any, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
+    """Read a checkpoint's tensors, of which there must be about as many as its configuration describes."""
+    state, note = read_weights(folder, named)
+    gate.check_amount(config, state, named)
+    return state, note
 
 
 def with_prefix(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
@@ -285,7 +326,7 @@ def _load_backbone(
     refused = [name for name in new if not _is_allowed(name, recipe.allow_new)]
     if refused:
         raise ModelError(
-            f"{recipe.checkpoint} lacks weights that would be newly initialised: {_some(_spelled(model, refused))}",
+            f"{recipe.checkpoint} lacks weights that would be newly initialised: {_spelled(model, refused)}",
             allowed="a checkpoint with every weight of its backbone; only the head may be new",
             hint=f"use a complete checkpoint, or --set 'model.allow_new=[{', '.join(sorted(refused)[:3])}]'",
         )
@@ -304,37 +345,25 @@ def _from_state(classifier: Any, config: Any, state: dict[str, Tensor], named: s
             None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
         )
     except ImportError as error:
-        raise _needs_package(config, error) from error
-    except (RuntimeError, ValueError) as error:
-        misfits = _some(_misfits(classifier, config, state)) or one_line(error)
-        raise ModelError(f"{named} does not fit its own config.json: {misfits}", hint="mend its config.json") from error
+        raise gate.needs_package(config, error) from error
+    except Exception as error:  # what each family makes of wrong values is its own affair
+        found = _some(gate.misfits(config, state)) or one_line(error)
+        raise ModelError(f"{named} does not fit its own config.json: {found}", hint="mend its config.json") from error
     return model, info
-
-
-def _misfits(classifier: Any, config: Any, state: dict[str, Tensor]) -> list[str]:
-    """Describe the tensors whose shape is not the one that the configuration asks for."""
-    with torch.device("meta"):
-        model = classifier(config)
-    found = []
-    for name, wanted in model.state_dict().items():
-        key = find_key(model, name, state)
-        if key is not None and state[key].shape != wanted.shape:
-            found.append(f"{key} is {tuple(state[key].shape)} in the file and {tuple(wanted.shape)} by the config")
-    return found
-
-
-def _needs_package(config: Any, error: ImportError) -> ModelError:
-    return ModelError(f"a {config.model_type} model needs a package that is not here: {one_line(error)}")
 
 
 def _is_allowed(name: str, rules: Sequence[str]) -> bool:
     return any(name == rule or (rule.endswith("*") and name.startswith(rule[:-1])) for rule in rules)
 
 
-def _spelled(model: Any, names: Iterable[str]) -> list[str]:
-    """Name parameters as the file spells them, and as they are called in memory where transformers renamed them."""
-    both = [(spelled_in_file(model, name), name) for name in sorted(names)]
-    return [name if in_file == name else f"{in_file} (in memory {name})" for in_file, name in both]
+def _spelled(model: Any, names: Iterable[str]) -> str:
+    """Name some parameters as the file spells them, and as they are called in memory where transformers renamed them.
+
+    The first few are looked up: it takes a millisecond for each, and a wrong file can lack thousands.
+    """
+    first, rest = sorted(names)[:_SOME], sorted(names)[_SOME:]
+    both = [(spelled_in_file(model, name), name) for name in first]
+    return _some([name if in_file == name else f"{in_file} (in memory {name})" for in_file, name in both] + rest)
 
 
 def _check_surplus(model: Any, unexpected: Iterable[str], named: str, notes: list[str]) -> None:
@@ -343,7 +372,7 @@ def _check_surplus(model: Any, unexpected: Iterable[str], named: str, notes: lis
     surplus = [key for key in unexpected if re.sub(r"\d+", "#", key) in kinds]
     if surplus:
         raise ModelError(
-            f"{named} holds weights for which its config.json has no place: {_some(_spelled(model, surplus))}",
+            f"{named} holds weights for which its config.json has no place: {_spelled(model, surplus)}",
             hint="mend its config.json (number of layers, kinds of module)",
         )
     if unexpected:
@@ -358,6 +387,9 @@ def _zero(model: nn.Module, head: tuple[str, ...]) -> None:
             model.get_parameter(name).zero_()
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(sorted(names)[:most]) + more
+_SOME = 5  # names in a message
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SOME} more" if len(names) > _SOME else ""
+    return ", ".join(sorted(names)[:_SOME]) + more

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vitft.builtin import checkpoint_path
 from vitft.errors import ModelError
+from vitft.files import at_home, is_file, is_folder
 from vitft.model.weights import weight_files
 from vitft.names import explain_hub_error, looks_like_path
 from vitft.retry import is_passing, patiently, status_of
@@ -25,13 +26,13 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
         return checkpoint_path(), None
     if checkpoint.startswith("builtin:"):
         raise ModelError(f"there is no {checkpoint}", allowed=MICRO, hint=f"--model {MICRO}")
-    folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
+    folder = at_home(checkpoint)
+    if is_folder(folder):
         if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
             return folder / "model", None  # a run directory stands for its model
         return folder, None
-    if folder.is_file() or looks_like_path(checkpoint):
-        what = "is a file" if folder.is_file() else "does not exist"
+    if is_file(folder) or looks_like_path(checkpoint):
+        what = "is a file" if is_file(folder) else "does not exist"
         raise ModelError(f"the model {checkpoint} {what}", allowed="a folder with config.json, or a Hub id OWNER/NAME")
     return _download(checkpoint, revision)
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from vitft.errors import RecipeError
+from vitft.files import read_regular
+from vitft.yaml12 import parse_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(?:/[A-Za-z0-9][\w.\-]*)?")
+_LONGEST = 10**7  # bytes of a card
 _LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
@@ -51,10 +54,10 @@ def read_origin(folder: Path, named: str, *, is_on_hub: bool) -> Origin:
 def _metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a model card; nothing of one that is missing or cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path, _LONGEST).decode("utf-8").splitlines()
         if lines[:1] != ["---"]:
             return {}
-        values = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
+        values = parse_yaml("\n".join(lines[1 : lines.index("---", 1)]), str(path))
+    except (OSError, ValueError, RecipeError):  # ValueError: no UTF-8, or no end of the metadata
         return {}
     return values if isinstance(values, dict) else {}

@@ -6,7 +6,9 @@ backend of transformers: arrays without torchvision, tensors with it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vitft.data.staging import WHITE_LEVEL
+from vitft.data.staging import MAX_PIXELS, WHITE_LEVEL, BadImage
 from vitft.disk import whole_folder
-from vitft.errors import ModelError
+from vitft.errors import ModelError, one_line
+from vitft.files import is_file
+from vitft.model.settings import read_settings
 
 Fit = Literal["squash", "crop", "pad"]
 
@@ -41,7 +45,13 @@ class ImageProcess:
         return int(getattr(self.processor, "white_level", WHITE_LEVEL))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return the image's pixels; raise ModelError if the processor does not make its size of it."""
+        """Return the image's pixels.
+
+        Raises:
+            BadImage: if the processor would make a far larger image of it first.
+            ModelError: if the processor does not make its size of it.
+        """
+        _check_shape(image, self.processor)
         # include_top is EfficientNet's name for normalising a second time.
         off = {name: False for name in ("do_pad", "include_top") if getattr(self.processor, name, None)}
         made = self.processor(image, do_rescale=False, do_normalize=False, **off)["pixel_values"][0]
@@ -53,8 +63,27 @@ class ImageProcess:
         return pixels
 
 
-def load_processor(folder: Path) -> tuple[Any, str | None]:
+def _check_shape(image: Image.Image, processor: Any) -> None:
+    """Refuse a strip that is enlarged until its short side has the model's size: 1 x 30,000 becomes 1.5 Gpixels."""
+    size = getattr(processor, "size", None)
+    edge = None if isinstance(size, int) else dict(size or {}).get("shortest_edge")
+    if edge and getattr(processor, "do_resize", None):
+        short, long = sorted(image.size)
+        enlarged = edge * edge * long // max(short, 1)
+        if enlarged > max(MAX_PIXELS, 4 * short * long):
+            raise BadImage(
+                f"it is {image.width:,} x {image.height:,}, of which the model's image processor would make "
+                f"{enlarged:,} pixels before it cuts out the middle"
+            )
+
+
+def load_processor(folder: Path, named: str = "", config: Any = None) -> tuple[Any, str | None]:
     """Return the image processor of a checkpoint, and a note if it has none and ViT's took its place.
+
+    Args:
+        folder: of the checkpoint.
+        named: how the user called it.
+        config: of its model, which says the class where the processor's own file does not.
 
     Raises:
         ModelError: if it cannot be read, or needs something that is not there.
@@ -62,19 +91,25 @@ def load_processor(folder: Path) -> tuple[Any, str | None]:
     # transformers 5.17 asks for torchvision where it is imported by its short name, and does without here.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    path = next((folder / name for name in _CONFIGS if (folder / name).is_file()), None)
+    path = next((folder / name for name in _CONFIGS if is_file(folder / name)), None)
     if path is None:
         return _plain(), (
             "the checkpoint has no preprocessor_config.json: ViT's processor is used (mean and std 0.5, bilinear)"
         )
+    settings, _ = read_settings(path, named or str(folder))
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if "auto_map" in settings:  # or transformers would ask on the terminal whether to run its code
-            raise ValueError("it wants code of its own to be run")
-        return AutoImageProcessor.from_pretrained(folder), None
-    except (ImportError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        # From a copy of what is left of its settings: transformers would read more files of the folder, and ask on
+        # the terminal whether to run the code that they name.
+        alone = Path(tempfile.mkdtemp(prefix="vitft-"))
+        try:
+            (alone / path.name).write_text(json.dumps(settings), encoding="utf-8")
+            return AutoImageProcessor.from_pretrained(alone, config=config), None
+        finally:
+            (alone / path.name).unlink(missing_ok=True)
+            alone.rmdir()
+    except Exception as error:  # what each class makes of wrong values is its own affair
         raise ModelError(
-            f"the {path.name} of {folder} cannot be used: {' '.join(str(error).split())[:300]}",
+            f"the {path.name} of {named or folder} cannot be used: {one_line(error)}",
             hint="mend it; without the file, ViT's processor is used",
         ) from error
 
@@ -189,6 +224,26 @@ def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int])
     if getattr(processor, "crop_pct", None) and (old[0] < 384) != (new[0] < 384):
         return resized, f"{name} cuts out the middle below 384 pixels and squashes from 384 on"
     return resized, None
+
+
+def for_one_size(processor: Any, size: tuple[int, int]) -> tuple[Any, str | None]:
+    """Return a processor whose images all have one size, and a note if that is another one.
+
+    TextNet's own keeps the shape of an image, so that no two could be run together.
+
+    Args:
+        processor: of a checkpoint.
+        size: (height, width) that the model runs at.
+    """
+    process, fitting = ImageProcess(processor, size), 0
+    for shape in ((size[0], size[1]), (size[0], 2 * size[1])):
+        with contextlib.suppress(ModelError):
+            process(_ramps(*shape))
+            fitting += 1
+    if fitting != 1:
+        return processor, None  # it makes another size of every image: the first one tells
+    said = f"images are squashed to {size[0]}x{size[1]}: {type(processor).__name__} keeps their shape"
+    return fit_processor(processor, size, "squash"), f"{said}, so pipeline's scores differ"
 
 
 def _processes_by_cutting(processor: Any) -> bool:

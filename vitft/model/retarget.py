@@ -242,7 +242,10 @@ def _check_sides(size: Size) -> None:
 
 def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: bool) -> None:
     """Refuse a size that the patches do not fill, naming the nearest sizes, or the patches, that would do."""
-    step = family.step(config)
+    try:
+        step = family.step(config)
+    except (TypeError, ValueError, AttributeError, IndexError):
+        step = 0
     if step < 1:
         raise ModelError(f"the config.json speaks of patches of {step} pixels", hint="mend its patch_size")
     if not any(side % step for side in size):

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 
 from vitft.disk import whole_folder
 from vitft.errors import ModelError
+from vitft.files import exists
 from vitft.model.families import TOWERS
-from vitft.model.load import check_loads, open_checkpoint, with_prefix
+from vitft.model.load import check_loads, open_checkpoint, read_weights_for, with_prefix
 from vitft.model.processor import resize_processor
 from vitft.model.retarget import Retargeting, Target, retarget_config, retarget_state
-from vitft.model.weights import read_weights
+from vitft.model.settings import read_settings
 from vitft.model.wrapped import PREFIX, WRAPPER, written
 from vitft.sizes import show_size
 
@@ -44,7 +45,7 @@ def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> t
     Raises:
         ModelError: if it cannot have that size, does not fit its own config, or cannot be written.
     """
-    if out.exists():
+    if exists(out):
         raise ModelError(f"{out} exists; nothing is overwritten", hint="a folder name that is not taken")
     try:
         with whole_folder(out) as partial:  # made first: a place where nothing can be written is found at once
@@ -63,7 +64,7 @@ def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retar
         raise ModelError(
             f"{named} has this size already: {show_size(done.old)}", hint="another --image-size or --patch-size"
         )
-    state, note = read_weights(folder, named)
+    state, note = read_weights_for(opened.config, folder, named)
     notes += [note] if note else []
     renamed = with_prefix(state, config)
     rewritten = retarget_state(renamed, opened.config, config, done, target.method, named)
@@ -92,12 +93,12 @@ def _is_weights(name: str) -> bool:
 
 
 def _model_type(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    return str(read_settings(folder / "config.json", str(folder), as_stored=True)[0].get("model_type"))
 
 
 def _settings(folder: Path, config: Any, done: Retargeting) -> dict[str, Any]:
     """Return config.json with the changed keys, everything else as it was."""
-    values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values, _ = read_settings(folder / "config.json", str(folder), as_stored=True)
     if config.model_type == WRAPPER:
         return written(values, config)
     if values["model_type"] == "vit_mae":

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitft.errors import ModelError
+from vitft.files import require_regular
 
 _FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # the first that is there is read
 
@@ -31,7 +32,7 @@ def weight_files(names: Iterable[str], named: str) -> list[str]:
     for stem, suffix in _FORMS:
         if f"{stem}.{suffix}" in present:
             return [f"{stem}.{suffix}"]
-        shards = sorted(name for name in present if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", name))
+        shards = sorted(name for name in present if re.fullmatch(rf"{stem}-\d{{1,5}}-of-\d{{1,5}}\.{suffix}", name))
         if shards:
             total = shards[-1].removesuffix(f".{suffix}").rpartition("-")[2]
             expected = [f"{stem}-{number:0{len(total)}}-of-{total}.{suffix}" for number in range(1, int(total) + 1)]
@@ -75,6 +76,7 @@ def read_weights(folder: Path, named: str) -> tuple[dict[str, Tensor], str | Non
 def _read(path: Path, named: str) -> dict[str, Tensor]:
     where = f"{path.name} of {named}"
     try:
+        require_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)

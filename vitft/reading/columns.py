@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 
 from vitft.data.images import resolve_path
 from vitft.errors import DataError, did_you_mean
+from vitft.files import is_file
 from vitft.reading.listing import is_image_name
 from vitft.reading.words import LABEL_WORDS, is_label_name, is_measure, is_split_name, rank
 
@@ -186,7 +186,7 @@ def _holds_images(feature: Any, values: Iterable[Any], folders: Sequence[str]) -
     kind = getattr(feature, "dtype", None)
     present = [value for value in values if value is not None]
     if kind in ("string", "large_string"):
-        return any(is_image_name(value) and Path(resolve_path(value, folders)).is_file() for value in present)
+        return any(is_image_name(value) and is_file(resolve_path(value, folders)) for value in present)
     return kind in ("binary", "large_binary") and any(_is_image(value) for value in present)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from vitft.data.images import ImageSplit
+from vitft.files import read_regular
 from vitft.reading.encoded import EncodedImages
 
 _HASHED_WHOLE = 64 * 2**20  # bytes of images up to which all are read
@@ -64,6 +64,6 @@ def _ending(path: str) -> str:
 
 def _read_quietly(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError):
+        return read_regular(path, 2**30)
+    except OSError:
         return b""  # staging meets it, names it and follows data.bad_images

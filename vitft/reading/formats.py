@@ -18,6 +18,7 @@ from vitft.reading.columns import LOOKED_AT, find_image_columns
 from vitft.reading.evidence import table_role
 from vitft.reading.labels import Parts
 from vitft.reading.opened import OpenedSource, reading, refuse_stream
+from vitft.reading.plain import require_plain
 from vitft.reading.shards import class_names, schema_of
 from vitft.reading.tars import holds_examples, open_tars
 from vitft.recipe import DataRecipe
@@ -67,6 +68,7 @@ def open_format(
     parts: dict[str, Mapping[str, Parts]] = {}
     for split, members in splits.items():
         paths = [str(root / name) for name in members]
+        require_plain(paths)
         if kind != "webdataset":
             parts[split] = reading(root, lambda paths=paths: class_names(paths))  # type: ignore[misc]
         opened[split] = reading(root, lambda paths=paths: _load(kind, paths, data.streaming))  # type: ignore[misc]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from vitft.files import is_file
 from vitft.reading.listing import Listing, is_image_name, join
 from vitft.reading.tables import Table
 from vitft.reading.words import is_measure, is_split_name, words_of
@@ -125,8 +126,10 @@ class FileIndex:
             return [], 0
         for base in (os.path.join(self.listing.root, folder), self.listing.root):  # noqa: PTH118
             whole = os.path.join(base, path)  # noqa: PTH118
-            if os.path.isfile(whole):  # noqa: PTH113
-                return [os.path.normpath(whole)], len(path.split("/"))
+            if is_file(whole):
+                found = os.path.normpath(whole)
+                below = f"{os.path.normpath(self.listing.root)}{os.sep}"
+                return [found.removeprefix(below).replace(os.sep, "/")], len(path.split("/"))
         return [], 0
 
 

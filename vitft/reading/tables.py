@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitft.errors import DataError
+from vitft.files import compression_of, read_regular
 from vitft.reading.listing import count, is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -95,11 +96,11 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
     if suffix == ".parquet":
         return Table(name, _of_parquet(path))
     try:
-        if path.stat().st_size > _LARGEST:
-            raise Unreadable(f"it is larger than {_LARGEST:,} bytes")
-        content = path.read_bytes()
+        if (packed := compression_of(path)) is not None:
+            raise Unreadable(f"it is packed ({packed}), although its name does not say so: unpack it first")
+        content = read_regular(path, _LARGEST)
     except OSError as error:
-        raise Unreadable(f"it cannot be read: {error.strerror}") from error
+        raise Unreadable(f"it cannot be read: {error.strerror or error}") from error
     text, notes = _decoded(content)
     if suffix in (".json", ".jsonl", ".ndjson"):
         try:
@@ -127,10 +128,9 @@ def _decoded(content: bytes) -> tuple[str, list[str]]:
             except UnicodeDecodeError as error:
                 raise Unreadable(f"it is broken {encoding}: {error.reason}") from error
     head = content[:4096]
-    if b"\0" in head:
-        guess = "utf-16-le" if head[1::2].count(0) > head[0::2].count(0) else "utf-16-be"
-        if max(head[0::2].count(0), head[1::2].count(0)) < len(head) // 4:
-            raise Unreadable("it holds null bytes, so it is no text")
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if max(even, odd) >= max(len(head) // 4, 1):
+        guess = "utf-16-le" if odd > even else "utf-16-be"
         try:
             return content.decode(guess), [f"read as {guess}, as it has no mark of its encoding"]
         except UnicodeDecodeError as error:
@@ -138,6 +138,8 @@ def _decoded(content: bytes) -> tuple[str, list[str]]:
     try:
         return content.decode(), []
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            raise Unreadable("it holds null bytes, so it is no text") from error
         number = content[: error.start].count(b"\n") + 1
         try:
             text = content.decode("cp1252")

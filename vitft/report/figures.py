@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitft.errors import UsageError
+from vitft.files import exists, is_folder
 from vitft.sizes import show_size
 
 _FORMATS = (".png", ".svg", ".pdf")
@@ -20,10 +21,10 @@ def check_figure_path(path: Path) -> Path:
             allowed=", ".join(_FORMATS),
             hint=f"--plot {path.with_suffix('.png')}",
         )
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise UsageError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
     number, free = 2, path
-    while free.exists():
+    while exists(free):
         free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
     return free
 

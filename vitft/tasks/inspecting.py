@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitft.disk import whole_folder
 from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
+from vitft.files import at_home, exists
 from vitft.names import slug
 from vitft.recipe import DataRecipe
 from vitft.sizes import show_size
@@ -191,8 +192,8 @@ def _class_number(config: Any, wanted: str | None) -> int | None:
 def _free_folder(out: str | Path | None, model: str | Path) -> Path:
     """Return the folder to be made; nothing that exists is touched."""
     if out is not None:
-        folder = Path(out).expanduser()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder = at_home(out)
+        if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(
                 f"{folder} exists already and is not overwritten", hint=f"-o {folder}-2, or remove it first"
             )

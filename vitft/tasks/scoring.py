@@ -126,11 +126,13 @@ def evaluate(
         revision: branch, tag or commit of a Hub model.
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
+    from vitft.model.config import require_one_label
     from vitft.scoring.metrics import check_metrics, try_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
     loaded = ready(model, precision, device, image_size, method, revision)
+    require_one_label(loaded.model.config, str(model))
     rows = _opened(loaded, data, split)
     on_main_process(lambda: try_metrics(metrics, len(_classes(loaded))), loaded.accelerator)
     return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
@@ -158,6 +160,8 @@ def evaluate_sizes(
         model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
             :func:`evaluate`.
     """
+    from vitft.model.config import require_one_label
+
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:
         raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
@@ -165,6 +169,7 @@ def evaluate_sizes(
     rows, results = None, []
     for size in dict.fromkeys(sizes):
         loaded = ready(model, precision, device, size, method, revision)
+        require_one_label(loaded.model.config, str(model))
         rows = rows or _opened(loaded, data, split)
         results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, loaded.retargeting.old)

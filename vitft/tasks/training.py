@@ -14,7 +14,7 @@ from vitft.errors import PublishError, RecipeError, UsageError
 from vitft.hub.access import check_form
 from vitft.hub.push import Published
 from vitft.names import slug
-from vitft.outside import shown, without_secrets
+from vitft.outside import shown
 from vitft.recipe import Recipe
 from vitft.run import Run
 from vitft.sizes import show_size
@@ -394,5 +394,5 @@ def _write_environment(run: Run, parts: _Parts) -> None:
     device = parts.plan.device
     run.write_json(
         "environment.json",
-        environment(dataset=dataset, model=model, device=device, command=[*map(without_secrets, sys.argv)]),
+        environment(dataset=dataset, model=model, device=device, command=[*map(shown, sys.argv)]),
     )

@@ -1,0 +1,187 @@
+"""The gate: what a checkpoint says of itself is tried before anything is built from it.
+
+Its model is built without memory for weights and run on one image that has no content either; its image processor
+makes one small image. Both cost a fraction of a second, and find what a configuration can be wrong in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vitft.errors import ModelError, one_line
+from vitft.model.config import classifier_class
+from vitft.model.families import vision_config
+from vitft.model.processor import normalisation
+from vitft.model.weights import find_key
+from vitft.sizes import MOST_PIXELS, show_size
+
+_QUICKLY_RUN = 1_000_000_000  # parameters with which one image on the CPU takes a second or two
+_CACHING = ("beit", "data2vec-vision")  # they make their offsets on the CPU and keep them for all models
+_SMALL, _FEW = 20_000_000, 300  # parameters and tensors that are not worth an early word
+_MOST_POINTS = 32 * 32  # LeViT compares each with each other, in Python
+
+
+def check_model(config: Any, size: tuple[int, int], named: str) -> None:
+    """Make sure that a configuration can be built on this machine, runs at its own size, and gives logits.
+
+    Args:
+        config: of a classifier.
+        size: (height, width) of its images.
+        named: how the user called the checkpoint.
+
+    Raises:
+        ModelError: saying what does not work.
+    """
+    if not all(1 <= side <= MOST_PIXELS for side in size):
+        raise _lies(named, f"an image size of {show_size(size)}", f"1 to {MOST_PIXELS} pixels a side")
+    step = 16 if config.model_type == "levit" else 1
+    if step > 1 and math.prod(side // step for side in size) > _MOST_POINTS:
+        raise _lies(named, f"an image size of {show_size(size)} for a LeViT", "at most 512x512")
+    channels = int(getattr(vision_config(config), "num_channels", None) or 3)
+    try:
+        with torch.device("meta"):
+            model = classifier_class(config)(config).eval()
+        _check_memory(model, named)
+        if config.model_type in _CACHING:
+            return
+        with torch.no_grad():  # not under torch.device("meta"): what a module keeps for later calls must have values
+            logits = model(torch.zeros(1, channels, *size, device="meta")).logits
+    except ImportError as error:
+        raise needs_package(config, error) from error
+    except ModelError:
+        raise
+    except Exception as error:  # what each family makes of wrong values is its own affair
+        if isinstance(error, NotImplementedError) or "meta" in str(error):
+            return  # it computes with values, which are not there: the first image tells
+        raise ModelError(
+            f"the config.json of {named} describes a {config.model_type} model that cannot run: "
+            f"{type(error).__name__}: {one_line(error)}",
+            hint="mend its config.json, or use another checkpoint",
+        ) from error
+    if logits.ndim != 2 or (config.num_labels and logits.shape[1] != config.num_labels):
+        raise _lies(named, f"{config.num_labels} classes, but gives {tuple(logits.shape)}", "one number for each class")
+
+
+def check_processor(processor: Any, named: str) -> None:
+    """Make sure that an image processor makes something of an image that can be shown to a model.
+
+    Whether that has the model's size is for whoever runs the model: training gives it a processor that fits.
+
+    Raises:
+        ModelError: saying what does not work.
+    """
+    what = f"the image processor of {named}, a {type(processor).__name__},"
+    hint = "mend its preprocessor_config.json; without the file, ViT's processor is used"
+    try:
+        values = [value for part in normalisation(processor) for value in part]
+        image = Image.fromarray(np.arange(24 * 40 * 3, dtype=np.uint8).reshape(24, 40, 3))
+        made = np.asarray(processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0])
+    except Exception as error:  # each class refuses in its own way
+        raise ModelError(f"{what} fails: {type(error).__name__}: {one_line(error)}", hint=hint) from error
+    if len(values) != 6 or not all(math.isfinite(value) for value in values) or min(values[3:]) <= 0:
+        raise ModelError(f"{what} has a mean and deviation that cannot be: {values}", hint=hint)
+    if made.ndim != 3 or made.shape[0] != 3 or made.size == 0 or not np.isfinite(made).all():
+        raise ModelError(f"{what} makes {made.shape} of an image, or no finite numbers", hint=hint)
+
+
+def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
+    """Refuse a configuration of a far larger model than the file holds, before memory is taken for what it lacks.
+
+    Args:
+        config: of the classifier that is to be made.
+        state: the tensors of the file.
+        named: how the user called the checkpoint.
+
+    Raises:
+        ModelError: with both numbers.
+    """
+    with torch.device("meta"):
+        model = classifier_class(config)(config)
+    tensors = [each for each in model.parameters() if config.num_labels not in each.shape[:1]]
+    wanted, held = sum(each.numel() for each in tensors), sum(each.numel() for each in state.values())
+    if wanted > 2 * held + _SMALL or len(tensors) > 3 * len(state) + _FEW:
+        raise ModelError(
+            f"{named} does not fit its own config.json: beside the head that describes {wanted / 1e6:,.2f} M "
+            f"parameters in {len(tensors):,} tensors, and the file holds {held / 1e6:,.2f} M in {len(state):,}",
+            hint="mend its config.json, or use a complete checkpoint",
+        )
+
+
+def misfits(config: Any, state: Mapping[str, Tensor]) -> list[str]:
+    """Describe the tensors whose shape is not the one that the configuration asks for."""
+    with torch.device("meta"):
+        model = classifier_class(config)(config)
+    found = []
+    for name, wanted in model.state_dict().items():
+        key = find_key(model, name, state)
+        if key is not None and state[key].shape != wanted.shape:
+            found.append(f"{key} is {tuple(state[key].shape)} in the file and {tuple(wanted.shape)} by the config")
+    return found
+
+
+def check_values(model: nn.Module, size: tuple[int, int], named: str) -> list[str]:
+    """Make sure that a loaded model gives finite numbers; return a note if some of its weights are none.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        size: (height, width) of its images.
+        named: how the user called the checkpoint.
+
+    Raises:
+        ModelError: naming the weights that are not finite.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    wrong = [name for name, each in tensors if each.is_floating_point() and not torch.isfinite(each).all()]
+    if not wrong and sum(each.numel() for _, each in tensors) > _QUICKLY_RUN:
+        return []
+    said = f"{', '.join(sorted(wrong)[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
+    pixels = torch.linspace(-2, 2, size[0] * size[1]).reshape(1, 1, *size).expand(1, 3, *size)
+    try:
+        with torch.no_grad():
+            logits = model(pixels).logits
+    except Exception as error:  # what each family makes of wrong values is its own affair
+        raise ModelError(f"{named} does not run: {type(error).__name__}: {one_line(error)}") from error
+    if not torch.isfinite(logits).all():
+        why = f"its weights are not finite (NaN or infinity): {said}" if wrong else "its weights are too large"
+        raise ModelError(f"{named} computes nothing: {why}", hint="use an undamaged checkpoint")
+    return [f"weights that are not finite, but change no prediction: {said}"] if wrong else []
+
+
+def require_colour(config: Any, named: str) -> None:
+    """Refuse a model that takes other than three channels, which all images are made to have."""
+    channels = getattr(vision_config(config), "num_channels", None) or 3
+    if channels != 3:
+        raise ModelError(
+            f"{named} takes images of {channels} channels", allowed="3 (RGB); grey images become that", hint="--model"
+        )
+
+
+def needs_package(config: Any, error: ImportError) -> ModelError:
+    """Return what a missing package means."""
+    return ModelError(f"a {config.model_type} model needs a package that is not here: {one_line(error)}")
+
+
+def _check_memory(model: nn.Module, named: str) -> None:
+    tensors = [*model.parameters(), *model.buffers()]
+    needed, free = sum(each.numel() * each.element_size() for each in tensors), psutil.virtual_memory().available
+    if needed > free:
+        raise ModelError(
+            f"{named} describes a model of {needed / 1e9:,.0f} GB, and this machine has {free / 1e9:,.0f} GB free",
+            hint="a smaller checkpoint; if it is small, its config.json is wrong",
+        )
+
+
+def _lies(named: str, what: str, allowed: str) -> ModelError:
+    return ModelError(
+        f"the config.json of {named} speaks of {what}",
+        allowed=allowed,
+        hint="mend its config.json, or use another checkpoint",
+    )
