@@ -63,9 +63,9 @@ def test_a_folder_that_is_removed_is_never_half_there(tmp_path: Path, monkeypatc
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".model.partial", ".step-1.removed", "model"):
+    for name in (".model.partial", ".step-1.removed", ".push-ab12", "model"):
         (tmp_path / name).mkdir()
     for name in (".results.json.partial", ".lock", "a.partial", ".hidden"):
         (tmp_path / name).write_text("")
-    assert sweep(tmp_path) == [".model.partial", ".results.json.partial", ".step-1.removed"]
+    assert sweep(tmp_path) == [".model.partial", ".results.json.partial", ".step-1.removed", ".push-ab12"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".lock", "a.partial", "model"]

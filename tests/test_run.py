@@ -119,6 +119,34 @@ def test_only_the_main_process_writes_and_speaks(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
+def test_the_command_that_resumes_a_run_can_be_pasted(tmp_path: Path) -> None:
+    assert Run(tmp_path / "my runs").resume_command == f"vitft finetune --resume '{tmp_path}/my runs'"
+    assert Run(Path("runs/a"), flags=("--trust-metrics",)).resume_command == (
+        "vitft finetune --resume runs/a --trust-metrics"
+    )
+
+
+def test_lines_that_are_no_events_are_taken_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path)
+    run.log("step", step=1)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\0\0\n[]\n{"event": 1}\n\xff\xfe\n"event"\n')
+    run.note("a line\u2028in two")
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"event": "st')
+    assert len(run.events()) == 2
+    assert not run.has_whole_log()
+    run.cut_metrics(run.metrics_length())
+    assert "broken lines of metrics.jsonl were taken out: 6" in capsys.readouterr().err
+    assert [each["event"] for each in run.events()] == ["step", "note"]
+
+
+def test_a_note_for_those_who_use_the_model_says_what_it_is_about(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.note("a new head", about="model")
+    assert events(run) == [{"event": "note", "about": "model", "text": "a new head"}]
+
+
 def test_a_note_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(tmp_path)
     run.note("the column größe was chosen")

@@ -37,9 +37,12 @@ def remove_whole(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+_HALF = (".*.partial", ".*.removed", ".push-*")  # the last: copies that were on their way to the Hub
+
+
 def sweep(folder: Path) -> list[str]:
     """Remove what a killed process left of half-made and half-removed things; return their names."""
-    left = [path for pattern in (".*.partial", ".*.removed") for path in sorted(folder.glob(pattern))]
+    left = [path for pattern in _HALF for path in sorted(folder.glob(pattern))]
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

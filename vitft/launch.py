@@ -319,7 +319,7 @@ class _Lost:
 def _lost(folder: Path, ranks: list[int], deaths: int) -> _Lost:
     ids = [int((folder / f"{rank}.pid").read_text()) for rank in ranks]
     told = folder / "0.run"
-    where, resume = told.read_text().split("\n", 1) if told.is_file() else ("", "vitft finetune --resume RUN")
+    where, resume = told.read_text().split("\n", 1) if told.is_file() else ("", "the same command again")
     safe = ""
     if where:
         done = sorted(path.parent.name for path in Path(where).glob("checkpoints/step-*/manifest.json"))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import attack
+import pytest
 import tiny
 from tiny import at_call
 from transformers import AutoModelForImageClassification
@@ -96,3 +100,20 @@ def test_a_run_that_met_a_bad_training_image_goes_on_without_it_when_told_so(hom
     assert attack.results(run) == attack.results(expected)
     assert tiny.losses(run) == tiny.losses(expected)
     assert json.loads((run / "results.json").read_text())["bad_images"]
+
+
+@pytest.mark.slow
+def test_a_bad_image_that_one_of_two_processes_meets_costs_its_row_in_both(home: Path, whole: Path) -> None:
+    photos = photos_with_bad(home, "test", slice(2, 3))
+    (home / "two.yaml").write_text(attack.recipe(home, "two", data__dataset=str(photos)).dump())
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "VITFT_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "vitft", "finetune", "--recipe", "two.yaml", "--num-processes", "2"],
+        cwd=home,
+        env=clean | {"PYTHONPATH": str(Path(__file__).parents[2]), "HF_HOME": str(home / "hf")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = attack.results(home / "two" / attack.NAME)
+    assert found["test"]["count"] == 5 and len(found["bad_images"]) == 1

@@ -15,9 +15,7 @@ import pytest
 import tiny
 from tiny import at_call, send
 
-from vitft import signals
 from vitft.data import staging
-from vitft.errors import StoppedEarly
 from vitft.model import load
 from vitft.reading import source
 from vitft.run import Run
@@ -185,75 +183,3 @@ def test_stopped_while_python_imports_the_command_ends_with_75(home: Path, libra
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 75, said
     assert said == f"{NOTHING}\n  try: the same command again\n"
-
-
-# --- the edge itself ---------------------------------------------------------------------------------------
-
-
-def outcome(signal: str) -> StoppedEarly:
-    return StoppedEarly(signal)
-
-
-def test_a_request_passes_every_except_exception_and_becomes_an_outcome_at_the_edge() -> None:
-    with pytest.raises(StoppedEarly, match="SIGTERM"), signals.stoppable(outcome):
-        try:
-            STOP()
-            time.sleep(1)
-        except Exception:
-            pytest.fail("it was taken for an error")
-
-
-def test_a_request_that_was_swallowed_is_raised_at_the_next_look() -> None:
-    with pytest.raises(StoppedEarly), signals.stoppable(outcome):
-        try:
-            STOP()
-            time.sleep(1)
-        except BaseException:
-            pass
-        signals.check()
-        pytest.fail("it was forgotten")
-
-
-def test_a_request_waits_where_it_is_postponed_and_is_seen_there() -> None:
-    with pytest.raises(StoppedEarly), signals.stoppable(outcome):
-        with signals.postponed():
-            STOP()
-            time.sleep(0.01)
-            assert signals.requested() == "SIGTERM"
-        pytest.fail("nobody acted on it")
-
-
-def test_an_echo_of_the_signal_does_not_disturb_the_way_out() -> None:
-    with pytest.raises(StoppedEarly), signals.stoppable(outcome):
-        try:
-            STOP()
-            time.sleep(1)
-        finally:
-            send(signal.SIGUSR1)()
-            time.sleep(0.01)
-
-
-def test_handlers_are_put_back_unless_the_process_is_about_to_end() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with signals.stoppable(outcome):
-        pass
-    assert signal.getsignal(signal.SIGTERM) == before
-    try:
-        with signals.stoppable(outcome, is_last=True):
-            pass
-        STOP()
-        time.sleep(0.01)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_a_forked_child_ends_by_the_signal_as_if_it_had_never_listened() -> None:
-    with signals.stoppable(outcome):
-        if (child := os.fork()) == 0:
-            try:
-                STOP()
-                time.sleep(5)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

@@ -128,8 +128,13 @@ def test_the_hub_ends_no_training(stage: str, kind: int | str, world: Hub, clien
     )
     assert json.loads((run / "results.json").read_text())["train"]["steps"] == 6
     world.faults = []
-    assert client.run("push", Path("runs") / run.name).code == 0
+    again = ("push", Path("runs") / run.name) if stage != "lfs-put" else ("finetune", "--resume", run)
+    outcome = client.run(*again)
+    assert outcome.code == 0, outcome.err
     assert len(world.repos["model", "me/tiny-vit-cifar100"].branches["main"]) == 2
+    if stage == "lfs-put":  # resuming pushed it, and did nothing else
+        assert "what is missing is made now: the publication" in outcome.err
+        assert client.run("finetune", "--resume", run).code == 2
 
 
 def test_a_bad_token_costs_no_training(world: Hub, client: Client) -> None:

@@ -80,6 +80,38 @@ def test_a_flipped_byte_anywhere_is_found_and_its_file_named(tmp_path: Path, nam
             assert f"damaged: {name} is not what was written" in error.value.wrong
 
 
+LIES = {
+    "a list": "[]",
+    "nothing": "null",
+    "no file": "{}",
+    "empty": "",
+    "deep": "[" * 100_000,
+    "another folder": json.dumps({"../model.safetensors": {"bytes": 1, "sha256": ""}}),
+    "a number": json.dumps({"model.safetensors": 7}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_manifest_that_lies_is_damage(tmp_path: Path, lie: str) -> None:
+    path = save(tmp_path, 1)
+    (path / "manifest.json").write_text(LIES[lie])
+    for read in (checkpoint.load, checkpoint.load_state):
+        with pytest.raises(TrainError, match=r"the checkpoint .* is damaged") as error:
+            read(path)
+        assert error.value.hint == f"remove {path} and resume from the one before it"
+
+
+@pytest.mark.parametrize("state", [[], {}, {"best": None, "step": "7"}, {"best": 7}, {"best": None, "colour": 1}, None])
+def test_a_state_that_is_none_is_damage_even_with_the_right_checksum(tmp_path: Path, state: object) -> None:
+    path = save(tmp_path, 1)
+    (path / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["state.json"] = checkpoint._fingerprint(path / "state.json")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TrainError, match=r"damaged: state\.json"):
+        checkpoint.load(path)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
 def test_a_file_that_is_missing_or_short_is_named(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, 1)

@@ -6,10 +6,11 @@ Each gets the words that help: what happened, what is safe on the disk, and what
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vitft import signals, worker
 from vitft.errors import StoppedEarly, TrainError, VitftError, one_line
@@ -33,7 +34,7 @@ class Session:
     run: Run | None = None
     ownership: Ownership | None = None
     is_trained: bool = False
-    num_processes: int = 1
+    num_processes: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE") or 1))
 
     def own(self, run: Run) -> None:
         """Take a run as this session's own; the process that does not write only keeps it in mind.
