@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -20,7 +21,7 @@ _UNITS = {
     "h": "hour", "hour": "hour", "hours": "hour",
     "d": "day", "day": "day", "days": "day",
 }  # fmt: skip
-_LONGEST = 10**9
+_LONGEST = 10**9  # of any unit: with as many samples in a step or an epoch, positions still fit into 64 bits
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+|%)\s*")
 
 
@@ -38,11 +39,10 @@ class Duration:
             return text
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if match is None or match[2] not in _UNITS:
-            raise ValueError(f"{text!r} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
-        duration = cls(float(match[1]), _UNITS[match[2]])
-        if duration.value > _LONGEST:
-            raise ValueError(f"{text!r} is longer than anything can be trained; at most {_LONGEST:,} of a unit")
-        return duration
+            raise ValueError(f"{text!r:.60} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
+        if (value := float(match[1])) > _LONGEST:
+            raise ValueError(f"{match[0][:40]!r} is too long; use a number up to {_LONGEST:,}")
+        return cls(value, _UNITS[match[2]])
 
     @property
     def is_time(self) -> bool:
@@ -75,7 +75,7 @@ class Duration:
         return _ceil(self.value / 100 * total_steps)
 
     def __str__(self) -> str:
-        number = f"{self.value:g}"
+        number = format(Decimal(repr(self.value)), "f").removesuffix(".0")  # 1000000, not 1e+06: it is read again
         if self.unit == "%":
             return f"{number}%"
         unit = self.unit.removesuffix("s") if self.value == 1 else self.unit.removesuffix("s") + "s"

@@ -25,9 +25,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 # Upper bounds far beyond any use: what is larger is a slip of the keyboard, and overflows single precision later.
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
-Concentration = Annotated[float, Field(ge=0, le=1000)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(gt=0, lt=2**31)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
+Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
 Text = Annotated[str, Field(max_length=4096)]
 
 
@@ -80,7 +80,7 @@ class DataRecipe(Section):
     """Read the dataset as a stream instead of downloading it (Hub and webdataset sources)."""
     shuffle_buffer: Count = 2048
     """Rows among which a stream is shuffled."""
-    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = "auto"
     """Processes per training process that decode and resize images; 0 stages them in the training process."""
 
 
@@ -131,9 +131,9 @@ class AugmentRecipe(Section):
     """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
     erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
     """Smallest and largest area of the erased rectangle."""
-    mixup_alpha: Concentration = 0.0
+    mixup_alpha: Alpha = 0.0
     """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
-    cutmix_alpha: Concentration = 0.0
+    cutmix_alpha: Alpha = 0.0
     """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
     mix_probability: Fraction = 1.0
     """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""
@@ -175,7 +175,7 @@ class TrainRecipe(Section):
     """Length of the training."""
     resolution_schedule: ResolutionSchedule | None = None
     """Image sizes in turn, with their parts of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=2, lt=2**31)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=10**9)] = "auto"
     """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
     micro_batch_size: Literal["auto"] | Count = "auto"
     """Images per forward pass on one device; auto: the most that fit, found by trial on an accelerator."""
