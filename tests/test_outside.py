@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from vitft.errors import VitftError, one_line
-from vitft.outside import cell, printable, shortened, shown, without_secrets
+from vitft.outside import cell, printable, quoted, shortened, shown, without_secrets
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 
@@ -123,3 +123,10 @@ def test_an_error_of_ours_is_bounded():
 
 def test_the_message_of_another_is_cleaned_too():
     assert one_line(ValueError(f"{ESCAPE} https://u:TOKEN@h")) == r"\x1b[2J\x1b]0;owned\x07 https://***@h"
+
+
+def test_a_value_is_quoted_in_a_line_whatever_it_is():
+    assert [quoted(value) for value in (1, "a", [1, 2], None)] == ["1", "'a'", "[1, 2]", "None"]
+    for value in ("x" * 10**6, [["x"] * 1000] * 1000, {"a": {"b": {"c": {"d": 1}}}}, 10**5000, "\x1b"):
+        assert 0 < len(quoted(value)) < 1000
+        assert printable(quoted(value)) == quoted(value)

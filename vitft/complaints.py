@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import reprlib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vitft.errors import did_you_mean
-from vitft.outside import printable, shortened
+from vitft.outside import printable, quoted, shortened
 
 _MOST = 30  # lines
 _WIDEST = 400  # characters of a line
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 100, 100, 60
 
 
 def complaints(errors: Iterable[Any], known: Mapping[str, Any]) -> Iterator[str]:
@@ -45,7 +42,7 @@ def _by_key(errors: Iterable[Any], sections: set[str]) -> dict[str, list[Any]]:
 def _complaint(dotted: str, group: Sequence[Any], known: Mapping[str, Any]) -> str:
     """Say what is wrong with a key, and what to write instead."""
     first = group[0]
-    given = _shown(first["input"])
+    given = quoted(first["input"])
     if first["type"] == "extra_forbidden":
         return f"unknown key; {_advice(dotted, known)}"
     if dotted not in known:
@@ -58,14 +55,6 @@ def _complaint(dotted: str, group: Sequence[Any], known: Mapping[str, Any]) -> s
     if type(None) in typing.get_args(known[dotted].annotation):
         words.append("null")
     return f"{given} is not allowed; use {' or '.join(dict.fromkeys(words))}"
-
-
-def _shown(value: object) -> str:
-    """Return a value as it may stand in a line; the representation of a large one is not even made."""
-    try:
-        return printable(_SHORT.repr(value))
-    except ValueError:  # an integer of more digits than Python writes
-        return f"a {type(value).__name__} that is too long to be shown"
 
 
 def _advice(dotted: str, known: Mapping[str, Any]) -> str:

@@ -7,11 +7,15 @@ direction override would show other words than those that are there, and an addr
 from __future__ import annotations
 
 import re
+import reprlib
 import unicodedata
 
 _JOINERS = "\u200c\u200d"  # Persian words and emoji are written with them
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats and direction overrides, lone surrogates, separators
 _FORMULA = "=+-@\t\r\n＝＋－＠"  # what makes a spreadsheet calculate; the wide ones in its East Asian editions
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 100, 100, 60
 
 _SECRET_NAME = (
     r"[\w.\-]*(?:token|secret|passw(?:or)?d|passwd|pwd|signature|credentials?|api[_\-]?key|access[_\-]?key(?:[_\-]?id)?"
@@ -67,6 +71,14 @@ def shortened(text: str, most: int = 300) -> str:
         return text
     end = f"... ({len(text):,} characters)"
     return text[: max(most - len(end), 0)] + end
+
+
+def quoted(value: object) -> str:
+    """Return a value as Python writes it, short enough for a line; that of a large one is not even made."""
+    try:
+        return printable(_SHORT.repr(value))
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a {type(value).__name__} that is too long to be shown"
 
 
 def _is_plain(character: str) -> bool:

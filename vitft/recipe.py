@@ -25,8 +25,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 # Upper bounds far beyond any use: what is larger is a slip of the keyboard, and overflows single precision later.
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
-Concentration = Annotated[float, Field(ge=0, le=1000)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
 Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
 Text = Annotated[str, Field(max_length=4096)]
 
@@ -154,9 +154,9 @@ class AugmentRecipe(Section):
     """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
     erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
     """Smallest and largest area of the erased rectangle."""
-    mixup_alpha: Concentration = 0.0
+    mixup_alpha: Alpha = 0.0
     """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
-    cutmix_alpha: Concentration = 0.0
+    cutmix_alpha: Alpha = 0.0
     """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
     mix_probability: Fraction = 1.0
     """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""

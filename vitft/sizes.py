@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from vitft.outside import quoted
+
 MOST_PIXELS = 4096  # a side; beyond, the tokens of a ViT fit no machine
 
 
@@ -23,9 +25,9 @@ def parse_size(value: Any) -> tuple[int, int]:
     elif isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
         height, width = value
     else:
-        raise ValueError(f"{value!r} is no image size; write 384, or 384x512 for height x width")
+        raise ValueError(f"{quoted(value)} is no image size; write 384, or 384x512 for height x width")
     if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
-        raise ValueError(f"an image size of {value} is not from 1 to {MOST_PIXELS} pixels a side")
+        raise ValueError(f"an image size of {quoted(value)} is not from 1 to {MOST_PIXELS} pixels a side")
     return height, width
 
 
@@ -43,12 +45,12 @@ def parse_schedule(value: Any) -> tuple[tuple[tuple[int, int], float], ...]:
     if isinstance(value, tuple):
         value = {show_size(size): f"{part}%" for size, part in value}
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{value!r} is no schedule; write sizes and parts of the steps: {{160: 60%, 224: 40%}}")
+        raise ValueError(f"{quoted(value)} is no schedule; write sizes and parts of the steps: {{160: 60%, 224: 40%}}")
     phases = []
     for size, part in value.items():
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", part) if isinstance(part, str) else None
         if match is None or not float(match[1]):
-            raise ValueError(f"{part!r} of size {size} is no part of the steps; write it as 60%")
+            raise ValueError(f"{quoted(part)} of size {quoted(size)} is no part of the steps; write it as 60%")
         phases.append((parse_size(size), float(match[1])))
     total = sum(part for _, part in phases)
     if abs(total - 100) > 0.01:

@@ -12,6 +12,7 @@ import numpy as np
 
 from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, shorten
+from vitft.outside import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class ImageSplit:
     def where(self, index: int) -> str:
         """Name a row for people, by its number in the source: ``row 17 of train (photos/a.jpg)``."""
         path = _path_of(filled(self.rows[int(index)], self.image_columns))
-        return f"row {self.source_rows[index]} of {self.source_name}" + (f" ({path})" if path else "")
+        return f"row {self.source_rows[index]} of {self.source_name}" + (f" ({printable(path)})" if path else "")
 
 
 @dataclass(frozen=True, eq=False)

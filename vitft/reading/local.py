@@ -52,6 +52,8 @@ def open_file(path: Path, data: DataRecipe) -> OpenedSource:
 
 def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
     """Open a folder: a saved dataset, a copy of a Hub repository, or files of one of the formats."""
+    if root == Path(root.anchor):
+        raise DataError(f"{root} is the whole file system", allowed="a folder of images", hint="--dataset FOLDER")
     for marker in ("dataset_dict.json", "state.json"):
         if (root / marker).is_file():
             return open_saved(root, data, is_dict=marker == "dataset_dict.json")

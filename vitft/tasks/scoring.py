@@ -245,6 +245,8 @@ def _score(
         for reason in further.refused.values():
             print(reason, file=sys.stderr)
         scores |= further.values
+        for note in [*scored.notes[:5], *([f"and {len(scored.notes) - 5:,} more notes"] if scored.notes[5:] else [])]:
+            print(shown(note), file=sys.stderr)
         if scored.shift_consistency is not None:
             scores["shift_consistency"] = scored.shift_consistency
         scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
