@@ -183,3 +183,20 @@ def test_stopped_while_python_imports_the_command_ends_with_75(home: Path, libra
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 75, said
     assert said == f"{NOTHING}\n  try: the same command again\n"
+
+
+def test_stopped_while_the_command_line_is_imported_a_run_ends_with_75() -> None:
+    code = """
+import os, signal, sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vitft.cli.finetune":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Stop())
+sys.argv = ["vitft", "finetune", "--recipe", "quickstart"]
+from vitft.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.startswith("stopped before the first step (SIGTERM): there is nothing to resume\n")
