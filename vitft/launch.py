@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitft import signals
 from vitft.accelerate_config import (
     check_worker,
     is_worker,
@@ -149,7 +150,8 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
 
 def _num_visible(device: str, gpu_ids: str | None) -> int:
     """Count the devices that a run may use; 0 without an accelerator."""
-    import torch
+    with signals.postponed():  # breaking into an import of torch ends in C++
+        import torch
 
     if device not in ("auto", "cuda", "xpu"):
         return 1

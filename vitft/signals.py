@@ -69,6 +69,11 @@ def requested() -> str:
     return _listening.received[0] if _listening.received else ""
 
 
+def interrupted() -> str:
+    """Return the name of the signal that has interrupted this process, whatever became of the interruption."""
+    return requested() if _listening.raised_at > float("-inf") else ""
+
+
 def check() -> None:
     """Raise a request that came and was swallowed, as by a bare ``except`` of others, or that was postponed."""
     if _listening.received and not _listening.is_postponed:

@@ -200,3 +200,22 @@ main()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 75, done.stderr
     assert done.stderr.startswith("stopped before the first step (SIGTERM): there is nothing to resume\n")
+
+
+def test_an_import_of_others_that_fails_of_the_request_is_no_bug_of_ours() -> None:
+    code = """
+import os, signal, sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException:
+                raise RecursionError
+sys.meta_path.insert(0, Stop())
+sys.argv = ["vitft", "finetune", "--recipe", "quickstart"]
+from vitft.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (75, "stopped (SIGTERM)"), done.stderr

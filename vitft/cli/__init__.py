@@ -109,6 +109,8 @@ def _run(arguments: list[str]) -> _Ended:
         _explain(error, arguments, is_local=isinstance(error, DataError | TrainError))
         return _Ended(error.exit_code, str(error))
     except Exception as error:  # the last resort: a bug is said in our words, with the way to its traceback
+        if signal := signals.interrupted():  # in the middle of an import of others, which failed of it
+            return _Ended(StoppedEarly.exit_code, _say(f"stopped ({signal})\n  try: the same command again"))
         unknown = VitftError(
             f"this is a bug in vitft, or a failure under it that it does not know: {_describe(error)}",
             hint="the same command with --debug shows the traceback",

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vitft import signals
 from vitft.errors import VitftError
 from vitft.outside import shown
 from vitft.recipe import Recipe
@@ -140,6 +142,17 @@ def _cell(name: str, value: float | None) -> str:
         return f"{value:.1f}"
     is_part = name == "shift_consistency" or (name in HEADLINES and name != "nll")
     return f"{100 * value:.2f}%" if is_part else f"{value:.4f}"
+
+
+_LIBRARIES = ("torch", "accelerate", "datasets", "transformers", "vitft.train.fit", "vitft.scoring.metrics")
+
+
+def import_libraries() -> None:
+    """Import what training needs while a request to stop waits: breaking into an import of torch ends in C++."""
+    with signals.postponed():
+        for name in _LIBRARIES:
+            import_module(name)
+        from transformers import AutoImageProcessor, AutoModelForImageClassification  # noqa: F401 - loaded when named
 
 
 def quiet_libraries(*, with_datasets: bool = True) -> None:

@@ -22,7 +22,7 @@ from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
-from vitft.tasks.shared import main_process_first, on_main_process, quiet_libraries, score_table
+from vitft.tasks.shared import import_libraries, main_process_first, on_main_process, quiet_libraries, score_table
 from vitft.tasks.tracking import check_trackers, start_trackers
 
 
@@ -83,6 +83,7 @@ def finetune(
     """
     session = Session()
     with ended_well(session):
+        import_libraries()
         run = None
         if resume is not None:
             run, recipe = _resumed(resume, changes or {})
