@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def in_child(work: Callable[[], object], *, kill_after: float | None = None, tim
 
 def _work_and_exit(work: Callable[[], object], writing: int) -> None:
     code = CRASHED
+    forkserver._forkserver = forkserver.ForkServer()  # the parent's, if it has one, does not serve us
     try:
         os.dup2(writing, 1)
         os.dup2(writing, 2)

@@ -75,7 +75,8 @@ def freeze_unused(model: nn.Module, image_size: tuple[int, int]) -> list[str]:
         image_size: (height, width) of its input.
     """
     was_training = model.training
-    model.eval()  # running statistics must not see the probe
+    # Running statistics must not see the probe; and what LeViT keeps for later passes of an evaluation has no gradient.
+    model.train().eval()
     device = next(model.parameters()).device
     model(torch.zeros(1, 3, *image_size, device=device)).logits.sum().backward()
     unused = []
