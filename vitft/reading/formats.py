@@ -77,7 +77,6 @@ def open_format(
         own_folder = os.path.commonpath([Path(path).parent for path in paths])
         folders[split] = tuple(dict.fromkeys((own_folder, str(root))))
     counts = {split: _count_parquet(root, splits[split]) if kind == "parquet" else None for split in splits}
-    known = _SPLIT_NAMED.search
     return OpenedSource(
         id or str(root),
         None,
@@ -85,19 +84,16 @@ def open_format(
         folders=folders,
         num_rows=counts if data.streaming else {},
         parts=parts,
-        has_splits=len(splits) > 1 or any(known(name) is not None for name in names),
+        has_splits=len(splits) > 1 or any(_names_split(name) for name in names),
         left_out={reason: len(paths) for reason, paths in (left_out or {}).items()},
         notes=tuple(notes),
     )
 
 
-_SPLIT_NAMED = re.compile(r"train|test|val|dev|eval|-of-", re.IGNORECASE)
-
-
 def _refuse_configurations(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
     """Raise if folders side by side each have files of the same split: small/train.parquet, large/train.parquet."""
     for split, names in splits.items():
-        folders = sorted({name.rpartition("/")[0] for name in names if _SPLIT_NAMED.search(Path(name).name)})
+        folders = sorted({name.rpartition("/")[0] for name in names if _names_split(Path(name).name)})
         if len(folders) > 1:
             raise DataError(
                 f"{root} can be read in {len(folders)} ways, as {' and '.join(folders[:4])} each have files of the "
@@ -118,6 +114,10 @@ def _load(kind: str, paths: Sequence[str], is_streaming: bool) -> Any:
 
 def _count_parquet(root: Path, names: Sequence[str]) -> int:
     return sum(int(pq.read_metadata(root / name).num_rows) for name in names)
+
+
+def _names_split(name: str) -> bool:
+    return _SHARD.fullmatch(Path(name).stem) is not None or table_role(name) is not None
 
 
 def split_of(name: str) -> str:
