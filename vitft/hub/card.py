@@ -122,7 +122,7 @@ def _columns(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, str]:
     """Return the columns that held images and labels, as far as they are known."""
     found = {
         "images": dataset.get("image_column") or recipe.data.image_column,
-        "labels": dataset.get("label_column") or recipe.data.label_column,
+        "labels": dataset.get("label_column") or recipe.data.label_column or dataset.get("labels_from"),
     }
     return {what: name for what, name in found.items() if name}
 

@@ -388,8 +388,9 @@ def _write_environment(run: Run, parts: _Parts) -> None:
         "rows": _sizes(source),
         # The source's own names: a validation split that was carved has that of the training split.
         "splits": {name: getattr(split, "source_name", "") for name, split in splits.items()},
-        "image_column": next(iter(getattr(source.train, "image_columns", ())), None),
+        "image_column": next(iter(source.train.image_columns), None) if source.label_column else None,
         "label_column": source.label_column,
+        "labels_from": source.labels_from,
     }
     model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
     device = parts.plan.device
