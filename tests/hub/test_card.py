@@ -181,8 +181,13 @@ def test_a_split_has_the_name_that_the_dataset_has_for_it(run: Path) -> None:
 
 
 def test_the_columns_are_named(run: Path) -> None:
-    change_recipe(run, "data", label_column="kind_of_leaf")
+    dataset = json.loads((run / "environment.json").read_text())["dataset"]
+    change(run, "environment.json", dataset=dataset | {"image_column": "image", "label_column": "kind_of_leaf"})
     assert r"- Columns: images in image, labels in kind\_of\_leaf." in write_card(run, run / "model", "me/x").text
+
+
+def test_of_class_folders_it_is_said_that_they_are_the_labels(run: Path) -> None:
+    assert "- Labels: the names of the folders." in write_card(run, run / "model", "me/x").text
 
 
 def test_what_was_said_while_it_trained_is_no_limit_of_the_model(run: Path) -> None:
