@@ -41,7 +41,7 @@ FOLDERS = {
     "reading": [
         "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
         "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "plain", "formats",
-        "saved", "unread", "local", "downloads", "opening", "encoded", "fingerprint", "streams", "copies", "checks",
+        "saved", "unread", "streams", "local", "downloads", "opening", "encoded", "fingerprint", "copies", "checks",
         "guard", "chosen", "source", "overview",
     ],
     "model": [

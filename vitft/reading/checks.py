@@ -26,12 +26,14 @@ class Findings:
         bad: row and reason of each that cannot be used.
         brightest: the largest value in 16-bit grey images; None if there are none.
         lost: classes of training that have no image that can be used.
+        lost_splits: splits that have none.
     """
 
     num_checked: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
     brightest: int | None = None
     lost: list[str] = field(default_factory=list)
+    lost_splits: list[str] = field(default_factory=list)
 
 
 def check_images(
@@ -53,6 +55,8 @@ def check_images(
             (good if _check(split, row, found) else bad).add(row)
         if split.name == "train" and bad:
             found.lost = [classes[k] for k in _lost(split, good, bad, found)]
+        elif bad and not good and not any(_check(split, row, found) for row in range(len(split)) if row not in bad):
+            found.lost_splits.append(split.source_name or split.name)
     return found
 
 
@@ -71,6 +75,12 @@ def refuse_bad(found: Findings) -> None:
 
 def refuse_lost(found: Findings) -> None:
     """Raise a DataError naming the classes of which no image can be used."""
+    if found.lost_splits:
+        raise DataError(
+            f"no image of the split {found.lost_splits[0]} can be decoded",
+            allowed="splits with images that can be read",
+            hint="mend the images, or move the split away",
+        )
     if found.lost:
         raise DataError(
             f"no image of these classes can be decoded: {shorten(found.lost)}",

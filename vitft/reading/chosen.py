@@ -125,14 +125,14 @@ def _is_whole(rows: Any, column: str) -> bool:
     return bool(pc.all(pc.equal(values, pc.floor(values)), skip_nulls=True).as_py())
 
 
-def read_split(opened: OpenedSource, name: str, label_column: str) -> Labels | None:
+def read_split(opened: OpenedSource, name: str, label_column: str, *, has_signs: bool = False) -> Labels | None:
     """Return the labels of a split, or None if it has none at all; only some missing is an error."""
     rows = opened.splits[name]
     _require_rows(rows, name)
     known = flat_features(rows.features)
     if label_column not in known and not ("," in label_column and set(label_column.split(",")) <= set(known)):
         return None
-    labels = read_labels(rows, label_column, opened.parts.get(name, {}).get(label_column, ()))
+    labels = read_labels(rows, label_column, opened.parts.get(name, {}).get(label_column, ()), has_signs=has_signs)
     if (labels.ids == MISSING).all():
         return None
     require_labels(labels, name)

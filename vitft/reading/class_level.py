@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from vitft.errors import DataError, shorten
@@ -92,6 +93,7 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
         "/".join(folder.parts[: level - 1]) for folder in folders
         for level in set(range(1, len(folder.parts) + 1)) - set(folder.levels) if level > 1
     })  # fmt: skip
+    everything = folders
     lines: list[str] = []
     levels: list[int] = []
     why = ""
@@ -110,6 +112,9 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
         lines.append(f"  level {levels[-1]}: {len(counts):,} classes: {some}")
         depth += 1
         folders = [folder for folder in folders if len(folder.rest) > depth]
+    names = sorted({folder.parts[levels[0] - 1] for folder in everything if len(folder.parts) >= levels[0]})
+    if 1 < len(names) <= 4 and not why:
+        why = f"; if {shorten(names)} are splits: --set data.train_split={names[0]} --set data.test_split={names[-1]}"
     return DataError(
         f"the folders of {root} can be read in {len(lines)} ways, as the classes may be at several levels:\n"
         + "\n".join(lines),
@@ -123,15 +128,20 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
     )
 
 
+_MASKED = re.compile(
+    r"[\s_.\-]+(?:mask|masks|seg|segmentation|gt|groundtruth|annotation|superpixels|label)[\s_.\-]*\d*$|^masks?[\s_.\-]+",
+    re.IGNORECASE,
+)
+
+
 def mask_files(names: Sequence[str]) -> Iterator[str]:
     """Yield the names of a folder's images that are masks of others: ``1_mask.png`` beside ``1.png``."""
-    marked = [name for name in names if "mask" in name.lower()]
+    marked = [name for name in names if _MASKED.search(name[: name.rfind(".")])]
     if not marked:
         return
     stems = {name[: name.rfind(".")] for name in names}
     for name in marked:
         stem = name[: name.rfind(".")]
-        place = stem.lower().rfind("mask")
-        before = stem[:place].rstrip("_- .")
-        if before and before in stems:
+        before = _MASKED.sub("", stem)
+        if before and before != stem and before in stems:
             yield name

@@ -13,8 +13,10 @@ from vitft.reading.places import MASKS, Places
 from vitft.reading.splitting import SplitColumn, find_split_column
 from vitft.reading.table_labels import TableLabels, UntoldLabel, find_labels, refuse_several
 from vitft.reading.tables import Table, Unreadable, read_table, table_files
-from vitft.reading.words import Role, is_label_name, split_and_rest, words_of
+from vitft.reading.words import Role, is_label_name, role_of, split_and_rest, words_of
 from vitft.recipe import DataRecipe
+
+_ANSWERS = {"submission", "submissions", "submit", "prediction", "predictions", "pred", "preds", "baseline"}
 
 
 @dataclass
@@ -56,6 +58,7 @@ def find_evidence(
         lambda path: places.roles.get(places.split_of.get(path.rpartition("/")[0], ""), None),
     )
     found: list[Evidence] = []
+    idle: dict[Role | None, str] = {}  # tables that name no image, by the split of their names
     for name in names:
         if not data.table and _is_sample(name):
             notes.append(f"{name} was left out: by its name it is a sample of answers, not labels")
@@ -69,13 +72,18 @@ def find_evidence(
         except Unreadable as why:
             if data.table:
                 raise DataError(f"{name} cannot be read: {why}", hint="--set data.table=ANOTHER") from why
+            if _may_name_splits(name):
+                raise _unread_splits(name, f"it cannot be read: {why}") from why
             notes += [] if name.endswith(".txt") else [f"{name} was left out: {why}"]
             continue
         role = table_role(name)
+        idle.setdefault(role, name)
         joined = join_table(table, index, role=role, wanted=data.image_column)
         if joined is None or not (any(joined.files) or joined.ambiguous):
             _explain_unjoined(table, listing, places, data, notes)
             continue
+        if idle.get(role) == name:
+            del idle[role]
         notes += [f"{name}: {note}" for note in table.notes]
         if table.problem is not None:
             raise table.problem
@@ -89,9 +97,27 @@ def find_evidence(
                 hint="--set data.layout=folders takes no notice of tables",
             )
         found.append(_judged(joined, role, places, data))
+    if {"train", "test"} <= set(idle) and not any(each.splits or each.role for each in found) and not places.has_splits:
+        raise _unread_splits(idle["test"], "none of its columns names image files")
     _require_wanted(found, data)
     _require_labels(found, data)
     return found
+
+
+def _may_name_splits(name: str) -> bool:
+    """Whether a file's name says that it parts the images: ``splits.json``, ``train_test_split.txt``."""
+    words = set(words_of(Path(name).stem))
+    roles = {split_and_rest(word)[0] for word in words} - {None}
+    return len(roles) > 1 or bool(words & {"split", "splits"})
+
+
+def _unread_splits(name: str, why: str) -> DataError:
+    return DataError(
+        f"{name} may say which images are for training and which for testing, but {why}; without it all images would "
+        "be for training",
+        allowed="a table with a column of file names",
+        hint="--set data.layout=folders takes no notice of tables",
+    )
 
 
 def _without_masks(listing: Listing, places: Places) -> Listing:
@@ -113,6 +139,8 @@ def _require_labels(found: Sequence[Evidence], data: DataRecipe) -> None:
 
 def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe) -> Evidence:
     table = joined.table
+    if table.is_listed and {"partition", "split", "splits"} & set(words_of(Path(table.name).stem)):
+        _name_split_column(table, joined.column)
     distinct = {
         name: sorted({value for value in values if value is not None})
         for name, values in table.columns.items()
@@ -138,6 +166,14 @@ def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe)
     if splits is not None:
         _refuse_gaps(table, splits)
     return Evidence(joined, role, splits, labels, problem)
+
+
+def _name_split_column(table: Table, file_column: str) -> None:
+    """Call the column of splits what it is in a list whose name says that it has one: list_eval_partition.txt."""
+    for name, values in table.columns.items():
+        if name != file_column and 1 < len(set(values)) <= 10:
+            table.columns = {"split" if each == name else each: column for each, column in table.columns.items()}
+            return
 
 
 def _refuse_gaps(table: Table, splits: SplitColumn) -> None:
@@ -185,14 +221,13 @@ def _existing(listing: Listing, name: str) -> str:
 
 def _is_sample(name: str) -> bool:
     words = set(words_of(Path(name).stem))
-    return bool(words & {"submission", "submissions", "submit"}) or ("sample" in words and len(words) <= 2)
+    return bool(words & _ANSWERS) or ("sample" in words and len(words) <= 2)
 
 
 def _explain_unjoined(table: Table, listing: Listing, places: Places, data: DataRecipe, notes: list[str]) -> None:
     """Say why a table is left out; refuse to go on without one that was meant to be read."""
     column = names_images(table)
     labels = [name for name in table.columns if is_label_name(name)]
-    words = set(words_of(Path(table.name).stem))
     if column is not None and (data.table or labels or data.layout == "table" or not places.classes):
         some = next(value for value in table.columns[column] if value)
         raise DataError(
@@ -201,14 +236,9 @@ def _explain_unjoined(table: Table, listing: Listing, places: Places, data: Data
             allowed="names that lead to images: relative to the table or the folder, or bare",
             hint="correct the names, or take no notice of tables: --set data.layout=folders",
         )
-    roles = {split_and_rest(word)[0] for word in words} - {None}
-    if data.table or (data.layout == "auto" and (len(roles) > 1 or words & {"split", "splits"}) and table.num_rows > 1):
-        raise DataError(
-            f"{table.name} may say which images are for training and which for testing, but none of its columns names "
-            "image files, so it cannot be read; without it all images would be for training",
-            allowed="a table with a column of file names",
-            hint="--set data.layout=folders takes no notice of tables",
-        )
+    says_splits = _may_name_splits(table.name) or any(map(_holds_splits, table.columns.values()))
+    if data.table or (data.layout == "auto" and says_splits and table.num_rows > 1):
+        raise _unread_splits(table.name, "none of its columns names image files, so it cannot be read")
     if column is not None:
         some = next(value for value in table.columns[column] if value)
         notes.append(f"{table.name} was left out: the files that it names are not here ({some})")
@@ -217,9 +247,15 @@ def _explain_unjoined(table: Table, listing: Listing, places: Places, data: Data
         notes.append(f"{table.name} was left out: no column of it names an image of the folder ({known})")
 
 
+def _holds_splits(values: Sequence[str | None]) -> bool:
+    """Whether a column holds words for splits, two at least, and nothing else."""
+    roles = {role_of(value) for value in values if value is not None}
+    return len(roles) > 1 and None not in roles
+
+
 def _require_wanted(found: Sequence[Evidence], data: DataRecipe) -> None:
     """Raise if the user names a column that no table has."""
-    for key in ("label_column", "split_column"):
+    for key in ("label_column", "split_column", "image_column"):
         wanted = getattr(data, key)
         if wanted in (None, "none") or not found:
             continue

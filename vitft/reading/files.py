@@ -141,6 +141,7 @@ def _columns(evidence: Sequence[Evidence]) -> str:
 
 def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
     """Return the label of every file that tables name; two that contradict each other are an error."""
+    _refuse_mixed_kinds(evidence)
     labels: dict[str, str | None] = {}
     said_by: dict[str, str] = {}
     for each in evidence:
@@ -153,6 +154,21 @@ def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
             labels[file] = label if label is not None else labels.get(file)
             said_by[file] = each.name
     return labels
+
+
+def _refuse_mixed_kinds(evidence: Sequence[Evidence]) -> None:
+    """Raise if one table calls the classes by numbers and another by names: which is which is unknown."""
+    kinds: dict[bool, Evidence] = {}
+    for each in evidence:
+        values = [value for value in (each.labels.values if each.labels else ()) if value is not None]
+        if values:
+            kinds.setdefault(all(value.lstrip("+-").replace(".", "", 1).isdigit() for value in values), each)
+    if len(kinds) > 1:
+        raise DataError(
+            f"{kinds[True].name} calls the classes by numbers, and {kinds[False].name} by names",
+            allowed="tables that call the classes alike",
+            hint=f"--set 'data.table=[{kinds[False].name}]', or correct one of them",
+        )
 
 
 def _two_labels(file: str, first: str | None, second: str, where: str, evidence: Evidence) -> DataError:

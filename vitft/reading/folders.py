@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from vitft.errors import DataError, shorten
 from vitft.reading.class_level import class_depth
 from vitft.reading.listing import Listing, count
-from vitft.reading.places import OUTSIDE, SHALLOW, STRAY, Folder, Places
-from vitft.reading.words import Role, alike, is_images, role_of, roles_of
+from vitft.reading.places import MASKS, OUTSIDE, SHALLOW, STRAY, Folder, Places
+from vitft.reading.words import Role, alike, is_images, is_masks, role_of, roles_of
 
 
 @dataclass
@@ -84,6 +84,9 @@ def _place_in_splits(folders: list[Folder], wanted: frozenset[str], places: Plac
             continue
         name = folder.parts[depth]
         role = _roles(by_parts[folder.parts[:depth]].children, wanted)[name]
+        if role is None and name not in wanted and is_masks(name):
+            places.left_out[folder.path] = MASKS
+            continue
         folder.split = role if role and is_below_classes else name
         places.roles.setdefault(folder.split, role)
         start = 0 if is_below_classes else depth + 1
@@ -155,7 +158,7 @@ def _split_parents(root: _Node, wanted: frozenset[str]) -> list[_Node]:
         node = waiting.pop()
         roles = _roles(node.children, wanted)
         kids = [node.children[name] for name, role in roles.items() if role or name in wanted]
-        is_whole = bool(kids) and len(kids) == len(node.children)
+        is_whole = bool(kids) and all(roles[name] or name in wanted or is_masks(name) for name in node.children)
         num_roles = len({role for role in roles.values() if role})
         trains = [
             node.children[name] for name, role in roles.items() if role == "train" or (name in wanted and role is None)

@@ -47,7 +47,7 @@ class Labels:
         return replace(self, ids=self.ids[rows])
 
 
-def read_labels(dataset: Any, column: str, parts: Parts = ()) -> Labels:
+def read_labels(dataset: Any, column: str, parts: Parts = (), *, has_signs: bool = False) -> Labels:
     """Read a ClassLabel, text or integer column; ``outer.inner`` reads inside a structure.
 
     Text becomes classes in sorted order, integers in numeric order. None, "", -1 and -100 are missing labels, but -1
@@ -57,6 +57,7 @@ def read_labels(dataset: Any, column: str, parts: Parts = ()) -> Labels:
         dataset: with random access.
         column: its column of labels.
         parts: the class names of the files that it is made of, where they differ; the ids are joined by name.
+        has_signs: whether -1 and 1 are known to be the classes, and -1 alone is no missing label.
 
     Raises:
         DataError: if a number is not whole, or an id has no name.
@@ -72,7 +73,7 @@ def read_labels(dataset: Any, column: str, parts: Parts = ()) -> Labels:
     if pa.types.is_boolean(values.type):
         return Labels(_as_numpy(pc.cast(values, pa.int64())), ("false", "true"), True)
     numbers = _as_numpy(_whole_numbers(values, column))
-    is_sign = set(np.unique(numbers).tolist()) == {-1, 1}
+    is_sign = has_signs or set(np.unique(numbers).tolist()) == {-1, 1}
     is_missing = np.zeros(len(numbers), dtype=bool) if is_sign else np.isin(numbers, _NO_LABEL)
     is_missing |= np.asarray(pc.is_null(values, nan_is_null=True).to_numpy())
     present = np.unique(numbers[~is_missing])
@@ -135,7 +136,7 @@ def tidy_untyped(labels: Sequence[str | None], where: str) -> list[str | None]:
             allowed="a column of names or whole numbers",
             hint="--set data.label_column=NAME",
         )
-    whole = {each: re.sub(r"\.0*$", "", each) for each in distinct}
+    whole = {each: re.sub(r"\.0*$", "", each).removeprefix("+") for each in distinct}
     missing = set() if set(whole.values()) <= {"-1", "1"} and len(set(whole.values())) > 1 else {"-1", "-100"}
     tidy = (None if label is None else whole[label.strip()] for label in labels)
     return [None if label in missing else label for label in tidy]
@@ -166,7 +167,8 @@ def onto_classes(
     by_number = _by_number(used, classes)
     if by_number is not None:
         new_id = np.array([*(by_number.get(name, MISSING) for name in labels.names), MISSING], dtype=np.int64)
-        return new_id[labels.ids], [], ["classes: matched by number, as the model's have no names (LABEL_0, ...)"]
+        said = ", ".join(f"{name} is {classes[place]}" for name, place in list(by_number.items())[:4])
+        return new_id[labels.ids], [], [f"classes: matched by number, as the model's have no names: {said}"]
     places: dict[str, list[int]] = {}
     loose: dict[str, list[int]] = {}
     for index, name in enumerate(classes):
@@ -216,6 +218,9 @@ def join_similar(labels: Labels, similar: Similar, notes: list[str]) -> Labels:
     for index, name in enumerate(labels.names):
         groups.setdefault(alike(name), []).append(index)
     same = [group for group in groups.values() if len(group) > 1]
+    if same and labels.is_declared:
+        some = "; ".join(", ".join(repr(labels.names[k]) for k in group) for group in same[:4])
+        notes.append(f"classes that the dataset declares, and whose names are nearly the same: {some}")
     if not same or labels.is_declared or similar == "keep":
         return labels
     counts = np.bincount(labels.ids[labels.ids != MISSING], minlength=len(labels.names))
@@ -325,6 +330,7 @@ def _whole_numbers(values: Any, column: str) -> Any:
     if not pa.types.is_floating(values.type):
         return values
     # Integers with gaps become floats in a CSV reader; NaN is such a gap.
+    values = pc.cast(values, pa.float64())  # there are no kernels for half precision
     values = pc.if_else(pc.is_nan(values), None, values)
     if pc.any(pc.not_equal(values, pc.floor(values))).as_py():
         raise DataError(

@@ -35,6 +35,7 @@ class Listing:
         loops: links that are not followed, as they lead to a folder that they lie in.
         links: where images and folders that are links lead to.
         empty: folders with nothing in them.
+        dead: links that lead to what is not there, and by their names are no files.
     """
 
     root: str
@@ -44,6 +45,7 @@ class Listing:
     loops: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -107,6 +109,9 @@ def list_folder(root: str) -> Listing:
                     if not why:
                         listing.links[inside] = real
                 waiting.append((entry.path, inside, why, onward))
+            elif entry.is_symlink() and "." not in entry.name and not os.path.exists(entry.path):  # noqa: PTH110
+                if not why:
+                    listing.dead.append(inside)
             elif not is_image_name(entry.name):
                 if not why and (_is_file(entry) or entry.is_symlink()):  # a pipe would never end
                     listing.others.append(inside)

@@ -57,10 +57,10 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
     for marker in ("dataset_dict.json", "state.json"):
         if (root / marker).is_file():
             return open_saved(root, data, is_dict=marker == "dataset_dict.json")
-    if data.config is not None or has_configs(root):
+    if data.config is not None or (data.layout == "auto" and has_configs(root)):
         return open_clone(root, data)
     listing = list_folder(str(root))
-    if saved := _saved_below(listing):
+    if saved := _saved_below(listing, data):
         return open_folder(root / saved, data)
     by_format: dict[str, list[str]] = {}
     for name in listing.others:
@@ -77,17 +77,34 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
     return _open_images(root, listing, others, data)
 
 
-def _saved_below(listing: Listing) -> str | None:
-    """Return the folder below that `save_to_disk` wrote, if there is one; of several none can be chosen."""
+def _saved_below(listing: Listing, data: DataRecipe) -> str | None:
+    """Return the folder below that `save_to_disk` wrote, if that is all there is.
+
+    Where a layout is asked for, its files are taken out of the listing.
+
+    Raises:
+        DataError: if there are several, or images or data files beside it.
+    """
     found = {name.rpartition("/")[0] for name in listing.others if name.endswith(("/dataset_dict.json", "/state.json"))}
     tops = sorted(path for path in found if not any(path.startswith(f"{other}/") for other in found))
-    if len(tops) > 1:
+    if not tops:
+        return None
+    inside = [name for name in listing.others if any(name.startswith(f"{top}/") for top in tops)]
+    known = (*FORMATS, ".csv", ".tsv", ".jsonl")
+    beside = [name for name in set(listing.others) - set(inside) if Path(name).suffix.lower() in known]
+    beside += listing.paths()
+    if data.layout != "auto":
+        listing.others = [name for name in listing.others if name not in set(inside)]
+        return None
+    if len(tops) > 1 or beside:
+        others = f", and {count(len(beside), 'other file')} such as {min(beside)}" if beside else ""
         raise DataError(
-            f"{listing.root} holds {len(tops)} saved datasets: {shorten(tops, 6)}",
+            f"{listing.root} can be read in several ways: save_to_disk wrote some of it ({shorten(tops, 6)}){others}",
             allowed="one of them",
-            hint=f"--dataset {listing.root}/{tops[0]}",
+            hint=f"--dataset {listing.root}/{tops[0]}"
+            + (", or --set data.layout=folders (table, parquet)" if beside else ""),
         )
-    return tops[0] if tops else None
+    return tops[0]
 
 
 # --- which format ------------------------------------------------------------------------------------------
@@ -196,8 +213,10 @@ def _opened_files(root: str, reading: FilesReading, data: DataRecipe, *, id: str
             f"{count(len(reading.missing), 'row')} passed over, whose file is not there ({reading.missing[0][1]})"
         )
     if reading.label_column != "class_folder":
+        everything = [label for rows in reading.splits.values() for label in rows.labels]
+        tidy = iter(tidy_untyped(everything, reading.labels_from))  # together: -1 beside 1 is a class in every split
         for rows in reading.splits.values():
-            rows.labels = tidy_untyped(rows.labels, reading.labels_from)
+            rows.labels = [next(tidy) for _ in rows.labels]
     features = datasets.Features({IMAGE: datasets.Image(decode=False), LABEL: datasets.Value("string")})
     splits = {name: _dataset(rows, features) for name, rows in reading.splits.items()}
     return OpenedSource(

@@ -30,6 +30,8 @@ from vitft.reading.labels import column_values
 from vitft.reading.local import open_file, open_folder
 from vitft.reading.opened import OpenedSource, known_error, known_rows, link_of, refuse, refuse_stream
 from vitft.reading.splitting import SplitColumn, find_split_column
+from vitft.reading.streams import stream_features
+from vitft.reading.words import is_split_name, roles_of
 from vitft.recipe import DataRecipe
 from vitft.retry import patiently
 
@@ -43,6 +45,7 @@ datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = os.environ["HF_UPDATE_DOWNLOAD_COUNT
 )
 
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
+_PLAIN = ("string", "large_string", "int", "bool", "uint")
 _LOOKED_THROUGH = 2000  # rows whose values tell whether a column may be one of splits
 
 
@@ -62,6 +65,8 @@ def open_splits(data: DataRecipe) -> OpenedSource:
     try:
         opened = _open(name, data)
         _refuse_idle_keys(opened, data)
+        if data.streaming and data.split_column != "none":
+            _refuse_split_column(opened, data)
         return opened if opened.columns is not None or data.streaming else _by_split_column(opened, data)
     finally:
         # What the import into the cache needed, hundreds of MB for large row groups, would stay with us.
@@ -141,10 +146,22 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
     )
 
 
+def _refuse_split_column(opened: OpenedSource, data: DataRecipe) -> None:
+    """Raise if a stream has a column of splits: its rows are read as they come, whatever the column says."""
+    for name, rows in opened.splits.items():
+        features = flat_features(stream_features(rows))
+        column = data.split_column or next((each for each in features if is_split_name(each)), None)
+        if column is not None and (data.split_column or len(opened.splits) == 1):
+            raise DataError(
+                f"{name} of {opened.id} has the column {column!r}, which may part the rows into splits, and a stream "
+                "is not parted by a column",
+                allowed="reading without --streaming, or no notice of the column",
+                hint="leave --streaming away, or --set data.split_column=none",
+            )
+
+
 def _require_agreement(opened: OpenedSource, found: Mapping[str, SplitColumn]) -> None:
     """Raise if a column says that rows of one split belong to another."""
-    from vitft.reading.words import roles_of
-
     roles = roles_of(opened.splits)
     for name, column in found.items():
         others = {its for its in column.names.values() if column.roles.get(its) not in (roles[name], None)}
@@ -161,11 +178,10 @@ def _may_name_splits(rows: Any) -> list[str]:
     """Return the plain columns of few values, by the first rows."""
     found = []
     for name, feature in flat_features(rows.features).items():
-        if isinstance(feature, datasets.ClassLabel):
+        kind = str(getattr(feature, "dtype", ""))
+        if isinstance(feature, datasets.ClassLabel) or (is_split_name(name) and kind.startswith("float")):
             found.append(name)
-        elif isinstance(feature, datasets.Value) and str(feature.dtype).startswith(
-            ("string", "large_string", "int", "bool", "uint")
-        ):
+        elif isinstance(feature, datasets.Value) and str(feature.dtype).startswith(_PLAIN):
             first = column_values(rows, name).slice(0, _LOOKED_THROUGH)
             if len(pc.unique(first)) <= 50:
                 found.append(name)

@@ -110,10 +110,27 @@ def lay_out(
         for each in evidence
         for row in each.joined.missing
     ]
+    if data.bad_images == "skip" and by_table:
+        _refuse_lost_classes(evidence, splits)
     has_splits = places.has_splits or (names_splits and bool(split_by_table))
     tables = [each.name for each in evidence]
     doubts = [] if by_table else [each.name for each in evidence if each.labels is None and _may_be_labels(each)]
     return FilesReading(splits, roles, "", "", has_splits, left_out, missing, tables, notes, doubts)
+
+
+def _refuse_lost_classes(evidence: Sequence[Evidence], splits: Mapping[str, Rows]) -> None:
+    """Raise if all files of a class are missing, so that it would be gone without a word."""
+    present = {label for rows in splits.values() for label in rows.labels}
+    lost = {
+        label for each in evidence if each.labels is not None for row in each.joined.missing
+        if (label := each.labels.values[row]) is not None and label not in present
+    }  # fmt: skip
+    if lost:
+        raise DataError(
+            f"no image of these classes is there: {shorten(sorted(lost))}",
+            allowed="at least one image of each class",
+            hint="mend the rows, or remove the class from the table",
+        )
 
 
 def _may_be_labels(evidence: Evidence) -> bool:
@@ -142,7 +159,9 @@ def _splits_of_tables(
                 continue
             folder = file.rpartition("/")[0]
             own = places.split_of.get(folder) if places.has_splits else None
-            if own is not None and places.roles.get(own) and roles.get(split) != places.roles[own]:
+            if own is not None and places.roles.get(own) == "train" and roles.get(split) is None:
+                own = None  # a fold of what the folders give for training
+            elif own is not None and places.roles.get(own) and roles.get(split) != places.roles[own]:
                 raise _two_splits(file, f"its folder, {own}", f"{each.name}, {split}", data)
             if split_of.setdefault(file, own or split) != (own or split):
                 raise _two_splits(file, f"{by[file]}, {split_of[file]}", f"{each.name}, {split}", data)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import datasets
 
-from vitft.errors import DataError
+from vitft.errors import DataError, shorten
+from vitft.reading.evidence import table_role
 from vitft.reading.labels import Parts
 from vitft.reading.opened import OpenedSource, known_rows, reading, refuse, refuse_stream
 from vitft.reading.shards import class_names
@@ -57,8 +58,38 @@ def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
         loaded = reading(root, lambda: datasets.load_dataset(str(root), data.config, streaming=True), data.config)
         counts = {split: known_rows(rows) for split, rows in loaded.items()}
         return OpenedSource(str(root), None, dict(loaded), num_rows=counts)
+    files = reading(root, lambda: _files_of(root, data.config), data.config)
+    unread = sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in (".parquet", ".arrow", ".tar")
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and str(path.resolve()) not in {file for paths in files.values() for file in paths}
+    )
+    meant = {table_role(split) or split for split in files}
+    lost = [name for name in unread if (role := table_role(name)) is not None and role not in meant]
+    if lost and data.config is None:
+        raise DataError(
+            f"the README of {root} says which files make the dataset, and leaves out the split of {shorten(lost, 4)}",
+            allowed="a README that names every split, or none",
+            hint="--set data.layout=parquet reads all files; --set data.config=default those that the README names",
+        )
+    notes = (f"not named by the README, and left out: {shorten(unread, 4)}",) if unread else ()
+    parts = {
+        split: reading(root, lambda paths=paths: class_names(paths, may_lack_names=True))  # type: ignore[misc]
+        for split, paths in files.items()
+        if all(path.endswith(".parquet") for path in paths)
+    }
     loaded = reading(root, lambda: datasets.load_dataset(str(root), data.config), data.config)
-    return OpenedSource(str(root), None, dict(loaded), folders=dict.fromkeys(loaded, (str(root),)))
+    return OpenedSource(
+        str(root), None, dict(loaded), folders=dict.fromkeys(loaded, (str(root),)), parts=parts, notes=notes
+    )
+
+
+def _files_of(root: Path, config: str | None) -> dict[str, list[str]]:
+    """Return the files of each split, as the README says."""
+    found = datasets.load_dataset_builder(str(root), config).config.data_files or {}
+    return {str(split): [str(Path(path).resolve()) for path in paths] for split, paths in found.items()}
 
 
 def has_configs(root: Path) -> bool:

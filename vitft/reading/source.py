@@ -203,7 +203,8 @@ class _Training:
         require_classes(train, self._train_name)
         others: dict[str, tuple[str, Labels]] = {}
         for role, name in (("validation", self.roles.validation), ("test", self.roles.test)):
-            labels = None if name is None else read_split(self.opened, name, self.columns.label)
+            has_signs = train.names == ("-1", "1")
+            labels = None if name is None else read_split(self.opened, name, self.columns.label, has_signs=has_signs)
             if name is not None and labels is None:
                 number = len(self.opened.splits[name])
                 self.notes.append(f"{role}: {name} was left out, as none of its {number:,} rows has a label")

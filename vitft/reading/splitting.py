@@ -9,7 +9,7 @@ from vitft.errors import DataError, did_you_mean, shorten
 from vitft.reading.words import Role, flag_role, is_split_name, role_of, roles_of, squeezed
 from vitft.recipe import DataRecipe
 
-_TRUE, _FALSE = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
+_TRUE, _FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n", "f"}
 _MOST = 50  # values of a column of splits
 _OTHER: dict[Role, Role] = {"train": "test", "test": "train", "validation": "train"}
 
@@ -59,14 +59,26 @@ def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, wh
             )
         return _as_named(data.split_column, columns[data.split_column])
     unread: tuple[str, Sequence[str]] | None = None
+    readable: list[SplitColumn] = []
     for column, values in columns.items():
         if not 0 < len(values) <= _MOST:
             continue
         found = _read(column, values, wanted)
         if found is not None:
-            return found
+            readable.append(found)
+            continue
         if is_split_name(column) and squeezed(column) != "dataset" and unread is None and len(values) > 1:
             unread = column, values
+    flags = [each for each in readable if flag_role(each.column)]
+    if len(readable) > 1 and len(flags) < len(readable):
+        names = ", ".join(each.column for each in readable)
+        raise DataError(
+            f"{where} has several columns of splits: {names}",
+            allowed="one of them",
+            hint=f"--set data.split_column={readable[0].column}",
+        )
+    if readable:
+        return readable[0]
     if unread is None:
         return None
     column, values = unread

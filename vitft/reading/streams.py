@@ -64,6 +64,7 @@ def stream_source(
         num_rows = min(train.num_rows or data.max_train_samples, data.max_train_samples)
         splits["train"] = replace(train, rows=train.rows.take(data.max_train_samples), num_rows=num_rows)
         notes.append(f"train: the first {data.max_train_samples:,} rows of the stream (data.max_train_samples)")
+    notes.append("streaming: images that are in two splits are not looked for, nor images that cannot be decoded")
     notes.append("streaming: shuffled within shards and a buffer; resuming is not bit for bit the same")
     parts = [f"{role}\0{splits[role].num_rows}\0{splits[role].rows.num_shards}" for role in sorted(splits)]
     text = "\0".join([Path(opened.id).name, str(opened.revision), *classes, *parts])
@@ -90,7 +91,7 @@ def _stream_classes(rows: Any, feature: Any, label_column: str, notes: list[str]
     """Return the classes, and the number of rows if they had to be counted on the way."""
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names), None
-    values = [label_value(row, label_column) for row in rows.select_columns([label_column.split(".")[0]])]
+    values = [label_value(row, label_column) for row in rows.select_columns([_outer(rows, label_column)])]
     if feature.dtype in ("string", "large_string"):
         labels = labels_of_text(pa.chunked_array([pa.array(values, pa.string())]))
     else:
@@ -99,6 +100,11 @@ def _stream_classes(rows: Any, feature: Any, label_column: str, notes: list[str]
     notes.append(f"classes: the stream was read once for the values of {label_column}")
     require_classes(labels, "the stream")
     return labels.names, len(values)
+
+
+def _outer(rows: Any, column: str) -> str:
+    """Return the column of a stream that holds a label, which may stand inside a structure."""
+    return column if column in stream_features(rows) else column.split(".")[0]
 
 
 def _carve_stream(train: StreamSplit, fraction: float, seed: int) -> tuple[StreamSplit, StreamSplit]:

@@ -13,6 +13,7 @@ from vitft.reading.words import LABEL_WORDS, alike, is_label_name, is_measure, i
 Column = Sequence[str | None]
 _ONE, _ZERO = re.compile(r"1(\.0*)?"), re.compile(r"0(\.0*)?")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
 
 
@@ -91,6 +92,17 @@ def refuse_several(labels: TableLabels, where: str) -> None:
     """Raise a DataError if labels are lists of labels, joined by what never stands in one."""
     present = [value for value in labels.values if value is not None]
     alone = {value for value in present if "|" not in value}
+    listed = next((value for value in present if _LIST.fullmatch(value)), None)
+    for value in set(present) if listed is None else ():
+        parts = [part.strip() for part in re.split(r"[;,]", value)]
+        if len(parts) > 1 and all(part in alone for part in parts):
+            listed = value
+    if listed is not None:
+        raise DataError(
+            f"the column {labels.column!r} of {where} holds lists of labels ({listed!r}); vitft takes one per image",
+            allowed="one label per image, written as it is",
+            hint="--set data.label_column=NAME, or write the label without brackets",
+        )
     for value in present:
         if "|" in value:
             parts = [part.strip() for part in value.split("|")]

@@ -19,6 +19,7 @@ from typing import Any
 from vitft.errors import DataError
 from vitft.files import compression_of, read_regular
 from vitft.reading.listing import count, is_image_name
+from vitft.reading.words import role_of
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 _LARGEST = 2**30  # bytes: a table that says more than a class per image is none
@@ -183,12 +184,21 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
             columns[each].append(text.strip() or None)
     if is_listed and not is_list:
         notes.append("it has no header, as its first row names an image")
-    return Table(name, columns, is_listed, notes, _long_rows(name, body, len(rows[0])))
+    return Table(name, columns, is_listed, notes, _long_rows(name, body, len(rows[0]), delimiter, is_file))
 
 
-def _long_rows(name: str, rows: Sequence[Sequence[str]], width: int) -> DataError | None:
-    """Return an error if a row has more fields than the first: which of them is which cannot be told."""
+def _long_rows(
+    name: str, rows: Sequence[Sequence[str]], width: int, delimiter: str, is_file: Callable[[str], bool]
+) -> DataError | None:
+    """Return an error if a row has more fields than the first, or a quote swallows rows: what is meant is unknown."""
     for number, row in enumerate(rows):
+        if any("\n" in text and _swallowed(text, delimiter, is_file) for text in row):
+            return DataError(
+                f"row {number} of {name} holds line breaks between quotes, and {delimiter!r} among them: is a quote "
+                f"open that is not closed? It begins with {next(text for text in row if chr(10) in text)[:40]!r}",
+                allowed="quotes in pairs",
+                hint="mend the row, or --set data.layout=folders takes no notice of tables",
+            )
         if len([text for text in row[width:] if text.strip()]):
             long = sum(bool("".join(other[width:]).strip()) for other in rows)
             return DataError(
@@ -198,6 +208,12 @@ def _long_rows(name: str, rows: Sequence[Sequence[str]], width: int) -> DataErro
                 hint="mend the row, or --set data.layout=folders takes no notice of tables",
             )
     return None
+
+
+def _swallowed(text: str, delimiter: str, is_file: Callable[[str], bool]) -> bool:
+    """Whether a text of several lines holds fields that name images, as it does after a quote that is not closed."""
+    fields = [field.strip() for line in text.split("\n")[1:] for field in line.split(delimiter)]
+    return any(is_image_name(field) or is_file(field) for field in fields if field)
 
 
 def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
@@ -293,6 +309,9 @@ def _of_object(value: Mapping[str, Any]) -> Any:
     if len(rows) == 1:
         return rows[0]
     lengths = {len(each) for each in lists.values()}
+    by_split = {key: each for key, each in lists.items() if all(isinstance(row, dict) for row in each)}
+    if by_split and len(by_split) == len(value) and all(role_of(key) for key in by_split):
+        return [{"split": key, **row} for key, each in by_split.items() for row in each]
     if lists and len(lists) == len(value):
         if len(lengths) == 1 and not all(_is_name(item) for each in lists.values() for item in each[:3]):
             return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]

@@ -9,6 +9,7 @@ from vitft.errors import DataError, shorten
 from vitft.reading.formats import FORMATS
 from vitft.reading.listing import IMAGE_SUFFIXES, Listing, count, describe_left_out
 from vitft.reading.rows import FilesReading
+from vitft.reading.words import role_of
 from vitft.recipe import DataRecipe
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -57,15 +58,25 @@ def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> No
         reading.notes.append(f"{count(len(strange), 'file')} with no image name left out: {_suffixes(strange)}")
     if reading.label_column != "class_folder":
         return
+    dead = [link for link in listing.dead if link.rpartition("/")[0] in beside]
+    if dead and not data.accept_classes:
+        raise DataError(
+            f"{dead[0]} is a link to what is not there, beside the class folders, so a class may be missing",
+            allowed="links that lead to folders",
+            hint="mend or remove the link, or go on without: --set data.accept_classes=true",
+        )
     levels = {path.count("/") for rows in reading.splits.values() for path in rows.paths[:50]}
     parents = {path.rpartition("/")[0].rpartition("/")[0] for rows in reading.splits.values() for path in rows.paths}
+    grand = {parent.rpartition("/")[0] for parent in parents if parent}
     with_images = {parent for folder in listing.images for parent in _ancestors(folder)}
     lost: dict[str, list[str]] = {}
     images = [name for name in strange if Path(name).suffix.lower() not in _NO_IMAGES]
     for name in [*images, *(path for paths in listing.left_out.values() for path in paths)]:
         folder = name.rpartition("/")[0]
         is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-        is_beside = folder.rpartition("/")[0] in parents and name.count("/") in levels
+        parent = folder.rpartition("/")[0]
+        is_split = parent.rpartition("/")[0] in grand and role_of(parent.rpartition("/")[2]) is not None
+        is_beside = (parent in parents or is_split) and name.count("/") in levels
         if folder and is_beside and not is_hidden and folder not in with_images:
             lost.setdefault(folder, []).append(name)
     if lost and not data.accept_classes:

@@ -16,7 +16,7 @@ Role = Literal["train", "validation", "test"]
 SPLIT_WORDS: dict[Role, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
+    "test": ("test", "testing", "eval", "evaluation", "holdout", "heldout"),
 }
 
 
@@ -66,7 +66,7 @@ _SPLIT_COLUMNS = _words(
     "splittype usage phase stage traintest trainortest traintestsplit traintestval trainvaltest purpose"
 )
 _FLAG = re.compile(
-    r"(?:is|in|for|use)?(?:a)?(?P<split>training|train|validation|valid|val|dev|testing|test|eval)"
+    r"(?:is|in|for|use)?(?:a)?(?P<split>training|train|validation|valid|val|dev|testing|test|eval|holdout)"
     r"(?:ing)?(?:image|img|set|sample|row|flag|item|file)?"
 )
 
@@ -154,6 +154,8 @@ def is_size(name: str) -> bool:
 def is_label_name(column: str) -> bool:
     """Return whether a column is named like a label."""
     leaf = column.rsplit(".", 1)[-1]
+    if set(words_of(leaf)) & {"predicted", "prediction", "pred"}:
+        return False
     return leaf.strip().lower() in LABEL_WORDS or bool(set(words_of(leaf)) & _LABEL_PARTS)
 
 
