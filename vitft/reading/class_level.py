@@ -112,7 +112,12 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
         lines.append(f"  level {levels[-1]}: {len(counts):,} classes: {some}")
         depth += 1
         folders = [folder for folder in folders if len(folder.rest) > depth]
-    names = sorted({folder.parts[levels[0] - 1] for folder in everything if len(folder.parts) >= levels[0]})
+    sizes: dict[str, int] = {}
+    for folder in everything:
+        if len(folder.parts) >= levels[0]:
+            name = folder.parts[levels[0] - 1]
+            sizes[name] = sizes.get(name, 0) + folder.num_images
+    names = sorted(sizes, key=lambda name: (-sizes[name], name))
     if 1 < len(names) <= 4 and not why:
         why = f"; if {shorten(names)} are splits: --set data.train_split={names[0]} --set data.test_split={names[-1]}"
     return DataError(

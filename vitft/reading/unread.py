@@ -84,7 +84,7 @@ def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> No
         said = folder.encode("utf-8", "backslashreplace").decode()
         raise DataError(
             f"the class folder {said} holds {count(len(names), 'file')} ({_suffixes(names)}), and none can be read, so "
-            "a class would be missing" + (f"; so do {len(lost) - 1} others" if len(lost) > 1 else ""),
+            "a class would be missing" + (f" (and so on for {len(lost) - 1} more)" if len(lost) > 1 else ""),
             allowed=f"images with UTF-8 names ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
             hint="convert or rename them, or go on without: --set data.accept_classes=true",
         )
