@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +87,27 @@ def test_lost_classes_are_named() -> None:
 
 
 # --- how bright is white -----------------------------------------------------------------------------------
+
+
+def deep_colour(value: int) -> bytes:
+    """Return a PNG of 16-bit RGB, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    rows = (b"\0" + struct.pack(">H", value) * 6) * 2
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_dark_16_bit_colours_are_said_as_no_white_level_mends_them() -> None:
+    notes: list[str] = []
+    found = check_images([split([deep_colour(4095), bmp(1)])], ["a"], "sample")
+    assert found.brightest_colour == 15 * 257 and found.brightest is None
+    white_level(found, 65535, notes)
+    assert "16-bit colour images: the brightest value looked at is about 3,855" in notes[0]
+    assert check_images([split([deep_colour(65535)])], ["a"], "sample").brightest_colour == 65535
 
 
 def test_the_brightest_16_bit_value_is_found() -> None:

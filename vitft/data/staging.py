@@ -115,10 +115,21 @@ def decode(
     return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb, (*halved, *notes)
 
 
-def brightest(encoded: bytes | str) -> int | None:
-    """Return the largest value of a 16-bit grey image that can be decoded; None if it is of another kind."""
-    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=_formats()) as image:
-        return int(np.asarray(image).max()) if image.mode.startswith("I") else None
+def brightest(encoded: bytes | str) -> tuple[int, bool] | None:
+    """Return the largest value of a 16-bit image that can be decoded, and whether it has colours or transparency.
+
+    None if it is of another kind. Of a 16-bit PNG with colours Pillow reads the upper 8 bits.
+    """
+    content = encoded if isinstance(encoded, bytes) else _read(encoded, MAX_PIXELS)
+    if content.startswith(b"\xff\xd8"):  # a JPEG has 8 bits, and may be larger than Pillow opens without a warning
+        return None
+    with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        if image.mode.startswith("I"):
+            return int(np.asarray(image).max()), False
+        tile = getattr(image, "tile", None)
+        if image.format != "PNG" or not tile or ";16" not in str(tile[0][3]):
+            return None
+        return int(np.asarray(image.convert("RGB")).max()) * 257, True
 
 
 def stage(image: Image.Image, size: int) -> StagedImage:

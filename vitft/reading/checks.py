@@ -25,6 +25,7 @@ class Findings:
         num_checked: how many were decoded.
         bad: row and reason of each that cannot be used.
         brightest: the largest value in 16-bit grey images; None if there are none.
+        brightest_colour: the same of 16-bit images with colours, to the upper 8 bits.
         lost: classes of training that have no image that can be used.
         lost_splits: splits that have none.
     """
@@ -32,6 +33,7 @@ class Findings:
     num_checked: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
     brightest: int | None = None
+    brightest_colour: int | None = None
     lost: list[str] = field(default_factory=list)
     lost_splits: list[str] = field(default_factory=list)
 
@@ -91,6 +93,11 @@ def refuse_lost(found: Findings) -> None:
 
 def white_level(found: Findings, asked: int | Literal["auto"], notes: list[str]) -> int:
     """Return the value that is white in 16-bit grey images, noting how bright the brightest of them is."""
+    if found.brightest_colour is not None and found.brightest_colour * _DIM < 65535:
+        notes.append(
+            f"16-bit colour images: the brightest value looked at is about {found.brightest_colour:,} of 65,535, and "
+            "only their upper 8 bits are read, so the model sees nearly black; convert them to 8 bits"
+        )
     if found.brightest is None:
         return 65535 if asked == "auto" else asked
     fitting = next(level for level in _LEVELS if found.brightest <= level)
@@ -117,8 +124,10 @@ def _check(split: ImageSplit, row: int, found: Findings) -> bool:
     except BadImage as error:
         found.bad.append((split.where(row), error.wrong))
         return False
-    if level is not None:
-        found.brightest = max(found.brightest or 0, level)
+    if level is not None and level[1]:
+        found.brightest_colour = max(found.brightest_colour or 0, level[0])
+    elif level is not None:
+        found.brightest = max(found.brightest or 0, level[0])
     return True
 
 
