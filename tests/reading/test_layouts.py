@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 from layouts import LAYOUTS, Layout, Reads, Refuses
@@ -24,15 +23,6 @@ from vitft.recipe import DataRecipe
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data-layouts.md"
 TABLE = re.compile(r"(?<=<!-- layouts -->\n).*?(?=<!-- /layouts -->)", re.DOTALL)
 ROLES = ("train", "validation", "test")
-
-
-@pytest.fixture(autouse=True)
-def _no_hub_and_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("a local source went to the network")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", forbidden)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
