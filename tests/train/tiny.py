@@ -188,7 +188,7 @@ def in_child(work: Callable[[], object], *, kill_after: float | None = None, tim
 
 def _work_and_exit(work: Callable[[], object], writing: int) -> None:
     code = CRASHED
-    forkserver._forkserver = forkserver.ForkServer()  # the parent's, if it has one, does not serve us
+    forkserver._forkserver.__init__()  # the parent's server, if it has one, does not serve its children
     try:
         os.dup2(writing, 1)
         os.dup2(writing, 2)
