@@ -385,6 +385,27 @@ folders(
     reads("train_unlabeled", train=PETS, test={"cat": 2, "dog": 2}),
 )
 folders(
+    "A: folders that a phone named by the day",
+    "photos from a phone",
+    {"2024-05-30": 4, "2024-05-31": 4},
+    refuses(
+        "days say nothing of what the images show",
+        r"2024-05-30, 2024-05-31 are days",
+        ways=[({"accept_classes": True}, reads(train={"2024-05-30": 4, "2024-05-31": 4}))],
+    ),
+)
+folders(
+    "A: a folder of what is still to be labelled",
+    "a labelling in progress",
+    {"cat": 4, "dog": 4, "unlabeled": 5},
+    refuses(
+        "its images may be of any class",
+        r"unlabeled lies beside 2 class folders",
+        r"no label",
+        ways=[({"accept_classes": True}, reads(train={**PETS, "unlabeled": 5}))],
+    ),
+)
+folders(
     "A: flat class folders under a wrapping folder",
     "TensorFlow flower_photos",
     {"flower_photos/daisy": 4, "flower_photos/roses": 4, "flower_photos/tulips": 4},

@@ -1,4 +1,4 @@
-"""Classes that look like something else: split words, folds, folders of masks, a width, one for each image."""
+"""Classes that look like something else: split words, folds, days, folders of masks, a width, one for each image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from vitft.errors import DataError, shorten
 from vitft.reading.labels import Labels
-from vitft.reading.words import is_fold, is_images, is_masks, roles_of, words_of
+from vitft.reading.words import is_date, is_fold, is_images, is_masks, is_unlabelled, roles_of, words_of
 
 _MANY_NUMBERS = 20  # classes that are numbers, with gaps between them
 
@@ -29,6 +29,13 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
     if train.is_declared:
         return
     used = [train.names[k] for k in np.unique(train.ids[train.ids >= 0]).tolist()]
+    if are_folders and (unlabelled := [name for name in used if is_unlabelled(name)]):
+        raise DataError(
+            f"{shorten(unlabelled)} lies beside {len(used) - len(unlabelled):,} class folders, "
+            "and says of its images that they have no label",
+            allowed="folders named for what their images show",
+            hint="move it out of the dataset, or say that it is a class: --set data.accept_classes=true",
+        )
     reason = _names_that_are_none(used) if are_folders else _numbers_of_many_values(used, len(train.ids))
     if reason is None and len(used) == len(train.ids) and not _come_again(used, others):
         reason = "every training image has a label of its own"
@@ -51,6 +58,8 @@ def _names_that_are_none(names: Sequence[str]) -> str | None:
         return f"{', '.join(sorted(roles))} are names of splits"
     if all(map(is_fold, names)):
         return f"{shorten(list(names), 3)} are folds"
+    if all(map(is_date, names)):
+        return f"{shorten(list(names), 3)} are days"
     masks = [name for name in names if is_masks(name)]
     said = {word for name in masks for word in words_of(name)}
     is_contrast = any(said & {*words_of(name)} for name in names if name not in masks)  # mask and no_mask

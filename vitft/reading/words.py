@@ -39,11 +39,13 @@ _FILLER = _IMAGE_WORDS | _words(
 )
 _FOLD_WORDS = _words("fold folds cv kfold split partition")
 _PART_WORDS = _words("part parts batch batches chunk chunks shard shards archive zip volume vol download")
+_UNLABELLED = _words("unlabeled unlabelled unannotated untagged unsorted")
 _SIZE_WORDS = _words("full thumb thumbs thumbnail thumbnails small medium large resized lowres hires")
 _JOINED = re.compile(
     rf"(?P<split>{'|'.join(sorted(_ROLE_OF, key=len, reverse=True))})"
     r"(?:sets?|data|images?|imgs?|photos|pics|split|list)"
 )
+_DATE = re.compile(r"(?:19|20)\d\d(?P<between>[-_. ]?)(?:0[1-9]|1[0-2])(?P=between)(?:0[1-9]|[12]\d|3[01])")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
 
 _MEASURES = _words(
@@ -143,6 +145,17 @@ def are_parts(names: Collection[str]) -> bool:
     """Return whether names are those of pieces that one set was cut into: images_001, images_002; part1, part2."""
     words = {tuple(word for word in words_of(name) if not word.isdigit()) for name in names}
     return len(names) > 1 and len(words) == 1 and bool(set(*words) & (_PART_WORDS | _IMAGE_WORDS))
+
+
+def is_unlabelled(name: str) -> bool:
+    """Return whether a folder so named says that nobody has sorted what it holds."""
+    words = set(words_of(name)) - _FILLER
+    return bool(words) and words <= _UNLABELLED
+
+
+def is_date(name: str) -> bool:
+    """Return whether a name is a day, as cameras and phones name folders: ``2024-05-31``, ``20240531``."""
+    return _DATE.fullmatch(name.strip()) is not None
 
 
 def is_size(name: str) -> bool:
