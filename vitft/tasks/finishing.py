@@ -58,7 +58,6 @@ def score_and_save(
         run.write_json("results.json", results)
 
     on_main_process(write, accelerator)  # nobody ends before everything is written
-    _end_training(run, accelerator)
     return results
 
 
@@ -163,7 +162,13 @@ def _add_metrics_of_others(run: Run, recipe: Recipe, scored: dict[str, Any], res
     signals.check()  # a stranger's code may have swallowed the request
 
 
-def _end_training(run: Run, accelerator: Any) -> None:
+def end_training(run: Run, accelerator: Any) -> None:
+    """Let trackers and processes end together.
+
+    What holds connections between processes must be gone by now: torch may hang where one that wraps a model
+    for several processes is freed after its peers have ended.
+    """
+    accelerator.free_memory()
     accelerator.wait_for_everyone()
     try:
         accelerator.end_training()

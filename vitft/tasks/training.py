@@ -19,7 +19,7 @@ from vitft.recipe import Recipe
 from vitft.run import Run
 from vitft.sizes import show_size
 from vitft.tasks.ending import Session, ended_well
-from vitft.tasks.finishing import finish, log_results, reset_peak_memory, score_and_save
+from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
 from vitft.tasks.shared import import_libraries, main_process_first, on_main_process, quiet_libraries, score_table
@@ -124,6 +124,7 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     _tell(run, recipe, parts, [*hub_notes, *made])
     with pushes_during_training(run, recipe.hub, destination):
         results = _train_and_score(session, recipe, parts, accelerator, resume=not is_new)
+        end_training(run, accelerator)
         picture_run(run, recipe, parts.source, parts.plan, accelerator)
     finish(run, recipe.hub.license)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results, str(parts.plan)))
