@@ -15,7 +15,7 @@ from small_trees import images, write
 from vitft.data.images import ImageSplit
 from vitft.errors import DataError
 from vitft.reading import copies
-from vitft.reading.copies import Side, find_copies, note_copies, refuse_copies
+from vitft.reading.copies import Side, find_copies, part_splits
 from vitft.reading.encoded import EncodedImages
 from vitft.reading.source import open_source
 from vitft.recipe import DataRecipe
@@ -65,7 +65,12 @@ def test_of_very_many_files_evenly_spaced_ones_are_compared(tmp_path: Path, monk
     write(tmp_path, {f"{place}/{number}.bmp": number for place in ("train", "test") for number in range(16)})
     sides = [side(place, [f"{place}/{number}.bmp" for number in range(16)], tmp_path) for place in ("train", "test")]
     found = find_copies(*sides)
-    assert found.num_compared < 16 and len(found.pairs) == found.num_compared > 0
+    assert 0 < found.num_left == 16 - len(found.pairs) < 16
+    *_, said = part_splits(sides, are_accepted=True)
+    assert said == (
+        f"{found.num_left} of 16 images of test were not compared with those of train: "
+        "too many files have sizes in common"
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -80,14 +85,14 @@ def test_every_image_that_is_on_both_sides_is_found(train: list[bytes], test: li
 def test_copies_are_refused_with_some_of_them_named() -> None:
     both = [bytes([number]) * 9 for number in range(5)]
     with pytest.raises(DataError) as caught:
-        refuse_copies([side("train", both), side("val", [b"x"]), side("test", both)])
+        list(part_splits([side("train", both), side("val", [b"x"]), side("test", both)], are_accepted=False))
     text = str(caught.value)
     assert "5 of 5 images of test are in train, too: row 0 of test is row 0 of train" in text
     assert "; ..." in text and "--set data.allow_overlap=true" in text
 
 
 def test_copies_are_noted_with_some_of_them_named() -> None:
-    [note] = note_copies([side("train", [b"a", b"b"]), side("test", [b"b"])])
+    [note] = part_splits([side("train", [b"a", b"b"]), side("test", [b"b"])], are_accepted=True)
     assert note == "1 of 1 images of test are in train, too: row 0 of test is row 1 of train"
 
 

@@ -26,11 +26,11 @@ class Copies:
 
     Attributes:
         pairs: rows of the first split, and of the second.
-        num_compared: rows of the second split that were looked for.
+        num_left: rows of the second split that were not looked for, as that would take too long.
     """
 
     pairs: list[tuple[int, int]]
-    num_compared: int
+    num_left: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def find_copies(first: Side, second: Side) -> Copies:
     shared = shared[shared > 0]
     others = np.flatnonzero(np.isin(theirs.sizes, shared))
     places = np.flatnonzero(np.isin(mine.sizes, shared))
+    num_alike = len(others)
     if not theirs.are_bytes:
         others, places = _fewer(mine.sizes, theirs.sizes, others, places)
     ends = {row: (int(theirs.sizes[row]), theirs.tail(row, _TAIL)) for row in others.tolist()}
@@ -67,7 +68,7 @@ def find_copies(first: Side, second: Side) -> Copies:
         twin = next((each for each in candidates if mine.digest(each) == whole), None)
         if twin is not None:
             pairs.append((twin, row))
-    return Copies(pairs, len(others))
+    return Copies(pairs, num_alike - len(others))
 
 
 def _fewer(
@@ -81,29 +82,35 @@ def _fewer(
     return others, places
 
 
-def refuse_copies(sides: Sequence[Side]) -> None:
-    """Raise a DataError naming some images that are in two of the splits."""
-    for place, second in enumerate(sides):
+def part_splits(sides: Sequence[Side], *, are_accepted: bool) -> Iterator[str]:
+    """Look for images that each two splits have in common; yield what is to be said of them.
+
+    Args:
+        sides: the splits.
+        are_accepted: whether copies are said, not refused.
+
+    Raises:
+        DataError: naming some images that are in two of the splits.
+    """
+    for place, second in enumerate(side.split for side in sides):
         for first in sides[:place]:
-            copies = find_copies(first, second)
+            copies = find_copies(first, sides[place])
             if copies.pairs:
-                raise DataError(
-                    f"{len(copies.pairs):,} of {len(second.split):,} images of {second.split.source_name} are in "
-                    f"{first.split.source_name}, too: {'; '.join(_named(first.split, second.split, copies))}",
-                    allowed="splits without an image in common: a score on images that were seen before means little",
-                    hint="remove them from one of the two, or accept them: --set data.allow_overlap=true",
+                sentence = (
+                    f"{len(copies.pairs):,} of {len(second):,} images of {second.source_name} are in "
+                    f"{first.split.source_name}, too: {'; '.join(_named(first.split, second, copies))}"
                 )
-
-
-def note_copies(sides: Sequence[Side]) -> Iterator[str]:
-    """Yield a sentence for each two splits that have images in common."""
-    for place, second in enumerate(sides):
-        for first in sides[:place]:
-            copies = find_copies(first, second)
-            if copies.pairs:
+                if not are_accepted:
+                    raise DataError(
+                        sentence,
+                        allowed="splits without an image in common: a score on images seen before means little",
+                        hint="remove them from one of the two, or accept them: --set data.allow_overlap=true",
+                    )
+                yield sentence
+            if copies.num_left:
                 yield (
-                    f"{len(copies.pairs):,} of {len(second.split):,} images of {second.split.source_name} are in "
-                    f"{first.split.source_name}, too: {'; '.join(_named(first.split, second.split, copies))}"
+                    f"{copies.num_left:,} of {len(second):,} images of {second.source_name} were not compared with "
+                    f"those of {first.split.source_name}: too many files have sizes in common"
                 )
 
 

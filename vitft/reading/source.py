@@ -16,7 +16,7 @@ from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, shorten
 from vitft.reading.checks import check_images, refuse_bad, refuse_lost, white_level
 from vitft.reading.chosen import Columns, find_columns, image_split, join_splits, read_split, telling
-from vitft.reading.copies import Side, find_copies, note_copies, refuse_copies
+from vitft.reading.copies import Side, find_copies, part_splits
 from vitft.reading.encoded import EncodedImages
 from vitft.reading.fingerprint import fingerprint
 from vitft.reading.guard import guard_classes
@@ -231,10 +231,7 @@ class _Training:
     def _part_from(self, train: ImageSplit, others: Sequence[ImageSplit]) -> None:
         """Refuse images that are in two splits; of a published dataset, whose splits others use, they are noted."""
         sides = [Side(split, self._images(split.source_name)) for split in (train, *others)]
-        if self.opened.kind == "hub" or self.data.allow_overlap:
-            self.notes += note_copies(sides)
-        else:
-            refuse_copies(sides)
+        self.notes += part_splits(sides, are_accepted=self.opened.kind == "hub" or self.data.allow_overlap)
 
     def _images(self, name: str, rows: np.ndarray | None = None) -> EncodedImages:
         """Return the images of a split of the source, or some of its rows."""
