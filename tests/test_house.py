@@ -60,8 +60,8 @@ FOLDERS = {
     "report": ["figures", "page"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "describing", "photos", "ending", "tracking", "picturing", "publishing", "finishing", "training",
-        "scoring", "predicting", "resizing", "inspecting", "__init__",
+        "shared", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
+        "training", "scoring", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip

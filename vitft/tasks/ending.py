@@ -108,7 +108,7 @@ def explained(session: Session | None = None) -> Iterator[None]:
     try:
         need_open_files()
         yield
-    except Exception as error:
+    except Exception as error:  # of any library: what is not the machine's doing goes on as it is
         if not isinstance(error, VitftError):
             signals.check()  # asked to stop as well, and torn out of a collective by a process that heard it first
         found = explain(error, session)

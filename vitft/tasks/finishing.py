@@ -36,28 +36,17 @@ def score_and_save(
         if split is not None:
             _score(session, name, split, recipe, fitted, scored, unscored)
     signals.check()  # somebody's decoder may have swallowed the request
+    record = {
+        "train": _training_record(plan, fitted, peak),
+        "classes": list(source.classes),
+        "weights": fitted.weights,
+        "bad_images": fitted.state.bad_rows,
+        "resize": pretrained.retargeting.record() if pretrained.retargeting else None,
+    }
+    speeds = fitted.speeds if len(plan.phases) > 1 else {}
     results: dict[str, Any] = {}
-
-    def write() -> None:
-        for name, each in scored.items():
-            _take_scores(name, each, results, unscored)
-        results["train"] = _training_record(plan, fitted, peak)
-        results["classes"] = list(source.classes)
-        results["weights"] = fitted.weights
-        results["bad_images"] = fitted.state.bad_rows
-        results["resize"] = pretrained.retargeting.record() if pretrained.retargeting else None
-        if unscored:
-            results["unscored"] = unscored
-        for name, reason in unscored.items():
-            run.note(f"{name} has no score, and the model is saved all the same: {reason}")
-        _add_metrics_of_others(run, recipe, scored, results)
-        speeds = fitted.speeds if len(plan.phases) > 1 else {}
-        for size, each in speeds.items():
-            run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
-        log_results(run, results)
-        run.write_json("results.json", results)
-
-    on_main_process(write, accelerator)  # nobody ends before everything is written
+    # Nobody ends before everything is written.
+    on_main_process(lambda: _write_results(run, recipe, results, record, scored, unscored, speeds), accelerator)
     return results
 
 
@@ -121,6 +110,30 @@ def _score(
             f"{name}: its score leaves out what cannot be read, images: {len(found.bad_rows)} (data.bad_images: stop "
             "holds for training, which is over)"
         )
+
+
+def _write_results(
+    run: Run,
+    recipe: Recipe,
+    results: dict[str, Any],
+    record: dict[str, Any],
+    scored: dict[str, Any],
+    unscored: dict[str, str],
+    speeds: dict[str, dict[str, float]],
+) -> None:
+    """Fill in the results, say what is not in them, and write them down."""
+    for name, each in scored.items():
+        _take_scores(name, each, results, unscored)
+    results |= record
+    if unscored:
+        results["unscored"] = unscored
+    for name, reason in unscored.items():
+        run.note(f"{name} has no score, and the model is saved all the same: {reason}")
+    _add_metrics_of_others(run, recipe, scored, results)
+    for size, each in speeds.items():
+        run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
+    log_results(run, results)
+    run.write_json("results.json", results)
 
 
 def _take_scores(name: str, scored: Any, results: dict[str, Any], unscored: dict[str, str]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitft import signals, worker
-from vitft.environment import environment
 from vitft.errors import PublishError, RecipeError, UsageError
 from vitft.hub.access import check_form
 from vitft.hub.push import Published
@@ -17,11 +16,11 @@ from vitft.names import slug
 from vitft.outside import shown
 from vitft.recipe import Recipe
 from vitft.run import Run
-from vitft.sizes import show_size
 from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
+from vitft.tasks.recording import Parts, tell, write_environment
 from vitft.tasks.shared import import_libraries, main_process_first, on_main_process, quiet_libraries, score_table
 from vitft.tasks.tracking import check_trackers, start_trackers
 
@@ -48,16 +47,6 @@ class FinetuneResult:
         rows = [(name, self.results[name]) for name in ("validation", "test") if name in self.results]
         published = [f"published: {self.published.url}"] if self.published else []
         return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published])
-
-
-@dataclass
-class _Parts:
-    """What a run is made of, loaded."""
-
-    source: Any
-    pretrained: Any
-    plan: Any
-    overview: str = ""
 
 
 def finetune(
@@ -121,7 +110,7 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     else:
         destination, made = on_main_process(lambda: prepare(destination), accelerator)
         start_trackers(run, recipe, accelerator)
-    _tell(run, recipe, parts, [*hub_notes, *made])
+    tell(run, parts, [*hub_notes, *made])
     with pushes_during_training(run, recipe.hub, destination):
         results = _train_and_score(session, recipe, parts, accelerator, resume=not is_new)
         end_training(run, accelerator)
@@ -147,7 +136,7 @@ def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
 
 def _load(
     run: Run | None, recipe: Recipe, accelerator: Any, reasons: Mapping[str, str], *, is_quiet: bool = False
-) -> _Parts:
+) -> Parts:
     """Open the dataset, which is shown, load the checkpoint and make the plan, the main process first."""
     from vitft.data.staging import WHITE_LEVEL
     from vitft.model.adapt import choose_trainable
@@ -170,7 +159,7 @@ def _load(
     pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, pretrained, accelerator, dict(reasons), settled)
-    return _Parts(source, pretrained, plan, str(overview))
+    return Parts(source, pretrained, plan, str(overview))
 
 
 def _begin(session: Session, recipe: Recipe, destination: Any, accelerator: Any) -> tuple[Run, Any, list[str]]:
@@ -191,7 +180,7 @@ def _begin(session: Session, recipe: Recipe, destination: Any, accelerator: Any)
 
 
 def _train_and_score(
-    session: Session, recipe: Recipe, parts: _Parts, accelerator: Any, *, resume: bool
+    session: Session, recipe: Recipe, parts: Parts, accelerator: Any, *, resume: bool
 ) -> dict[str, Any]:
     from vitft.train.fit import fit
 
@@ -277,7 +266,7 @@ def _make_what_is_missing(
             log_results(run, results)
         parts = _load(run, recipe, accelerator, reasons) if {_ENVIRONMENT, _PICTURES} & set(missing) else None
         if parts is not None and _ENVIRONMENT in missing:
-            _write_environment(run, parts)
+            write_environment(run, parts)
         picture_run(run, recipe, parts and parts.source, parts and parts.plan, accelerator)
         finish(run, recipe.hub.license)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results))
@@ -349,53 +338,3 @@ def _tell_parent(run: Run) -> None:
     """Let a launcher of ours know the run: if we are killed, it says how to go on."""
     if run.is_main:
         worker.tell(str(run.folder.absolute()), run.resume_command)
-
-
-def _tell(run: Run, recipe: Recipe, parts: _Parts, hub_notes: Sequence[str]) -> None:
-    """Say and record everything that was chosen before the first step."""
-    pretrained = parts.pretrained
-    run.say(f"run      {run.folder}")
-    run.say(f"model    {pretrained.id} at {show_size(pretrained.image_size)}")
-    for note in hub_notes:
-        run.say(f"  {note}")
-    if run.newest_checkpoint():  # a resumed run, in which all this is written already
-        run.say(str(parts.plan))
-        if run.is_main and run.read_json("environment.json") is None:
-            run.say("  environment.json is missing or broken: written anew, with what is here now")
-            _write_environment(run, parts)
-        return
-    run.cut_metrics(0)
-    for note in parts.source.notes:  # said at once, when the dataset was read
-        run.log("note", about="data", text=shown(note))
-    for note in pretrained.notes:
-        run.note(note, about="model")
-    run.say(str(parts.plan))
-    _write_environment(run, parts)
-
-
-def _sizes(source: Any) -> dict[str, Any]:
-    splits = {name: split for name in ("train", "validation", "test") if (split := getattr(source, name)) is not None}
-    return {name: len(split) if hasattr(split, "__len__") else split.num_rows for name, split in splits.items()}
-
-
-def _write_environment(run: Run, parts: _Parts) -> None:
-    """Write down what the run was made of, and where."""
-    source, pretrained = parts.source, parts.pretrained
-    splits = {name: split for name in ("train", "validation", "test") if (split := getattr(source, name)) is not None}
-    dataset = {
-        "id": source.id,
-        "revision": source.revision,
-        "fingerprint": source.fingerprint,
-        "rows": _sizes(source),
-        # The source's own names: a validation split that was carved has that of the training split.
-        "splits": {name: getattr(split, "source_name", "") for name, split in splits.items()},
-        "image_column": next(iter(source.train.image_columns), None) if source.label_column else None,
-        "label_column": source.label_column,
-        "labels_from": source.labels_from,
-    }
-    model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
-    device = parts.plan.device
-    run.write_json(
-        "environment.json",
-        environment(dataset=dataset, model=model, device=device, command=[*map(shown, sys.argv)]),
-    )
