@@ -4,10 +4,12 @@ import copy
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from vitft import evaluate, finetune, inspect, predict, resize
 from vitft.errors import ModelError, VitftError
+from vitft.model.gate import check_model
 from vitft.model.load import load_finished, load_for_training, open_checkpoint
 from vitft.outside import printable
 from vitft.recipe import ModelRecipe, Recipe
@@ -198,7 +201,25 @@ def test_an_unknown_processor_is_the_family_s_own_as_for_pipeline(kind, lying, h
 def test_a_config_of_another_model_is_refused(lie, lying, tmp_path):
     folder = lying("config.json", **lie)
     for _, work in commands(folder, tmp_path / "out"):
-        refusal(work)
+        assert re.search(r"config\.json|has this size already", refusal(work))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_refused"),
+    [
+        (RuntimeError("Tensor.item() cannot be called on meta tensors"), False),
+        (RuntimeError("Tensor on device cpu is not on the expected device meta!"), False),
+        (ValueError("its metadata are wrong"), True),
+        (NotImplementedError("no such activation"), True),
+    ],
+)
+def test_only_the_want_of_values_leaves_a_model_untried(error, is_refused, monkeypatch):
+    def forward(*_, **__):
+        raise error
+
+    monkeypatch.setattr(transformers.ViTForImageClassification, "forward", forward)
+    with pytest.raises(ModelError, match="cannot run") if is_refused else nullcontext():
+        check_model(transformers.ViTConfig(**PLAIN), (32, 32), "FOLDER")
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])

@@ -247,7 +247,7 @@ def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: boo
     except (TypeError, ValueError, AttributeError, IndexError):
         step = 0
     if step < 1:
-        raise ModelError(f"the config.json speaks of patches of {step} pixels", hint="mend its patch_size")
+        raise ModelError("by its config.json, the model's patches have no size in pixels", hint="mend its patch_size")
     if not any(side % step for side in size):
         return
     wrong = f"an image size of {show_size(size)} is not divisible by {step}, the pixels that belong together"
