@@ -13,10 +13,7 @@ import tiny
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a tiny checkpoint, tiny photos and a place for runs."""
-    folder = tmp_path_factory.mktemp("home")
-    tiny.make_checkpoint(folder / "checkpoint")
-    tiny.make_photos(folder / "photos")
-    return folder
+    return tiny.make_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,13 @@ CRASHED = 99  # exit code of a child that raised what is no VitftError
 # --- what is trained on what -------------------------------------------------------------------------------
 
 
+def make_home(folder: Path) -> Path:
+    """Fill a folder with a tiny checkpoint and tiny photos; runs will lie beside them."""
+    make_checkpoint(folder / "checkpoint")
+    make_photos(folder / "photos")
+    return folder
+
+
 def make_checkpoint(folder: Path, *, dropout: float = 0.0) -> Path:
     """Save a random ViT of width 16 and depth 2 for 8 x 8 pixels, with its processor."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
