@@ -55,9 +55,9 @@ def is_card(descriptor: int) -> bool:
 AFTER_THE_TRAINING: dict[str, Callable[[], None]] = {
     "before the results": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("results.json")),
     "after the results": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("results.json"), after=True),
-    "while figures are drawn": lambda: at_call(picturing, "_after", 1, KILL),
+    "while figures are drawn": lambda: at_call(picturing, "_look", 2, KILL),
     "while figures are flushed": lambda: at_call(disk, "flush_folder", 1, KILL, only=is_named(".figures.partial")),
-    "before the figures are noted": lambda: at_call(picturing, "_note_pictures", 1, KILL),
+    "before the figures are noted": lambda: at_call(picturing, "note_pictures", 1, KILL),
     "before the card": lambda: at_call(finishing, "write_card", 1, KILL),
     "in the card": lambda: at_call(os, "fsync", 1, KILL, only=is_card),
     "after the card": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("README.md"), after=True),

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vitft.model.families import Size, Table, family_of, vision_config
-from vitft.model.retarget import table_size
-from vitft.pictures.layout import fill_grid
+from vitft.architectures.config import table_size
+from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.family import Size, Table
+from vitft.pictures.token_places import fill_grid
 
 MOST_TILES = 14
 """Tiles a side of a picture of similarities; of larger grids every so many-th place is shown."""
@@ -120,14 +121,14 @@ def positions_of(model: Any, image_size: Size) -> list[Positions]:
 def _of_table(name: str, parameter: Tensor, table: Table, grid: Size) -> Positions:
     short = re.sub(r"^\w+\.(encoder\.)?", "", name)
     values = parameter.detach().float().cpu()
-    if table.layout == "places":
+    if table.entries == "places":
         places = values.reshape(-1, values.shape[-1])[-grid[0] * grid[1] :]
         rows, columns = (tuple(range(0, side, -(-side // MOST_TILES))) for side in grid)
         similarity = position_similarity(places, grid, rows, columns)
         return Positions(
             short, "similarity", grid, rows, columns, similarity, row_column_share(places.reshape(*grid, -1))
         )
-    if table.layout == "offsets":
+    if table.entries == "offsets":
         down, right = (2 * side - 1 for side in grid)
         bias = values[: down * right].T.reshape(-1, down, right)
         return Positions(short, "bias", grid, (), (), bias, row_column_share(bias.movedim(0, -1)))

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vitft.model.families import Size, blocks
-from vitft.pictures.layout import Layout, layout_of
+from vitft.architectures.blocks import blocks
+from vitft.architectures.family import Size
+from vitft.pictures.token_places import TokenPlaces, places_of
 
 _NAME = "vitft-recording"
 
@@ -33,13 +34,13 @@ class Attention:
         index: number of the layer, from 0.
         block: name of the residual block that it lies in.
         probs: shape (B, W, A, Q, K); rows sum to 1.
-        layout: where its tokens stand.
+        places: where its tokens stand.
     """
 
     index: int
     block: str
     probs: Tensor
-    layout: Layout
+    places: TokenPlaces
 
 
 Taker = Callable[[Attention], None]
@@ -112,9 +113,9 @@ class _Reader:
     def take(self, probs: Tensor) -> Tensor:
         """Hand on probabilities (B * W, A, Q, K), or Hiera's (B, A, W, Q, K); return them as made of what was seen."""
         seen = probs.movedim(2, 1) if probs.ndim == 5 else probs.reshape(self.batch, -1, *probs.shape[1:])
-        layout = layout_of(self.model, self.index, self.inside[-1], tuple(seen.shape), self.image_size)
+        places = places_of(self.model, self.index, self.inside[-1], tuple(seen.shape), self.image_size)
         for taker in self.takers:
-            taker(Attention(self.index, self.inside[-1], seen, layout))
+            taker(Attention(self.index, self.inside[-1], seen, places))
         self.index += 1
         return seen.movedim(1, 2) if probs.ndim == 5 else seen.flatten(0, 1)
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitft.model.families import Size, blocks
-from vitft.pictures.layout import fill_grid
+from vitft.architectures.blocks import blocks
+from vitft.architectures.family import Size
+from vitft.pictures.token_places import fill_grid
 
 
 def colours_of(tokens: Tensor) -> tuple[Tensor, float]:

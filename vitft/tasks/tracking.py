@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitft.errors import TrainError, UsageError, one_line
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 
 _PIP = {

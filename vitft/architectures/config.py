@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vitft.architectures import families
+from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.family import Size
+from vitft.architectures.settings import read_settings
+from vitft.architectures.timm_models import WRAPPER, is_wrapped, read_wrapped, set_label_names
 from vitft.errors import ModelError, one_line
 from vitft.files import is_file
-from vitft.model import families
-from vitft.model.families import vision_config
-from vitft.model.settings import read_settings
-from vitft.model.wrapped import WRAPPER, is_wrapped, read_wrapped, set_label_names
 
 
 def read_config(folder: Path, named: str) -> tuple[Any, list[str]]:
@@ -88,6 +89,12 @@ def set_classes(config: Any, classes: Sequence[str]) -> None:
         set_label_names(config, classes)
 
 
+def class_names(config: Any) -> list[str]:
+    """Return the names of a model's classes by number, ``LABEL_3`` where it has none."""
+    names = config.id2label or {}  # PVT's configuration may have none
+    return [names.get(number, f"LABEL_{number}") for number in range(config.num_labels)]
+
+
 _PROBLEMS = {
     "multi_label_classification": "several labels per image",
     "regression": "values",
@@ -123,3 +130,34 @@ def drop_path_off(config: Any, notes: list[str]) -> None:
     if any(rates):
         vision.drop_path_rate = [0.0] * len(rates) if isinstance(rate, list | tuple) else 0.0
         notes.append(f"drop path follows model.drop_path, not the checkpoint's drop_path_rate of {rate}")
+
+
+# --- image size --------------------------------------------------------------------------------------------
+
+
+def image_size_of(config: Any, made: Size | None = None) -> Size:
+    """Return the (height, width) of a model's input in pixels.
+
+    The configuration says it, or the image processor for families that run at other sizes too; 224 if neither does.
+
+    Args:
+        config: of a classifier.
+        made: the size of the images that its processor makes, if that says one.
+    """
+    sizes = [table_size(config), made]
+    family = family_of(config)
+    if family is not None and (family.any_size or family.resamples_itself):
+        sizes.reverse()
+    return next((size for size in sizes if size), (224, 224))
+
+
+def table_size(config: Any) -> Size | None:
+    """Return the image size that a configuration speaks of, which its tables are made for."""
+    return pair_of(getattr(vision_config(config), "image_size", None))
+
+
+def pair_of(size: Any) -> tuple[int, int] | None:
+    """Return (height, width) of a size as configurations write it, None if it is none."""
+    if isinstance(size, list | tuple) and len(size) >= 2:
+        return int(size[-2]), int(size[-1])
+    return (int(size), int(size)) if isinstance(size, int) else None

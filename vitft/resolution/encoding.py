@@ -7,32 +7,32 @@ not learn, and a factored one is written out by :func:`write_out_positions` befo
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from vitft.architectures.config import table_size
+from vitft.architectures.families import FAMILIES, family_of, vision_config
+from vitft.architectures.family import Family, Size
 from vitft.errors import ModelError
-from vitft.model.families import FAMILIES, Family, Size, family_of, vision_config
-from vitft.model.retarget import table_size
-from vitft.sizes import show_size
-
-Kind = Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relative"]
+from vitft.recipe.choices import Initialisation, PositionKind
+from vitft.recipe.sizes import show_size
 
 
 def _has_one_table(family: Family) -> bool:
-    return [table.layout for table in family.tables] == ["places"] and not family.has_window_networks
+    return [table.entries for table in family.tables] == ["places"] and not family.has_window_networks
 
 
 def _has_biases(family: Family) -> bool:
-    return any(table.layout != "places" for table in family.tables)
+    return any(table.entries != "places" for table in family.tables)
 
 
 # --- before the model is built -----------------------------------------------------------------------------
 
 
-def choose_architecture(config: Any, kind: Kind | None, init: Literal["pretrained", "random"], named: str) -> Any:
+def choose_architecture(config: Any, kind: PositionKind | None, init: Initialisation, named: str) -> Any:
     """Return the configuration of a model that can have its positions encoded so: ``config`` itself, or a BEiT's.
 
     Args:
@@ -79,7 +79,7 @@ def _named(has: Any) -> str:
     return ", ".join(sorted(name for name, family in FAMILIES.items() if has(family)))
 
 
-def _check_width(config: Any, kind: Kind) -> None:
+def _check_width(config: Any, kind: PositionKind) -> None:
     """Refuse a width that the encoding cannot share out: half for rows and columns, a quarter for each wave."""
     width, parts = getattr(config, "hidden_size", None), {"learned-2d": 2, "sincos-2d": 4}.get(kind, 1)
     if width and width % parts:
@@ -116,7 +116,7 @@ def _as_beit(config: Any, named: str) -> Any:
 # --- on the model ------------------------------------------------------------------------------------------
 
 
-def encode_positions(model: Any, kind: Kind, image_size: Size, *, is_new: bool, was: str) -> str:
+def encode_positions(model: Any, kind: PositionKind, image_size: Size, *, is_new: bool, was: str) -> str:
     """Encode a model's positions in another way, in place; return a sentence that says how.
 
     ``learned-1d`` and ``relative`` are what the model has by itself. The entries of class tokens stand for no place:

@@ -10,21 +10,14 @@ Legend: h w old grid, H W new grid, D width, K heads.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Method = Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"]
-"""How values between places are found.
-
-- ``bicubic``: antialiased, cell centres aligned; timm's and DINOv2-with-registers' way.
-- ``bicubic-plain``: not antialiased; equals what transformers does at run time, and DeiT's code.
-- ``bilinear``: not antialiased; equals what transformers does to BEiT's tables at run time.
-- ``corners``: bilinear with the outermost places aligned; equals the ViT paper's code (``scipy.ndimage.zoom``).
-- ``geometric``: for tables of offsets: near offsets keep their meaning in patches, far ones are stretched (BEiT).
-"""
+from vitft.architectures.family import Size, Table
+from vitft.recipe.choices import ResizeMethod
 
 _TORCH_MODES: dict[str, dict[str, Any]] = {
     "bicubic": {"mode": "bicubic", "antialias": True},
@@ -34,8 +27,29 @@ _TORCH_MODES: dict[str, dict[str, Any]] = {
 }
 
 
+def resample(table: Table, values: Tensor, old: Size, new: Size, method: ResizeMethod) -> Tensor:
+    """Return the values of a family's table on another grid.
+
+    Raises:
+        ValueError: if they are not of the old grid.
+    """
+    method = method_for(table, method)
+    match table.entries:
+        case "places":
+            return resample_table(values, old, new, prefix=table.fixed, method=method)
+        case "offsets":
+            return resample_relative_table(values, old, new, extra=table.fixed, method=method)
+        case "distances":
+            return resample_distance_table(values, old, new, method=method)
+
+
+def method_for(table: Table, wanted: ResizeMethod) -> ResizeMethod:
+    """Return the method that serves this table where ``wanted`` is chosen for all of a model."""
+    return "bicubic" if wanted == "geometric" and table.entries == "places" else wanted
+
+
 def resample_table(
-    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0, method: Method = "bicubic"
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0, method: ResizeMethod = "bicubic"
 ) -> Tensor:
     """Resample a table with one row per place (ViT, arXiv:2010.11929, section 3.2).
 
@@ -43,7 +57,7 @@ def resample_table(
         table: shape (..., prefix + h * w, D).
         old, new: (rows, columns) of the grids.
         prefix: rows before the grid, of class and other tokens; they stay as they are.
-        method: see :data:`Method`; all but ``geometric``.
+        method: see :data:`~vitft.recipe.choices.ResizeMethod`; all but ``geometric``.
 
     Returns:
         Shape (..., prefix + H * W, D), in the dtype of ``table``, computed in float32 or better.
@@ -61,7 +75,7 @@ def resample_table(
 
 
 def resample_relative_table(
-    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, extra: int = 0, method: Method = "bicubic"
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, extra: int = 0, method: ResizeMethod = "bicubic"
 ) -> Tensor:
     """Resample a table with one row per offset between two places (BEiT, arXiv:2106.08254; Swin, arXiv:2103.14030).
 
@@ -69,7 +83,7 @@ def resample_relative_table(
         table: shape ((2h - 1)(2w - 1) + extra, K), offsets from (1 - h, 1 - w) to (h - 1, w - 1).
         old, new: (rows, columns) of the grids or windows.
         extra: rows after the offsets, of the class token; they stay as they are.
-        method: see :data:`Method`.
+        method: see :data:`~vitft.recipe.choices.ResizeMethod`.
 
     Returns:
         Shape ((2H - 1)(2W - 1) + extra, K).
@@ -87,7 +101,7 @@ def resample_relative_table(
 
 
 def resample_distance_table(
-    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, method: Method = "bicubic"
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, method: ResizeMethod = "bicubic"
 ) -> Tensor:
     """Resample a table with one entry per absolute offset (LeViT's attention biases, arXiv:2104.01136).
 
@@ -96,7 +110,7 @@ def resample_distance_table(
     Args:
         table: shape (K, h * w), entry (|dy|, |dx|) in raster order.
         old, new: (rows, columns) of the grids.
-        method: see :data:`Method`.
+        method: see :data:`~vitft.recipe.choices.ResizeMethod`.
 
     Returns:
         Shape (K, H * W).
@@ -114,7 +128,7 @@ def resample_distance_table(
 
 
 @cache
-def axis_weights(old: int, new: int, method: Method) -> Tensor:
+def axis_weights(old: int, new: int, method: ResizeMethod) -> Tensor:
     """Return the matrix that resamples one axis, float64 (new, old); its rows sum to 1."""
     if old > 1 and method == "geometric":
         return _geometric_weights(old, new)
@@ -146,7 +160,7 @@ def _geometric_weights(old: int, new: int) -> Tensor:
     return weights
 
 
-def _resample(grid: Tensor, new: tuple[int, int], method: Method) -> Tensor:
+def _resample(grid: Tensor, new: tuple[int, int], method: ResizeMethod) -> Tensor:
     """Resample (..., h, w, D) to (..., H, W, D), in float32 or better, also under autocast."""
     values = grid.to(torch.promote_types(grid.dtype, torch.float32))
     rows, columns = (

@@ -14,12 +14,15 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from vitft.model.adapt import checkpoint_activations
-from vitft.model.encoding import plain_name
-from vitft.model.families import Size, Table, family_of, vision_config
-from vitft.model.position import Method
-from vitft.model.retarget import Target, retarget_config, table_size
-from vitft.model.wrapped import WRAPPER
+from vitft.architectures.blocks import checkpoint_activations
+from vitft.architectures.config import table_size
+from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.family import Size, Table
+from vitft.architectures.timm_models import WRAPPER
+from vitft.recipe.choices import ResizeMethod
+from vitft.resolution.encoding import plain_name
+from vitft.resolution.retarget import Target, retarget_config
+from vitft.resolution.tables import resample
 
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
@@ -35,7 +38,7 @@ class MultiSize(nn.Module):
         ModelError: if the family cannot have one of the sizes.
     """
 
-    def __init__(self, model: Any, own_size: Size, sizes: Iterable[Size], method: Method) -> None:
+    def __init__(self, model: Any, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
         super().__init__()
         self.model = model
         # A plain dictionary: as submodules the twins would give every parameter a second name.
@@ -58,7 +61,7 @@ class MultiSize(nn.Module):
 class _Twin:
     """The model at another size."""
 
-    def __init__(self, model: Any, own_size: Size, size: Size, method: Method) -> None:
+    def __init__(self, model: Any, own_size: Size, size: Size, method: ResizeMethod) -> None:
         family = family_of(model.config)
         if family is not None and family.any_size:
             self.network = model
@@ -68,7 +71,7 @@ class _Twin:
         assert family is not None  # or retarget_config had refused
         self.network = _without_weights(type(model), config)
         _share(model, self.network)
-        self._method: Method = method
+        self._method: ResizeMethod = method
         self._tables = []
         for name in dict.fromkeys(plain_name(each) for each, _ in model.named_parameters()):
             for table in family.tables:
@@ -83,7 +86,7 @@ class _Twin:
     def __call__(self, pixel_values: Tensor) -> Any:
         # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.
         for module, attribute, source, table, old, new in self._tables:
-            setattr(module, attribute, table.resample(getattr(source, attribute), old, new, self._method))
+            setattr(module, attribute, resample(table, getattr(source, attribute), old, new, self._method))
         return self.network(pixel_values)
 
 

@@ -24,7 +24,7 @@ WRAPPER = "timm_wrapper"
 PREFIX = "timm_model."
 """What stands before a parameter's name in memory; files may lack it."""
 
-Layout = Literal["places", "offsets"]
+Entries = Literal["places", "offsets"]
 
 _TRANSFORMS = "pretrained_cfg"
 _PLACES = "pos_embed"
@@ -43,7 +43,7 @@ class Architecture:
         image_size: (height, width) of its input; None where every size runs with the same weights.
         patch_size: pixels from one place of its grid to the next.
         step: number of pixels that must divide both sides of an image.
-        tables: patterns of its position tables' names -> (layout, entries that stand for no place).
+        tables: patterns of its position tables' names -> (entries, how many stand for no place).
         has_plain_patch: whether its patch embedding is a plain convolution (kernel = stride).
         blocks: pattern of the module names of its residual blocks; empty if they are to be found by rule.
         fixed: why its image size cannot change, if so.
@@ -55,7 +55,7 @@ class Architecture:
     image_size: tuple[int, int] | None
     patch_size: int
     step: int
-    tables: Mapping[str, tuple[Layout, int]]
+    tables: Mapping[str, tuple[Entries, int]]
     has_plain_patch: bool
     blocks: str
     fixed: str
@@ -222,7 +222,7 @@ def _inspect(name: str, model_args: str) -> Architecture:
     image_size = (given, given) if isinstance(given, int) else (int(given[-2]), int(given[-1]))
     grid = getattr(embed, "grid_size", None)
     reduction = int(model.feature_info[-1]["reduction"]) if getattr(model, "feature_info", None) else 0
-    tables: dict[str, tuple[Layout, int]] = {}
+    tables: dict[str, tuple[Entries, int]] = {}
     fixed = ""
     is_free = not described.get("fixed_input_size")
     if is_free:
@@ -261,9 +261,9 @@ def _build(name: str, arguments: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _tables(model: Any, doubled: Any, grid: tuple[int, int]) -> tuple[dict[str, tuple[Layout, int]], str]:
+def _tables(model: Any, doubled: Any, grid: tuple[int, int]) -> tuple[dict[str, tuple[Entries, int]], str]:
     """Return the position tables of a model, or why its size cannot change: what else depends on it is not known."""
-    tables: dict[str, tuple[Layout, int]] = {}
+    tables: dict[str, tuple[Entries, int]] = {}
     state = dict(model.named_parameters())
     for name in _of_other_shape(model, doubled):
         shape = list(state[name].shape) if name in state else []

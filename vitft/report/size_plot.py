@@ -8,7 +8,7 @@ from typing import Any
 
 from vitft.errors import UsageError
 from vitft.files import exists, is_folder
-from vitft.sizes import show_size
+from vitft.recipe.sizes import show_size
 
 _FORMATS = (".png", ".svg", ".pdf")
 

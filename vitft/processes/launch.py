@@ -3,7 +3,7 @@
 torch's launcher (beneath accelerate's) turns every failure of a worker into exit code 1 under a long
 traceback, and kills its workers on a SIGTERM instead of passing it on. So the parent looks after the workers
 itself: it sends them the signals that it gets, learns from them how they ended, and ends what is left. How they
-talk to each other stands in ``vitft.worker``.
+talk to each other stands in ``vitft.processes.worker``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitft import signals
-from vitft.accelerate_config import (
+from vitft.errors import TrainError, UsageError, VitftError
+from vitft.processes import signals
+from vitft.processes.accelerate_config import (
     check_worker,
     is_worker,
     parse_launcher_args,
@@ -32,8 +33,7 @@ from vitft.accelerate_config import (
     refuse_engines_of_the_environment,
     refuse_other_engines,
 )
-from vitft.errors import TrainError, UsageError, VitftError
-from vitft.worker import FOLDER, ORDERLY, STOPPED, Outcome, record, register
+from vitft.processes.worker import FOLDER, ORDERLY, STOPPED, Outcome, record, register
 
 __all__ = ["Launch", "choose", "is_worker", "record", "register", "run"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from vitft.errors import ModelError, one_line
 from vitft.files import read_regular
 from vitft.outside import printable, shortened
-from vitft.sizes import MOST_PIXELS
+from vitft.recipe.sizes import MOST_PIXELS
 
 _LONGEST = 20_000_000  # bytes; ImageNet-21k's names are 1.5 million
 _DEEPEST = 12  # objects in each other

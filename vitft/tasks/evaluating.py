@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from vitft.errors import UsageError
 from vitft.outside import shown
-from vitft.recipe import DataRecipe
-from vitft.sizes import show_size
+from vitft.processes.turns import main_process_first, on_main_process
+from vitft.recipe.choices import ResizeMethod
+from vitft.recipe.keys import DataRecipe
+from vitft.recipe.sizes import show_size
+from vitft.scoring.table import score_table
 from vitft.tasks.ending import explained
-from vitft.tasks.shared import Ready, main_process_first, on_main_process, ready, score_table
+from vitft.tasks.models import load_model
 
 if TYPE_CHECKING:
-    from vitft.data.images import ImageSplit
+    from accelerate import Accelerator
+
+    from vitft.data.images import ImageSplit, StreamSplit
+    from vitft.model.classifier import Classifier
+    from vitft.scoring.evaluation import Evaluation
 
 
 @dataclass
@@ -107,7 +114,7 @@ def evaluate(
     device: str = "auto",
     bad_images: str | None = None,
     image_size: tuple[int, int] | None = None,
-    method: str = "bicubic",
+    method: ResizeMethod = "bicubic",
     revision: str | None = None,
     shift: int = 0,
 ) -> EvaluationResult:
@@ -126,16 +133,16 @@ def evaluate(
         revision: branch, tag or commit of a Hub model.
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
     """
-    from vitft.model.config import require_one_label
+    from vitft.architectures.config import require_one_label
     from vitft.scoring.metrics import check_metrics, try_metrics
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
-    loaded = ready(model, precision, device, image_size, method, revision)
-    require_one_label(loaded.model.config, str(model))
-    rows = _opened(loaded, data, split)
-    on_main_process(lambda: try_metrics(metrics, len(_classes(loaded))), loaded.accelerator)
-    return _score(loaded, rows, data, metrics, batch_size, bad_images, shift)
+    classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
+    require_one_label(classifier.config, str(model))
+    rows = _opened(classifier, accelerator, data, split)
+    on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
+    return _score(classifier, accelerator, rows, data, metrics, batch_size, bad_images, shift)
 
 
 @explained()
@@ -149,7 +156,7 @@ def evaluate_sizes(
     precision: str = "auto",
     device: str = "auto",
     bad_images: str | None = None,
-    method: str = "bicubic",
+    method: ResizeMethod = "bicubic",
     revision: str | None = None,
     shift: int = 0,
 ) -> SizeSweep:
@@ -160,7 +167,7 @@ def evaluate_sizes(
         model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
             :func:`evaluate`.
     """
-    from vitft.model.config import require_one_label
+    from vitft.architectures.config import require_one_label
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:
@@ -168,87 +175,82 @@ def evaluate_sizes(
     _check_sizes(str(model), sizes, method, revision)
     rows, results = None, []
     for size in dict.fromkeys(sizes):
-        loaded = ready(model, precision, device, size, method, revision)
-        require_one_label(loaded.model.config, str(model))
-        rows = rows or _opened(loaded, data, split)
-        results.append(_score(loaded, rows, data, (), batch_size, bad_images, shift))
-    return SizeSweep(results, loaded.retargeting.old)
+        classifier, accelerator = load_model(model, precision, device, size, method, revision)
+        require_one_label(classifier.config, str(model))
+        rows = rows or _opened(classifier, accelerator, data, split)
+        results.append(_score(classifier, accelerator, rows, data, (), batch_size, bad_images, shift))
+    return SizeSweep(results, classifier.retargeting.old)
 
 
-def _opened(loaded: Ready, data: DataRecipe, split: str | None) -> ImageSplit:
+def _opened(
+    classifier: Classifier, accelerator: Accelerator, data: DataRecipe, split: str | None
+) -> ImageSplit | StreamSplit:
     """Open the split to be scored, and say what was read."""
     from vitft.reading.overview import overview_of_split
     from vitft.reading.source import open_for_evaluation
 
-    classes = _classes(loaded)
-    with main_process_first(loaded.accelerator):
-        rows = open_for_evaluation(data, classes, split=split)
-    if loaded.accelerator.is_main_process:
-        print(shown(overview_of_split(rows, classes, str(data.dataset))), file=sys.stderr, flush=True)
-    return rows if isinstance(data.white_level, int) else replace(rows, white_level=loaded.process.white_level)
+    with main_process_first(accelerator):
+        rows = open_for_evaluation(data, classifier.classes, split=split)
+    if accelerator.is_main_process:
+        overview = overview_of_split(rows, classifier.classes, str(data.dataset))
+        print(shown(overview), file=sys.stderr, flush=True)
+    return rows if isinstance(data.white_level, int) else replace(rows, white_level=classifier.process.white_level)
 
 
-def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: Any, revision: str | None) -> None:
+def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMethod, revision: str | None) -> None:
     """Refuse a size that the family cannot have before the first is scored."""
-    from vitft.model.load import open_checkpoint
     from vitft.model.locate import locate
-    from vitft.model.retarget import Target, retarget_config
+    from vitft.model.opening import open_checkpoint
+    from vitft.resolution.retarget import Target, retarget_config
 
     opened = open_checkpoint(locate(model, revision)[0], model)
     for size in sizes:
         retarget_config(opened.config, opened.image_size, Target(size, method=method), model)
 
 
-def _classes(loaded: Ready) -> list[str]:
-    config = loaded.model.config
-    names = config.id2label or {}  # PVT's configuration may have none
-    return [names.get(number, f"LABEL_{number}") for number in range(config.num_labels)]
-
-
 def _score(
-    loaded: Ready,
-    rows: Any,
+    classifier: Classifier,
+    accelerator: Accelerator,
+    rows: ImageSplit | StreamSplit,
     data: DataRecipe,
     metrics: Sequence[str],
     batch_size: int | None,
     bad_images: str | None,
     shift: int,
 ) -> EvaluationResult:
-    from vitft.model.processor import normalisation
-    from vitft.scoring.metrics import final_scores, further_scores
-    from vitft.scoring.predict import evaluation_batches, score_split
+    from vitft.data.images import StreamSplit
+    from vitft.scoring.evaluation import batches_of, evaluate_split
     from vitft.scoring.shifts import check_shift
 
-    check_shift(shift, loaded.retargeting.new)
-    batches = evaluation_batches(
+    check_shift(shift, classifier.image_size)
+    is_large = isinstance(rows, StreamSplit) or len(rows) > 2000
+    batches = batches_of(
         rows,
-        loaded.process,
+        classifier,
+        accelerator,
         batch_size=batch_size or 32,
         skip_bad=(bad_images or data.bad_images) == "skip",
-        workers=data.workers if isinstance(data.workers, int) else (1 if len(rows) > 2000 else 0),
-        accelerator=loaded.accelerator,
+        workers=data.workers if isinstance(data.workers, int) else int(is_large),
         max_pixels=data.max_pixels,
     )
-    scored = score_split(
-        loaded.model,
-        batches,
-        num_classes=len(_classes(loaded)),
-        normalisation=normalisation(loaded.processor),
-        accelerator=loaded.accelerator,
-        collect=bool(metrics),
-        shift=shift,
-    )
-    scores: dict[str, Any] = {}
-    if loaded.accelerator.is_main_process:
-        scores = final_scores(scored.tally)
-        further = further_scores(metrics, scored.predictions, scored.labels, scored.tally.num_classes)
-        for reason in further.refused.values():
-            print(reason, file=sys.stderr)
-        scores |= further.values
-        for note in [*scored.notes[:5], *([f"and {len(scored.notes) - 5:,} more notes"] if scored.notes[5:] else [])]:
-            print(shown(note), file=sys.stderr)
-        if scored.shift_consistency is not None:
-            scores["shift_consistency"] = scored.shift_consistency
-        scores["bad_images"] = {row.where: row.reason for row in scored.bad_rows}
-    loaded.accelerator.wait_for_everyone()
-    return EvaluationResult(scores, rows.name, loaded.retargeting.new, scored.images_per_second)
+    found = evaluate_split(classifier, batches, accelerator, collect=bool(metrics), shift=shift)
+    scores = _scores(found, metrics) if accelerator.is_main_process else {}
+    accelerator.wait_for_everyone()
+    return EvaluationResult(scores, rows.name, classifier.image_size, found.images_per_second)
+
+
+def _scores(found: Evaluation, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the scores by name, and say what was noticed on the way to them."""
+    from vitft.scoring.metrics import final_scores, further_scores
+
+    scores = final_scores(found.tally)
+    further = further_scores(metrics, found.predictions, found.labels, found.tally.num_classes)
+    for reason in further.refused.values():
+        print(reason, file=sys.stderr)
+    scores |= further.values
+    for note in [*found.notes[:5], *([f"and {len(found.notes) - 5:,} more notes"] if found.notes[5:] else [])]:
+        print(shown(note), file=sys.stderr)
+    if found.shift_consistency is not None:
+        scores["shift_consistency"] = found.shift_consistency
+    scores["bad_images"] = {row.where: row.text for row in found.bad_rows}
+    return scores

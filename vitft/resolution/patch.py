@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitft.model.position import Method, axis_weights
+from vitft.recipe.choices import ResizeMethod
+from vitft.resolution.tables import axis_weights
 
 
-def resize_patch_kernel(kernel: Tensor, size: int, method: Method = "bilinear") -> Tensor:
+def resize_patch_kernel(kernel: Tensor, size: int, method: ResizeMethod = "bilinear") -> Tensor:
     """Resize a patch embedding by pseudo-inverse (FlexiViT, arXiv:2212.08013, equation 4).
 
     With B the matrix that resizes an image patch, the new kernel is the one whose product with the resized patch

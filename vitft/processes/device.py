@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from vitft.accelerate_config import (
+from vitft.errors import UsageError
+from vitft.processes.accelerate_config import (
     Said,
     accelerate_settings,
     is_worker,
     reconcile,
     refuse_engines_of_the_environment,
 )
-from vitft.errors import UsageError
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 
 _LONGEST_WAIT = timedelta(hours=6)  # of processes for the main one, which may be downloading a dataset
 

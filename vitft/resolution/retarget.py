@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitft.architectures.config import classifier_class, pair_of, table_size
+from vitft.architectures.families import FAMILIES, family_of, vision_config
+from vitft.architectures.family import Family, Size, Table
+from vitft.architectures.timm_models import WRAPPER, misfits
+from vitft.architectures.weights import find_key
 from vitft.errors import ModelError, one_line
-from vitft.model.config import classifier_class
-from vitft.model.families import FAMILIES, Family, Size, Table, family_of, vision_config
-from vitft.model.patch import resize_patch_kernel
-from vitft.model.position import Method
-from vitft.model.processor import made_size, pair_of
-from vitft.model.weights import find_key
-from vitft.model.wrapped import WRAPPER, misfits
-from vitft.sizes import MOST_PIXELS, show_size
+from vitft.recipe.choices import ResizeMethod
+from vitft.recipe.sizes import MOST_PIXELS, show_size
+from vitft.resolution.patch import resize_patch_kernel
+from vitft.resolution.tables import method_for, resample
 
 # What follows from the size and is made anew. Old versions of transformers saved it for every family.
 _DERIVED = re.compile(r"(.*\.)?(position_ids|relative_position_index|relative_coords_table)")
@@ -43,7 +44,7 @@ class Target:
     image_size: Size | None = None
     patch_size: int | None = None
     window_size: int | None = None
-    method: Method = "bicubic"
+    method: ResizeMethod = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -110,23 +111,6 @@ class Retargeting:
 
 
 # --- which size --------------------------------------------------------------------------------------------
-
-
-def image_size_of(config: Any, processor: Any = None) -> Size:
-    """Return the (height, width) of a model's input in pixels.
-
-    The configuration says it, or the image processor for families that run at other sizes too; 224 if neither does.
-    """
-    sizes = [table_size(config), made_size(processor)]
-    family = family_of(config)
-    if family is not None and (family.any_size or family.resamples_itself):
-        sizes.reverse()
-    return next((size for size in sizes if size), (224, 224))
-
-
-def table_size(config: Any) -> Size | None:
-    """Return the image size that a configuration speaks of, which its tables are made for."""
-    return pair_of(getattr(vision_config(config), "image_size", None))
 
 
 def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple[Any, Retargeting]:
@@ -220,7 +204,7 @@ def _check_kind(config: Any, done: Retargeting, target: Target, named: str) -> F
             allowed=f"families with one: {', '.join(sorted(k for k, v in FAMILIES.items() if v.has_windows))}",
             hint="leave the window size out",
         )
-    if target.method == "geometric" and all(table.layout == "places" for table in family.tables):
+    if target.method == "geometric" and all(table.entries == "places" for table in family.tables):
         raise ModelError(
             f"the method geometric is for tables of offsets, which a {config.model_type} model has not",
             allowed="bicubic, bicubic-plain, bilinear or corners",
@@ -273,7 +257,7 @@ def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: boo
 
 
 def retarget_state(
-    state: Mapping[str, Tensor], old: Any, new: Any, done: Retargeting, method: Method, named: str
+    state: Mapping[str, Tensor], old: Any, new: Any, done: Retargeting, method: ResizeMethod, named: str
 ) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint for another configuration; what changes is added to ``done``.
 
@@ -331,19 +315,21 @@ class _Rewriting:
     table: Table | None
     old: Size
     new: Size
-    method: Method
+    method: ResizeMethod
 
     def apply(self, tensor: Tensor, key: str) -> tuple[Tensor, Change]:
         before, after = show_size(self.old), show_size(self.new)
         if self.table is None:
             made = resize_patch_kernel(tensor, self.new[0])
             return made, Change(key, "patch kernel", before, after, "pseudo-inverse")
-        kind = "positions" if self.table.layout == "places" else "relative positions"
-        made = self.table.resample(tensor, self.old, self.new, self.method)
-        return made, Change(key, kind, before, after, self.table.method(self.method))
+        kind = "positions" if self.table.entries == "places" else "relative positions"
+        made = resample(self.table, tensor, self.old, self.new, self.method)
+        return made, Change(key, kind, before, after, method_for(self.table, self.method))
 
 
-def _rewriting(family: Family, name: str, old: Any, new: Any, done: Retargeting, method: Method) -> _Rewriting | None:
+def _rewriting(
+    family: Family, name: str, old: Any, new: Any, done: Retargeting, method: ResizeMethod
+) -> _Rewriting | None:
     """Return what is to be done to a parameter, None if it stays."""
     for table in family.tables:
         before, after = (
@@ -351,7 +337,7 @@ def _rewriting(family: Family, name: str, old: Any, new: Any, done: Retargeting,
             for config, size in ((old, done.old), (new, done.new))
         )
         if before and after and before != after:
-            if table.layout == "places":
+            if table.entries == "places":
                 done.fixed = max(done.fixed, table.fixed)
             return _Rewriting(table, before, after, method)
     if family.patch and "patch_size" in done.settings and re.fullmatch(family.patch, name):
