@@ -15,6 +15,7 @@ import tiny
 from tiny import at_call, send
 
 from vitft import disk
+from vitft.model.classifier import Classifier
 from vitft.run import Run
 from vitft.tasks import finishing, picturing
 
@@ -68,7 +69,7 @@ SELDOM = ("while figures are flushed", "before the card", "before the results")
 @pytest.fixture(scope="module")
 def trained(home: Path, whole: Path) -> Path:
     """Return a run that was killed after its last step, to go on from."""
-    last = lambda: at_call(finishing, "_save", 1, KILL)  # noqa: E731
+    last = lambda: at_call(Classifier, "save", 1, KILL)  # noqa: E731
     assert attack.start(home, "trained", last).code == -signal.SIGKILL
     return home / "trained"
 
