@@ -17,6 +17,7 @@ from tiny import at_call, send
 
 from vitft.data import staging
 from vitft.model import load
+from vitft.model.classifier import Classifier
 from vitft.reading import source
 from vitft.run import Run
 from vitft.tasks import finishing, picturing, training
@@ -63,7 +64,7 @@ PHASES: dict[str, tuple[Callable[[], None], str]] = {
         lambda: at_call(checkpoint, "save_file", 15, STOP),
         "stopped at step 11 (SIGTERM); the checkpoint is complete",
     ),
-    "while the model is saved": (lambda: at_call(finishing, "_save", 1, STOP), AFTER),
+    "while the model is saved": (lambda: at_call(Classifier, "save", 1, STOP), AFTER),
     "in a decoder of the final scoring": (lambda: at_call(validation, "until_failure", 1, in_a_decoder), AFTER),
     "while figures are drawn": (lambda: at_call(picturing, "_look", 2, STOP), AFTER),
     "in the card": (lambda: at_call(finishing, "write_card", 1, STOP), AFTER),
