@@ -39,7 +39,7 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "recipe": ["choices", "lengths", "sizes", "yaml12", "complaints", "keys", "recipe"],
+    "recipe": ["choices", "lengths", "sizes", "yaml12", "complaints", "keys", "recipe", "describe", "fields", "flags"],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
@@ -72,7 +72,10 @@ FOLDERS = {
         "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
         "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
-    "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
+    "cli": [
+        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
+        "inspect", "push", "recipes", "__init__",
+    ],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from vitft.errors import DataError, shorten
 from vitft.reading.columns import flat_features
 from vitft.reading.words import alike, in_order
+from vitft.recipe.choices import SimilarNames
 
 MISSING = -1
 _NO_LABEL = (-1, -100)  # as numbers: by custom, and what losses are told to ignore
@@ -24,7 +25,6 @@ _WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _UNNAMED = re.compile(r"LABEL_(\d+)")
 
-Similar = Literal["stop", "merge", "keep"]
 Parts = Sequence[tuple[int, tuple[str, ...]]]
 """The class names of the files that a split is made of: how many rows, and the names of its ids."""
 
@@ -206,7 +206,7 @@ def _by_number(used: Sequence[str], classes: Sequence[str]) -> dict[str, int] | 
     return {name: place for place, name in enumerate(in_order(used))} if len(used) == len(classes) else None
 
 
-def join_similar(labels: Labels, similar: Similar, notes: list[str]) -> Labels:
+def join_similar(labels: Labels, similar: SimilarNames, notes: list[str]) -> Labels:
     """Return training labels whose names differ by more than case, spaces and separators.
 
     Raises:

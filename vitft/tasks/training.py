@@ -17,7 +17,7 @@ from vitft.names import slug
 from vitft.outside import shown
 from vitft.processes import signals, worker
 from vitft.processes.turns import main_process_first, on_main_process
-from vitft.recipe.recipe import Recipe
+from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
 from vitft.run import Run
 from vitft.scoring.table import score_table
 from vitft.tasks.ending import Session, ended_well
@@ -218,14 +218,11 @@ def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) 
 
 def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Recipe]:
     """Open a run to go on with; its recipe may change only in what does not change the computation."""
-    from vitft.train.checkpoint import RESUMABLE_CHANGES
-
     folder = Run.open(folder).folder
     recipe = Recipe.load(folder / "recipe.yaml")
     changed = Recipe.load(folder / "recipe.yaml", changes)
     run = _run_at(folder, changed, is_main=worker.is_main())
-    lines = [line for line in recipe.differences(changed) if line.split(":")[0] not in RESUMABLE_CHANGES]
-    if lines:
+    if lines := recipe.broken_by(changed):
         raise UsageError(
             f"a resumed run keeps its recipe, but this was to change: {'; '.join(lines)}",
             allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
