@@ -9,6 +9,7 @@ stands in two places; a function's length is from its ``def`` to its last line.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def _num_duplicates(texts: dict[Path, str]) -> int:
             run = tuple(lines[start : start + SHORTEST_DUPLICATE])
             if sum(len(line) > 3 for line in run) >= SHORTEST_DUPLICATE - 1:  # not only brackets
                 places.setdefault(run, []).append((number, start))
-    pairs = {(one, other) for found in places.values() for one, other in zip(found, found[1:], strict=False)}
+    pairs = {(one, other) for found in places.values() for one, other in itertools.pairwise(found)}
     # A longer run begins where the lines before it are not a pair as well.
     return sum(((a, i - 1), (b, j - 1)) not in pairs for (a, i), (b, j) in pairs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from vitft.architectures.config import image_size_of
 from vitft.architectures.families import family_of
 from vitft.architectures.timm_models import PREFIX
 from vitft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -66,7 +69,7 @@ def _upwards(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
 
 
-def modules_in_order(model: Any) -> list[str]:
+def modules_in_order(model: PreTrainedModel) -> list[str]:
     """Return the names of modules in the order in which an image enters them.
 
     A real image on the real model: BEiT's forward pass caches tensors for the whole process, which must not be
@@ -86,7 +89,7 @@ def modules_in_order(model: Any) -> list[str]:
     return names
 
 
-def checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: PreTrainedModel) -> None:
     """Let the blocks forget their activations and compute them again in the backward pass.
 
     Raises:
@@ -97,7 +100,7 @@ def checkpoint_activations(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def check_activations(model: Any) -> None:
+def check_activations(model: PreTrainedModel) -> None:
     """Make sure that a model's blocks can forget their activations.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ from vitft.architectures.families import family_of
 from vitft.data import order
 from vitft.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 def check_drop_path(model: nn.Module) -> None:
     """Make sure that it is known which branches a model's blocks have.
@@ -22,7 +25,7 @@ def check_drop_path(model: nn.Module) -> None:
     Raises:
         ModelError: if it is not.
     """
-    config: Any = model.config
+    config: PreTrainedConfig = model.config
     family = family_of(config)
     branches = family.branches if family else ()
     blocks = [block for _, block in residual_blocks(model)]
@@ -53,7 +56,7 @@ class DropPath:
         self.sample_indices: Tensor | None = None
         """Sample indices of the images in the next forward pass, int64 (B,); None lets every branch through."""
         self._seed = seed
-        config: Any = model.config
+        config: PreTrainedConfig = model.config
         family = family_of(config)
         branches = family.branches if family else ()
         blocks = residual_blocks(model)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from vitft.architectures.config import table_size
 from vitft.architectures.families import family_of, vision_config
 from vitft.architectures.family import Size, Table
 from vitft.pictures.token_places import fill_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MOST_TILES = 14
 """Tiles a side of a picture of similarities; of larger grids every so many-th place is shown."""
@@ -94,7 +97,7 @@ def rotary_similarity(cosines: Tensor, sines: Tensor) -> Tensor:
     return turned @ turned.T / cosines.shape[-1]
 
 
-def positions_of(model: Any, image_size: Size) -> list[Positions]:
+def positions_of(model: PreTrainedModel, image_size: Size) -> list[Positions]:
     """Return the picture of each position table of a model, empty if it has none.
 
     Args:

@@ -7,7 +7,7 @@ gradient reaches the table, and optimizer, averages and checkpoints never see an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
@@ -24,6 +24,9 @@ from vitft.resolution.encoding import plain_name
 from vitft.resolution.retarget import Target, retarget_config
 from vitft.resolution.tables import resample
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
 
@@ -38,7 +41,7 @@ class MultiSize(nn.Module):
         ModelError: if the family cannot have one of the sizes.
     """
 
-    def __init__(self, model: Any, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
+    def __init__(self, model: PreTrainedModel, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
         super().__init__()
         self.model = model
         # A plain dictionary: as submodules the twins would give every parameter a second name.
@@ -61,7 +64,7 @@ class MultiSize(nn.Module):
 class _Twin:
     """The model at another size."""
 
-    def __init__(self, model: Any, own_size: Size, size: Size, method: ResizeMethod) -> None:
+    def __init__(self, model: PreTrainedModel, own_size: Size, size: Size, method: ResizeMethod) -> None:
         family = family_of(model.config)
         if family is not None and family.any_size:
             self.network = model
@@ -90,7 +93,7 @@ class _Twin:
         return self.network(pixel_values)
 
 
-def _without_weights(kind: Any, config: Any) -> Any:
+def _without_weights(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     """Build a model whose parameters are to be those of another; its buffers are real."""
     if config.model_type != WRAPPER:
         with init_empty_weights(include_buffers=False):
@@ -99,7 +102,7 @@ def _without_weights(kind: Any, config: Any) -> Any:
         return kind(config)
 
 
-def _share(model: Any, twin: Any) -> None:
+def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
     """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
     for name, module in list(model.named_modules()):
         if "parametrizations" in name.split("."):  # what a table is made of; the twin gets the table itself

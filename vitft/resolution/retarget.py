@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.sizes import MOST_PIXELS, show_size
 from vitft.resolution.patch import resize_patch_kernel
 from vitft.resolution.tables import method_for, resample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # What follows from the size and is made anew. Old versions of transformers saved it for every family.
 _DERIVED = re.compile(r"(.*\.)?(position_ids|relative_position_index|relative_coords_table)")
@@ -113,7 +116,9 @@ class Retargeting:
 # --- which size --------------------------------------------------------------------------------------------
 
 
-def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple[Any, Retargeting]:
+def retarget_config(
+    config: PreTrainedConfig, own: Size, target: Target, named: str
+) -> tuple[PreTrainedConfig, Retargeting]:
     """Return the configuration at another size, and what that changes in it.
 
     Args:
@@ -150,7 +155,7 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
     return new, done
 
 
-def _check_architecture(old: Any, new: Any, size: Size) -> None:
+def _check_architecture(old: PreTrainedConfig, new: PreTrainedConfig, size: Size) -> None:
     """Refuse a size at which a timm model has other tensors than its position tables of another shape."""
     if changed := misfits(old, new):
         raise ModelError(
@@ -160,7 +165,7 @@ def _check_architecture(old: Any, new: Any, size: Size) -> None:
         )
 
 
-def _pretrained_windows(config: Any, old: Size, new: Size) -> list[int] | None:
+def _pretrained_windows(config: PreTrainedConfig, old: Size, new: Size) -> list[int] | None:
     """Return SwinV2's windows of the pretraining by stage, where the new size changes the windows.
 
     A window is at most as large as its stage's grid. The coordinates of the bias network are divided by that of the
@@ -175,7 +180,7 @@ def _pretrained_windows(config: Any, old: Size, new: Size) -> list[int] | None:
     return own + written[len(own) :]  # of stages that a small model has not
 
 
-def _check_kind(config: Any, done: Retargeting, target: Target, named: str) -> Family:
+def _check_kind(config: PreTrainedConfig, done: Retargeting, target: Target, named: str) -> Family:
     """Return the family's entry; refuse what it cannot do, with the reason and what it can."""
     family = family_of(config)
     size = show_size(done.new)
@@ -224,7 +229,7 @@ def _check_sides(size: Size) -> None:
         raise ModelError(f"an image size of {show_size(size)} cannot be", allowed=f"1 to {MOST_PIXELS} pixels a side")
 
 
-def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: bool) -> None:
+def _check_divisible(size: Size, family: Family, config: PreTrainedConfig, has_new_patch: bool) -> None:
     """Refuse a size that the patches do not fill, naming the nearest sizes, or the patches, that would do."""
     try:
         step = family.step(config)
@@ -257,7 +262,12 @@ def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: boo
 
 
 def retarget_state(
-    state: Mapping[str, Tensor], old: Any, new: Any, done: Retargeting, method: ResizeMethod, named: str
+    state: Mapping[str, Tensor],
+    old: PreTrainedConfig,
+    new: PreTrainedConfig,
+    done: Retargeting,
+    method: ResizeMethod,
+    named: str,
 ) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint for another configuration; what changes is added to ``done``.
 
@@ -295,7 +305,7 @@ def retarget_state(
     return rewritten
 
 
-def _derived(config: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _derived(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the derived buffers of the file that a model still saves, as they are at the new size."""
     from accelerate import init_empty_weights
 
@@ -328,7 +338,7 @@ class _Rewriting:
 
 
 def _rewriting(
-    family: Family, name: str, old: Any, new: Any, done: Retargeting, method: ResizeMethod
+    family: Family, name: str, old: PreTrainedConfig, new: PreTrainedConfig, done: Retargeting, method: ResizeMethod
 ) -> _Rewriting | None:
     """Return what is to be done to a parameter, None if it stays."""
     for table in family.tables:
@@ -346,7 +356,7 @@ def _rewriting(
     return None
 
 
-def check_runs(model: nn.Module, size: Size, config: Any) -> None:
+def check_runs(model: nn.Module, size: Size, config: PreTrainedConfig) -> None:
     """Try a changed size on one image.
 
     Raises:

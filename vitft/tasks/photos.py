@@ -11,7 +11,7 @@ from vitft.outside import printable
 from vitft.recipe.keys import DataRecipe
 
 if TYPE_CHECKING:
-    from vitft.data.images import ImageSource
+    from vitft.data.images import ImageSource, ImageSplit
     from vitft.model.classifier import Classifier
     from vitft.pictures.look import Look, Photo
 
@@ -65,10 +65,13 @@ class Photos:
 
     def training(self) -> Iterator[Photo]:
         """Yield the training images among which neighbours are sought."""
+        from vitft.data.images import ImageSplit
+
         if self._opened is not None:
+            assert isinstance(self._opened.train, ImageSplit)  # streams were refused
             yield from self._rows(self._opened.train, POOL)
 
-    def _rows(self, split: Any, count: int, first: int = 0) -> Iterator[Photo]:
+    def _rows(self, split: ImageSplit, count: int, first: int = 0) -> Iterator[Photo]:
         assert self._opened is not None
         return evenly_spaced(
             split,
@@ -90,7 +93,7 @@ class Photos:
 
 
 def evenly_spaced(
-    split: Any,
+    split: ImageSplit,
     classes: Sequence[str],
     classifier: Classifier,
     count: int,

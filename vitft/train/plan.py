@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,6 +28,7 @@ from vitft.train.memory import even, find_micro_batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 _DEFAULT_BATCH = 128
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
@@ -210,7 +211,7 @@ def make_plan(
     )
 
 
-def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: Any) -> None:
+def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
     """Refuse, before anything is written, what building the run would find impossible."""
     if recipe.model.drop_path:
         check_drop_path(model)
