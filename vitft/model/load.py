@@ -31,7 +31,7 @@ from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import ModelRecipe
 from vitft.recipe.sizes import show_size
 from vitft.resolution.encoding import choose_architecture, encode_positions
-from vitft.resolution.retarget import Target, check_runs, retarget_config, retarget_state
+from vitft.resolution.retarget import Retargeting, Target, check_runs, retarget_config, retarget_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -68,7 +68,7 @@ def load_for_training(
     target = Target(recipe.image_size, recipe.patch_size, recipe.window_size, recipe.resize_method)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     processor = _fitted(opened, retargeting.new, resize_mode)
-    _note_own_resampling(opened, config, retargeting.new)
+    _note_own_resampling(opened, config, retargeting)
 
     classifier = classifier_class(config)
     head = _head_parameters(classifier, config)
@@ -100,10 +100,10 @@ def _fitted(opened: Opened, size: tuple[int, int], resize_mode: ResizeMode) -> B
     return processor
 
 
-def _note_own_resampling(opened: Opened, config: PreTrainedConfig, size: tuple[int, int]) -> None:
+def _note_own_resampling(opened: Opened, config: PreTrainedConfig, done: Retargeting) -> None:
     """Note where transformers resamples the positions in every pass, as the size is not that of the table."""
-    table = table_size(config)
-    if table and table != size and getattr(family_of(config), "resamples_itself", False):
+    table, size = table_size(config), done.new
+    if table and table != size and done.known and done.known.resamples_itself:
         opened.notes.append(
             f"runs at {show_size(size)}, the size of its image processor; its positions are of "
             f"{show_size(table)} and are resampled in every pass (--image-size {size[0]} does it once)"

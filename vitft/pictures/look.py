@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from vitft.architectures.families import family_of, tokens_of, vision_config
+from vitft.architectures.families import has_no_tables, tokens_of, vision_config
 from vitft.architectures.family import Size
 from vitft.errors import UsageError, did_you_mean
 from vitft.model.classifier import Classifier
@@ -197,8 +197,8 @@ def drawable(config: PreTrainedConfig) -> list[str]:
 
 def _refusal(kind: str, config: PreTrainedConfig) -> str:
     """Return why a family cannot have a kind of picture, empty if it can."""
-    tokens, family, entry = tokens_of(config), config.model_type, family_of(config)
-    if kind == "positions" and entry and not entry.tables:
+    tokens, family = tokens_of(config), config.model_type
+    if kind == "positions" and has_no_tables(config):
         return f"{family} models have no table of positions"
     if kind in OF_ATTENTION and tokens.no_attention:
         return f"{family} models have none: {tokens.no_attention}"

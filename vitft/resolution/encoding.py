@@ -6,7 +6,6 @@ not learn, and a factored one is written out by :func:`write_out_positions` befo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vitft.architectures.config import table_size
+from vitft.architectures.blocks import position_tables
 from vitft.architectures.families import FAMILIES, family_of, vision_config
 from vitft.architectures.family import Family, Size
 from vitft.errors import ModelError
@@ -180,13 +179,8 @@ def _factor(module: nn.Module, attribute: str, grid: Size, fixed: int, is_new: b
 
 def find_table(model: PreTrainedModel, image_size: Size) -> tuple[str, Size, int]:
     """Return the name of a model's table of places, its (rows, columns), and how many entries stand before them."""
-    config, family = vision_config(model.config), family_of(model.config)
-    assert family is not None and _has_one_table(family), model.config.model_type
-    [table] = family.tables
-    for name in (plain_name(each) for each, _ in model.named_parameters()):
-        if grid := table.grid_of(name, config, table_size(model.config) or image_size):
-            return name, grid, table.fixed
-    raise AssertionError(f"no table of a {model.config.model_type} model matches {table.name}")
+    [(name, table, grid)] = position_tables(model, image_size)
+    return name, grid, table.fixed
 
 
 def sincos_table(grid: Size, width: int, *, inclusive: bool = False) -> Tensor:
@@ -230,11 +224,6 @@ class _Factored(nn.Module):
 
 
 # --- when it is trained ------------------------------------------------------------------------------------
-
-
-def plain_name(name: str) -> str:
-    """Return the name of the table that a factor is of; other names stay."""
-    return re.sub(r"\bparametrizations\.(\w+)\.original\d*$", r"\1", name)
 
 
 def write_out_positions(model: nn.Module) -> None:

@@ -14,13 +14,11 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from vitft.architectures.blocks import checkpoint_activations
-from vitft.architectures.config import table_size
-from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.blocks import checkpoint_activations, position_tables
+from vitft.architectures.families import runs_at_any_size, vision_config
 from vitft.architectures.family import Size, Table
 from vitft.architectures.timm_models import WRAPPER
 from vitft.recipe.choices import ResizeMethod
-from vitft.resolution.encoding import plain_name
 from vitft.resolution.retarget import Target, retarget_config
 from vitft.resolution.tables import resample
 
@@ -65,26 +63,22 @@ class _Twin:
     """The model at another size."""
 
     def __init__(self, model: PreTrainedModel, own_size: Size, size: Size, method: ResizeMethod) -> None:
-        family = family_of(model.config)
-        if family is not None and family.any_size:
+        if runs_at_any_size(model.config):
             self.network = model
             self._tables: list[tuple[nn.Module, str, nn.Module, Table, Size, Size]] = []
             return
         config, _ = retarget_config(model.config, own_size, Target(size, method=method), "the model")
-        assert family is not None  # or retarget_config had refused
         self.network = _without_weights(type(model), config)
         _share(model, self.network)
         self._method: ResizeMethod = method
         self._tables = []
-        for name in dict.fromkeys(plain_name(each) for each, _ in model.named_parameters()):
-            for table in family.tables:
-                old = table.grid_of(name, vision_config(model.config), table_size(model.config) or own_size)
-                new = table.grid_of(name, vision_config(config), size)
-                if old and new and old != new:
-                    where, _, attribute = name.rpartition(".")
-                    module = self.network.get_submodule(where)
-                    del module._parameters[attribute]  # an ordinary tensor takes its place
-                    self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
+        for name, table, old in position_tables(model, own_size):
+            new = table.grid_of(name, vision_config(config), size)
+            if new and old != new:
+                where, _, attribute = name.rpartition(".")
+                module = self.network.get_submodule(where)
+                del module._parameters[attribute]  # an ordinary tensor takes its place
+                self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
 
     def __call__(self, pixel_values: Tensor) -> Any:
         # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.

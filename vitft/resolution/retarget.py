@@ -71,6 +71,7 @@ class Retargeting:
         settings: keys of the (vision) configuration that changed, as (before, after).
         changes: tensors that were rewritten.
         fixed: entries of its tables that stand for no place and were left as they are.
+        known: what is known of the family, None if nothing is.
     """
 
     family: str
@@ -79,6 +80,7 @@ class Retargeting:
     settings: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     fixed: int = 0
+    known: Family | None = field(default=None, repr=False)
 
     def lines(self) -> list[str]:
         """Return sentences for the person, tables of one kind in one."""
@@ -131,11 +133,12 @@ def retarget_config(
         ModelError: if the family cannot have it, or is not known.
     """
     size = target.image_size or own
-    done = Retargeting(config.model_type, own, size)
+    family = family_of(config)
+    done = Retargeting(config.model_type, own, size, known=family)
     new = copy.deepcopy(config)
     vision = vision_config(new)
     wanted: dict[str, Any] = {"patch_size": target.patch_size, "window_size": target.window_size}
-    stored, family = getattr(vision, "image_size", None), family_of(config)
+    stored = getattr(vision, "image_size", None)
     is_bound = own != size or not (family and family.any_size)  # one that binds nothing follows, and changes nothing
     if stored is not None and target.image_size and pair_of(stored) != size and is_bound:
         wanted["image_size"] = size[0] if isinstance(stored, int) and size[0] == size[1] else list(size)
@@ -182,8 +185,7 @@ def _pretrained_windows(config: PreTrainedConfig, old: Size, new: Size) -> list[
 
 def _check_kind(config: PreTrainedConfig, done: Retargeting, target: Target, named: str) -> Family:
     """Return the family's entry; refuse what it cannot do, with the reason and what it can."""
-    family = family_of(config)
-    size = show_size(done.new)
+    family, size = done.known, show_size(done.new)
     if family is None:
         raise ModelError(
             f"{named} is a {config.model_type!r} model, and it is not known what another size means for it",
@@ -281,7 +283,7 @@ def retarget_state(
     Raises:
         ModelError: if a table of the file is not the one that the old configuration speaks of.
     """
-    family = family_of(old)
+    family = done.known
     if family is None or not done:
         return dict(state)
     rewritten = {key: tensor for key, tensor in state.items() if not _DERIVED.fullmatch(key)} | _derived(new, state)
