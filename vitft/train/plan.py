@@ -18,6 +18,7 @@ from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
 from vitft.processes.accelerate_config import accelerate_settings, reconcile
+from vitft.recipe.keys import OptimRecipe
 from vitft.recipe.lengths import Duration
 from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
@@ -57,6 +58,7 @@ class Plan:
         num_samples: training samples per epoch; None for a stream of unknown length.
         total_samples: samples of the whole training.
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one.
+        lr: peak learning rate, of the head.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image.
@@ -72,6 +74,7 @@ class Plan:
     total_samples: int
     batch_size: int
     micro_batch_size: int
+    lr: float
     total_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -132,6 +135,7 @@ class Plan:
                 self.micro_batch_size,
                 f"x {self.accumulation} accumulated x {self.world_size} processes",
             ),
+            ("lr", f"{self.lr:g}", ""),
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
@@ -189,11 +193,13 @@ def make_plan(
     micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     warmup = recipe.optim.warmup
+    reasons["lr"] = _lr_in_words(recipe.optim)
     return Plan(
         num_samples=num_samples,
         total_samples=total_samples,
         batch_size=batch_size,
         micro_batch_size=micro,
+        lr=recipe.optim.lr,
         total_steps=total_steps,
         warmup_steps=min(steps(warmup) if warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
@@ -209,6 +215,12 @@ def make_plan(
         reasons=reasons,
         notes=(*_layout_warnings(classifier.model), *_stream_warning(source)),
     )
+
+
+def _lr_in_words(optim: OptimRecipe) -> str:
+    course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
+    layers = "" if optim.layer_decay == 1 else f"; each block below has {optim.layer_decay:g} of the one above"
+    return f"peak, of the head; {course}{layers}"
 
 
 def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
