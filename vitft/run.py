@@ -86,9 +86,7 @@ class Run:
         folder = at_home(folder)
         if not is_file(folder / "recipe.yaml"):
             what = "is no run directory: it has no recipe.yaml" if is_folder(folder) else "does not exist"
-            beside = folder.parent.glob("*/recipe.yaml") if is_folder(folder.parent) else ()
-            there = sorted(beside, key=lambda path: -path.stat().st_mtime)
-            runs = [str(path.parent) for path in there]
+            runs = [str(run) for run in runs_in(folder.parent)]
             guess = did_you_mean(str(folder), runs) or "runs/NAME"
             raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"{command} {guess}")
         return cls(folder)
@@ -129,6 +127,22 @@ class Run:
     def is_finished(self) -> bool:
         """Whether everything is there; the model card is written last."""
         return self.is_scored and (self.model_folder / "README.md").is_file()
+
+    def follow_up(self) -> dict[str, object]:
+        """Return what the recipe of a new run must change to train this run's model on.
+
+        Raises:
+            UsageError: if there is no model yet.
+        """
+        if not self.is_scored:
+            raise UsageError(f"the run {self.folder} is not finished, so it has no model yet", hint=self.resume_command)
+        of_another_checkpoint = ("revision", "image_size", "patch_size", "window_size", "position.kind")
+        return {
+            "model.checkpoint": str(self.model_folder),
+            "model.init": "pretrained",
+            **{f"model.{key}": None for key in of_another_checkpoint},
+            "run.name": None,
+        }
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint, None if there is none."""
@@ -256,6 +270,12 @@ class Run:
         text = shown(text)
         self.say(f"  {text}")
         self.log("note", **({"about": about} if about else {}), text=text)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the run directories in a folder, the newest first."""
+    found = folder.glob("*/recipe.yaml") if is_folder(folder) else ()
+    return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -26,6 +26,9 @@ PositionKind = Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relativ
 Initialisation = Literal["pretrained", "random"]
 """Start from the checkpoint's weights, or only from its architecture."""
 
+Head = Literal["auto", "keep", "new"]
+"""Whether the checkpoint's head is kept: where its classes are the dataset's, where any is, or never."""
+
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """Number format of the forward pass; weights are always kept in float32."""
 
