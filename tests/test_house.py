@@ -19,7 +19,7 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["outside"],
     ["errors", "disk", "files", "libraries"],
-    ["builtin", "retry", "ownership", "environment"],
+    ["builtin", "retry", "ownership", "environment", "quantities", "status"],
     ["recipe"],
     ["processes", "names"],
     ["run"],

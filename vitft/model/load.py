@@ -28,6 +28,7 @@ from vitft.model.head import keep_head
 from vitft.model.locate import locate
 from vitft.model.opening import Opened, open_checkpoint
 from vitft.model.origin import read_origin
+from vitft.quantities import count_text
 from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import ModelRecipe
 from vitft.recipe.sizes import show_size
@@ -255,7 +256,7 @@ def _load_backbone(
         notes.append(f"newly initialised, as model.allow_new says: {_some(new)}")
     _check_surplus(model, info["unexpected_keys"], recipe.checkpoint, notes)
     kept = sum(p.numel() for name, p in model.named_parameters() if name not in info["missing_keys"])
-    notes.append(f"{kept / 1e6:.2f} M parameters were kept from {recipe.checkpoint}")
+    notes.append(f"{count_text(kept)} parameters were kept from {recipe.checkpoint}")
     return model
 
 
