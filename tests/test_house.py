@@ -66,13 +66,15 @@ FOLDERS = {
         "cost", "memory", "plan", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
         "validation", "fit",
     ],
-    "report": ["size_plot"],
+    "report": ["runs", "size_plot"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
         "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
-    "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
+    "cli": [
+        "flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "runs", "__init__",
+    ],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
