@@ -6,7 +6,6 @@ training. ``results.json`` comes next, then ``figures/``, and last of all the mo
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -200,5 +199,11 @@ def _peak_memory(accelerator: Accelerator) -> int:
 
     if accelerator.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(accelerator.device))
+    try:
+        import resource
+    except ImportError:  # Windows keeps the count itself
+        import psutil
+
+        return int(psutil.Process().memory_info()._asdict()["peak_wset"])
     unit = 1 if sys.platform == "darwin" else 1024
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
