@@ -54,8 +54,8 @@ FOLDERS = {
     "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "weights"],
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
-        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "load", "rewrite",
-        "trainable", "drop_path",
+        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
+        "rewrite", "trainable", "drop_path",
     ],
     "scoring": ["scores", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
     "pictures": [
