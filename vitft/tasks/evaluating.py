@@ -261,16 +261,16 @@ def _score(
         max_pixels=data.max_pixels,
     )
     found = evaluate_split(classifier, batches, accelerator, collect=bool(metrics), shift=shift)
-    scores = _scores(found, metrics) if accelerator.is_main_process else {}
+    scores = _scores(found, classifier.classes, metrics) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
     return EvaluationResult(scores, rows.name, classifier.image_size, found.images_per_second)
 
 
-def _scores(found: Evaluation, metrics: Sequence[str]) -> dict[str, Any]:
+def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     """Return the scores by name, and say what was noticed on the way to them."""
     from vitft.scoring.metrics import final_scores, further_scores
 
-    scores = final_scores(found.tally)
+    scores = final_scores(found.tally, classes)
     further = further_scores(metrics, found.predictions, found.labels, found.tally.num_classes)
     for reason in further.refused.values():
         print(reason, file=sys.stderr)
