@@ -53,6 +53,11 @@ def _why_no_timm() -> str:
 _NO_TIMM = _why_no_timm()
 _REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+# Their subjects are signals, forks, several processes, and pipes and modes of files, which Windows has not.
+_POSIX = ["faults/*", "train/test_processes.py", "train/test_resume.py"]
+_POSIX += ["test_disk.py", "test_files.py", "test_launch.py", "test_portability.py", "test_signals.py"]
+collect_ignore_glob = _POSIX if os.name == "nt" else []
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing: dict[str, str] = {}

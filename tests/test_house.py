@@ -19,7 +19,7 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["outside"],
     ["errors", "disk", "files", "libraries"],
-    ["builtin", "retry", "ownership", "environment"],
+    ["builtin", "retry", "ownership", "environment", "quantities", "status"],
     ["recipe"],
     ["processes", "names"],
     ["run"],
@@ -54,8 +54,8 @@ FOLDERS = {
     "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "weights"],
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
-        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "load", "rewrite",
-        "trainable", "drop_path",
+        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
+        "rewrite", "trainable", "drop_path",
     ],
     "scoring": ["scores", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
     "pictures": [
@@ -66,7 +66,7 @@ FOLDERS = {
         "cost", "memory", "plan", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
         "validation", "fit",
     ],
-    "report": ["size_plot"],
+    "report": ["runs", "size_plot"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
@@ -74,7 +74,7 @@ FOLDERS = {
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "push", "recipes", "__init__",
+        "inspect", "push", "recipes", "runs", "__init__",
     ],
 }  # fmt: skip
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from vitft.errors import TrainError, UsageError
+from vitft.quantities import duration_text
 from vitft.recipe.recipe import Recipe
-from vitft.run import Run, duration_text
+from vitft.run import Run
 
 
 def recipe(folder: Path, **run: object) -> Recipe:

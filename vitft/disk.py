@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 
 def flush(path: Path) -> None:
     """Make sure that a file, or the list of a folder's entries, is on the disk and not only in memory."""
-    descriptor = os.open(path, os.O_RDONLY)
+    on_windows = sys.platform == "win32"
+    if on_windows and path.is_dir():  # cannot be opened, and NTFS has its own journal of entries
+        return
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)  # Windows flushes only what may be written
     try:
         os.fsync(descriptor)
     finally:

@@ -34,6 +34,9 @@ _HUB_ID = re.compile(r"(?=.{1,96}$)(?:[A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*"
 _FILE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
 
 
+_PLACEHOLDER = re.compile(r"LABEL_(\d+)")
+
+
 @dataclass(frozen=True)
 class DatasetName:
     """What ``--dataset`` was given: its kind, and the text to open it by (absolute for folders and files)."""
@@ -77,6 +80,16 @@ def classify_dataset(text: str) -> DatasetName:
             allowed="a path, a Hub id such as uoft-cs/cifar100, or builtin:digits",
         )
     return DatasetName("hub", text)
+
+
+def placeholder(number: int) -> str:
+    """Return what transformers calls a class that has no name."""
+    return f"LABEL_{number}"
+
+
+def is_placeholder(name: str) -> bool:
+    """Whether a class has no name but :func:`placeholder`."""
+    return _PLACEHOLDER.fullmatch(name) is not None
 
 
 def looks_like_path(text: str) -> bool:

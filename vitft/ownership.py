@@ -1,8 +1,9 @@
 """One run, one owner: a lock that dies with its process and names who holds it.
 
 A POSIX lock (``fcntl.lockf``) on ``runs/NAME/.lock``: the kernel gives it back however its process ends, a forked child
-does not inherit it, and NFS knows it, so that it holds between machines too. The file says who made it and is removed
-with the lock; one that a killed process left is taken over.
+does not inherit it, and NFS knows it, so that it holds between machines too. Windows locks a byte of the file
+(``msvcrt.locking``), with the same effect. The file says who made it and is removed with the lock; one that a killed
+process left is taken over.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import errno
 import json
 import os
 import socket
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from vitft.errors import TrainError
 
 _NAME = ".lock"
 _HELD = (errno.EACCES, errno.EAGAIN)
+_BEYOND = 1 << 30  # the byte that Windows locks: nobody else can read a locked one, and all must read who signed
 _held_here: dict[Path, int] = {}  # by whom: a process's locks do not exclude itself, as two threads of a notebook need
 
 
@@ -42,7 +46,7 @@ class Ownership:
             raise _taken(folder, f"this process ({os.getpid()})", None)
         while True:
             try:
-                descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
                 raise TrainError(
                     f"cannot write in the run {folder}: {error}", hint="make it writable, and make room on its disk"
@@ -60,17 +64,36 @@ class Ownership:
         if self._is_over or self._process != os.getpid():
             return
         self._is_over = True
-        (self._folder / _NAME).unlink(missing_ok=True)  # while it is still ours
-        os.close(self._descriptor)
+        if sys.platform == "win32":  # which removes no open file, and so never one that has a new owner
+            os.close(self._descriptor)
+            with suppress(PermissionError):
+                (self._folder / _NAME).unlink(missing_ok=True)
+        else:
+            (self._folder / _NAME).unlink(missing_ok=True)  # while it is still ours
+            os.close(self._descriptor)
         _held_here.pop(self._folder, None)
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a process works on a run now; this one changes nothing to find out."""
+    if _held_here.get(folder.resolve()) == os.getpid():
+        return True
+    try:
+        descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        _lock(folder, descriptor)
+    except TrainError:
+        return True
+    os.close(descriptor)
+    return False
 
 
 def _lock(folder: Path, descriptor: int) -> str:
     """Lock an open file; return what is to be said where that cannot be done."""
-    import fcntl
-
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _try_lock(descriptor)
     except OSError as error:
         if error.errno not in _HELD:  # ENOLCK, ENOTSUP, ENOSYS: some network file systems
             return f"the disk of {folder} has no locks: see to it yourself that one process at a time works on this run"
@@ -78,6 +101,18 @@ def _lock(folder: Path, descriptor: int) -> str:
         os.close(descriptor)
         raise _taken(folder, who, since) from None
     return ""
+
+
+def _try_lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_still_there(path: Path, descriptor: int) -> bool:
@@ -92,14 +127,16 @@ def _sign(descriptor: int) -> None:
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(mine).encode())
     except OSError:
         pass
 
 
 def _signature(descriptor: int) -> tuple[str, str | None]:
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        found = json.loads(os.read(descriptor, 4096))
         return f"process {int(found['pid'])} on {str(found['host'])[:64]!r}", str(found["since"])[:32]
     except (OSError, ValueError, KeyError, TypeError):
         return "another process", None

@@ -1,4 +1,4 @@
-"""The run directory: recipe, environment, metrics stream, results, and what is said while it runs.
+"""The run directory: recipe, environment, metrics stream, results.
 
 Only the main process writes; the others hold a Run whose methods do nothing. A JSON file appears whole or not at
 all, and ``metrics.jsonl`` is cut back to the checkpoint's length when a run resumes. What a power cut or another
@@ -11,8 +11,6 @@ import json
 import os
 import shlex
 import shutil
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from vitft.errors import TrainError, UsageError, did_you_mean
 from vitft.files import at_home, exists, is_file, is_folder
 from vitft.outside import shown
 from vitft.recipe.recipe import Recipe
+from vitft.status import Status
 
 
 class Run:
@@ -86,9 +85,7 @@ class Run:
         folder = at_home(folder)
         if not is_file(folder / "recipe.yaml"):
             what = "is no run directory: it has no recipe.yaml" if is_folder(folder) else "does not exist"
-            beside = folder.parent.glob("*/recipe.yaml") if is_folder(folder.parent) else ()
-            there = sorted(beside, key=lambda path: -path.stat().st_mtime)
-            runs = [str(path.parent) for path in there]
+            runs = [str(run) for run in runs_in(folder.parent)]
             guess = did_you_mean(str(folder), runs) or "runs/NAME"
             raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"{command} {guess}")
         return cls(folder)
@@ -129,6 +126,22 @@ class Run:
     def is_finished(self) -> bool:
         """Whether everything is there; the model card is written last."""
         return self.is_scored and (self.model_folder / "README.md").is_file()
+
+    def follow_up(self) -> dict[str, object]:
+        """Return what the recipe of a new run must change to train this run's model on.
+
+        Raises:
+            UsageError: if there is no model yet.
+        """
+        if not self.is_scored:
+            raise UsageError(f"the run {self.folder} is not finished, so it has no model yet", hint=self.resume_command)
+        of_another_checkpoint = ("revision", "image_size", "patch_size", "window_size", "position.kind")
+        return {
+            "model.checkpoint": str(self.model_folder),
+            "model.init": "pretrained",
+            **{f"model.{key}": None for key in of_another_checkpoint},
+            "run.name": None,
+        }
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint, None if there is none."""
@@ -258,6 +271,12 @@ class Run:
         self.log("note", **({"about": about} if about else {}), text=text)
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """Return the run directories in a folder, the newest first."""
+    found = folder.glob("*/recipe.yaml") if is_folder(folder) else ()
+    return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints in a run's ``checkpoints`` folder, the newest last."""
     return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
@@ -278,70 +297,3 @@ def _event(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
-
-
-# --- what is said while it runs ----------------------------------------------------------------------------
-
-
-class Status:
-    """Notes and progress on stderr: a bar on a terminal, now and then a line elsewhere."""
-
-    LINE_SECONDS = 15.0
-
-    def __init__(self, *, enabled: bool) -> None:
-        self.enabled = enabled
-        self._bar: Any = None
-        self._task: Any = None
-        self._last_line = 0.0
-
-    def say(self, text: str) -> None:
-        """Print a line, above the bar if there is one."""
-        if not self.enabled:
-            return
-        text = shown(text)
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def start(self, title: str, total: int, done: int = 0) -> None:
-        """Begin to count ``total`` steps, of which ``done`` are done."""
-        if not self.enabled:
-            return
-        self.stop()
-        self._last_line = time.monotonic()
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"),
-            )  # fmt: skip
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(title, total=total, completed=done, detail="")
-
-    def update(self, done: int, total: int, detail: str) -> None:
-        """Show that ``done`` of ``total`` steps are done."""
-        if not self.enabled:
-            return
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, detail=detail)
-        elif time.monotonic() - self._last_line > self.LINE_SECONDS:
-            self._last_line = time.monotonic()
-            self.say(f"  {done}/{total} {detail}")
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
-def duration_text(seconds: float) -> str:
-    """Return a length of time as a person says it: ``42 s``, ``7 min``, ``3 h 10 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -45,6 +45,8 @@ FLAGS = {
     "recipes validate": "--debug",
     "recipes schema": "--debug",
     "recipes keys": "--debug --format",
+    "runs ls": "--debug --format",
+    "runs clean": "--debug --yes -y",
 }
 
 
@@ -111,8 +113,10 @@ def test_help_imports_nothing_heavy(arguments):
 
 def test_every_command_has_the_flags_that_were_agreed():
     group = get_command(app)
-    commands = {name: command for name, command in group.commands.items() if name != "recipes"}
-    commands |= {f"recipes {name}": command for name, command in group.commands["recipes"].commands.items()}
+    groups = ("recipes", "runs")
+    commands = {name: command for name, command in group.commands.items() if name not in groups}
+    for each in groups:
+        commands |= {f"{each} {name}": command for name, command in group.commands[each].commands.items()}
     found = {
         name: sorted(flag for each in command.params if each.param_type_name == "option" for flag in each.opts)
         for name, command in commands.items()

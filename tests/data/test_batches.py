@@ -104,6 +104,13 @@ def test_worker_processes_change_nothing(source):
         )
 
 
+def test_reading_processes_start_anew_where_there_is_no_fork_server(source, monkeypatch):
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: pytest.fail("a fork server was started"))
+    here, there = (list(batches(source, slices(), workers).steps(0, 1)) for workers in (0, 1))
+    assert [rows_of(b) for step in here for b in step] == [rows_of(b) for step in there for b in step]
+
+
 def test_a_short_step_may_leave_a_process_without_samples():
     last = slices(rank=0, world_size=3, total=41)  # step 4 has one sample
     assert last.step_size(4) == 1

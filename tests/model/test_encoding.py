@@ -13,6 +13,7 @@ import torch
 import zoo
 from transformers import AutoModelForImageClassification
 
+from vitft.architectures.blocks import plain_name
 from vitft.errors import ModelError
 from vitft.model.load import load_finished, load_for_training
 from vitft.model.trainable import choose_trainable, freeze_unused
@@ -20,7 +21,6 @@ from vitft.recipe.keys import ModelRecipe
 from vitft.resolution.encoding import (
     factored_table,
     find_table,
-    plain_name,
     sincos_table,
     with_written_positions,
     write_out_positions,

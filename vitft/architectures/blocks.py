@@ -1,19 +1,43 @@
-"""The residual blocks of a model, from input to output, and the modules of its head."""
+"""The parts of a model: its position tables, its residual blocks from input to output, its head."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from vitft.architectures.config import image_size_of
-from vitft.architectures.families import family_of
+from vitft.architectures.config import image_size_of, table_size
+from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.family import Size, Table
 from vitft.architectures.timm_models import PREFIX
 from vitft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def plain_name(name: str) -> str:
+    """Return the name of the table that a factor is of; other names stay."""
+    return re.sub(r"\bparametrizations\.(\w+)\.original\d*$", r"\1", name)
+
+
+def position_tables(model: PreTrainedModel, image_size: Size) -> Iterator[tuple[str, Table, Size]]:
+    """Yield (name, what is known of it, its grid) of a model's position tables.
+
+    Args:
+        model: a classifier.
+        image_size: (height, width) that it runs at, where its configuration does not say that of its tables.
+    """
+    config, family = model.config, family_of(model.config)
+    size, vision = table_size(config) or image_size, vision_config(config)
+    for name in dict.fromkeys(plain_name(each) for each, _ in model.named_parameters()):
+        for table in family.tables if family else ():
+            if grid := table.grid_of(name, vision, size):
+                yield name, table, grid
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -66,7 +90,7 @@ def _upwards(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
 
 
-def modules_in_order(model: Any) -> list[str]:
+def modules_in_order(model: PreTrainedModel) -> list[str]:
     """Return the names of modules in the order in which an image enters them.
 
     A real image on the real model: BEiT's forward pass caches tensors for the whole process, which must not be
@@ -86,7 +110,7 @@ def modules_in_order(model: Any) -> list[str]:
     return names
 
 
-def checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: PreTrainedModel) -> None:
     """Let the blocks forget their activations and compute them again in the backward pass.
 
     Raises:
@@ -97,7 +121,7 @@ def checkpoint_activations(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def check_activations(model: Any) -> None:
+def check_activations(model: PreTrainedModel) -> None:
     """Make sure that a model's blocks can forget their activations.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vitft.architectures import families
 from vitft.architectures.families import family_of, vision_config
@@ -13,9 +13,13 @@ from vitft.architectures.settings import read_settings
 from vitft.architectures.timm_models import WRAPPER, is_wrapped, read_wrapped, set_label_names
 from vitft.errors import ModelError, one_line
 from vitft.files import is_file
+from vitft.names import placeholder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
-def read_config(folder: Path, named: str) -> tuple[Any, list[str]]:
+def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
     """Read config.json and make sure that transformers has an image-classification class for it.
 
     Returns:
@@ -55,7 +59,7 @@ def read_config(folder: Path, named: str) -> tuple[Any, list[str]]:
     return config, notes
 
 
-def _as_classifier(config: Any) -> Any:
+def _as_classifier(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return the configuration of the classifier that computes what an encoder without one computes."""
     from transformers import AutoConfig
 
@@ -69,17 +73,18 @@ def _as_classifier(config: Any) -> Any:
     return config
 
 
-def classifier_class(config: Any, *, as_saved: bool = False) -> Any:
+def classifier_class(config: PreTrainedConfig, *, as_saved: bool = False) -> type[PreTrainedModel]:
     """Return the family's class. Where it has several (DeiT, LeViT), the plain one, or the one that was saved."""
     from transformers import AutoModelForImageClassification
 
     found = AutoModelForImageClassification._model_mapping[type(config)]
     several = found if isinstance(found, tuple) else (found,)
     saved = [each for each in several if each.__name__ in (config.architectures or ())]
-    return saved[0] if saved and as_saved else several[0]
+    chosen: type[PreTrainedModel] = saved[0] if saved and as_saved else several[0]
+    return chosen
 
 
-def set_classes(config: Any, classes: Sequence[str]) -> None:
+def set_classes(config: PreTrainedConfig, classes: Sequence[str]) -> None:
     """Write the classes into a configuration."""
     config.num_labels = len(classes)
     config.id2label = dict(enumerate(classes))
@@ -89,10 +94,10 @@ def set_classes(config: Any, classes: Sequence[str]) -> None:
         set_label_names(config, classes)
 
 
-def class_names(config: Any) -> list[str]:
-    """Return the names of a model's classes by number, ``LABEL_3`` where it has none."""
+def class_names(config: PreTrainedConfig) -> list[str]:
+    """Return the names of a model's classes by number, a placeholder where it has none."""
     names = config.id2label or {}  # PVT's configuration may have none
-    return [names.get(number, f"LABEL_{number}") for number in range(config.num_labels)]
+    return [names.get(number, placeholder(number)) for number in range(config.num_labels)]
 
 
 _PROBLEMS = {
@@ -106,7 +111,7 @@ def was_for(problem: str | None) -> str:
     return f"; the checkpoint's own was for {_PROBLEMS[problem]} ({problem})" if problem in _PROBLEMS else ""
 
 
-def require_one_label(config: Any, named: str) -> None:
+def require_one_label(config: PreTrainedConfig, named: str) -> None:
     """Refuse to score a model that does not choose one of several classes.
 
     Raises:
@@ -122,7 +127,7 @@ def require_one_label(config: Any, named: str) -> None:
         )
 
 
-def drop_path_off(config: Any, notes: list[str]) -> None:
+def drop_path_off(config: PreTrainedConfig, notes: list[str]) -> None:
     """Switch off the family's own drop path, which draws from a global generator; ours follows the recipe."""
     vision = vision_config(config)
     rate = getattr(vision, "drop_path_rate", None) or 0.0
@@ -135,7 +140,7 @@ def drop_path_off(config: Any, notes: list[str]) -> None:
 # --- image size --------------------------------------------------------------------------------------------
 
 
-def image_size_of(config: Any, made: Size | None = None) -> Size:
+def image_size_of(config: PreTrainedConfig, made: Size | None = None) -> Size:
     """Return the (height, width) of a model's input in pixels.
 
     The configuration says it, or the image processor for families that run at other sizes too; 224 if neither does.
@@ -151,12 +156,12 @@ def image_size_of(config: Any, made: Size | None = None) -> Size:
     return next((size for size in sizes if size), (224, 224))
 
 
-def table_size(config: Any) -> Size | None:
+def table_size(config: PreTrainedConfig) -> Size | None:
     """Return the image size that a configuration speaks of, which its tables are made for."""
     return pair_of(getattr(vision_config(config), "image_size", None))
 
 
-def pair_of(size: Any) -> tuple[int, int] | None:
+def pair_of(size: object) -> tuple[int, int] | None:
     """Return (height, width) of a size as configurations write it, None if it is none."""
     if isinstance(size, list | tuple) and len(size) >= 2:
         return int(size[-2]), int(size[-1])

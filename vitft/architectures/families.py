@@ -248,6 +248,18 @@ def family_of(config: Any) -> Family | None:
     return _wrapped(config) if config.model_type == WRAPPER else FAMILIES.get(config.model_type)
 
 
+def runs_at_any_size(config: Any) -> bool:
+    """Whether every image size runs with the same weights."""
+    family = family_of(config)
+    return family is not None and family.any_size
+
+
+def has_no_tables(config: Any) -> bool:
+    """Whether a family is known to have no table of positions."""
+    family = family_of(config)
+    return family is not None and not family.tables
+
+
 def tokens_of(config: Any) -> Tokens:
     """Return what is known of a family's tokens; of an unknown family that its tokens stand in one sequence."""
     family = FAMILIES.get(config.model_type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from vitft.errors import ModelError
 from vitft.files import require_regular
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # the first that is there is read
 
@@ -104,7 +107,7 @@ def _checked(state: Any, where: str) -> dict[str, Tensor]:
     )
 
 
-def spelled_in_file(model: Any, name: str) -> str:
+def spelled_in_file(model: PreTrainedModel, name: str) -> str:
     """Return how a saved file spells the name of a model's parameter; transformers renamed some in memory."""
     from transformers.core_model_loading import revert_weight_conversion
 
@@ -115,7 +118,7 @@ def spelled_in_file(model: Any, name: str) -> str:
     return str(in_file)
 
 
-def find_key(model: Any, name: str, state: Mapping[str, Tensor]) -> str | None:
+def find_key(model: PreTrainedModel, name: str, state: Mapping[str, Tensor]) -> str | None:
     """Return the key of a state dict that holds a model's parameter: an encoder alone lacks the model's prefix."""
     prefix = f"{model.base_model_prefix}."
     spellings = [name, spelled_in_file(model, name)]

@@ -21,7 +21,7 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize
+from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize, runs
 from vitft.cli.command import CONTEXT, Command
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
 from vitft.outside import shown
@@ -47,6 +47,7 @@ app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)
 app.command("inspect", cls=Command, context_settings=CONTEXT)(inspect.inspect)
 app.command("push", cls=Command, context_settings=CONTEXT)(push.push)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ transformers; where that is not there, as on Windows, they are spawned.
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -47,12 +48,17 @@ def loader(
         batch_sampler=_Batches(batches) if batches else None,
         collate_fn=_identity,
         num_workers=workers,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=_start_method() if workers else None,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,
         worker_init_fn=_leave_signals_to_the_training if workers else None,
     )
     return _as_long_as_workers_live(loaded) if workers else loaded
+
+
+def _start_method() -> str:
+    """Return how worker processes start: from a server that knows no CUDA; Windows has none, and starts them anew."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class _Batches:

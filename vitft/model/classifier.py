@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,10 @@ from vitft.model.pixels import ImageProcess, normalisation
 from vitft.resolution.encoding import with_written_positions
 from vitft.resolution.retarget import Retargeting
 from vitft.views.pixel_values import Normalisation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
 @dataclass
@@ -38,8 +42,8 @@ class Classifier:
     """
 
     name: str
-    model: Any
-    processor: Any
+    model: PreTrainedModel
+    processor: BaseImageProcessor
     retargeting: Retargeting
     head: tuple[str, ...]
     has_head: bool = True
@@ -48,7 +52,7 @@ class Classifier:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PreTrainedConfig:
         """The model's configuration."""
         return self.model.config
 

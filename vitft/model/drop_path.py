@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -15,14 +15,20 @@ from vitft.architectures.families import family_of
 from vitft.data import order
 from vitft.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-def check_drop_path(model: nn.Module) -> None:
+
+def check_drop_path(model: nn.Module) -> tuple[str, ...]:
     """Make sure that it is known which branches a model's blocks have.
+
+    Returns:
+        The names of those that pass no drop path of their own.
 
     Raises:
         ModelError: if it is not.
     """
-    config: Any = model.config
+    config: PreTrainedConfig = model.config
     family = family_of(config)
     branches = family.branches if family else ()
     blocks = [block for _, block in residual_blocks(model)]
@@ -32,6 +38,7 @@ def check_drop_path(model: nn.Module) -> None:
             allowed="0 for every family; more for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
             hint="--set model.drop_path=0",
         )
+    return branches
 
 
 def _own_drop_paths(block: nn.Module) -> list[str]:
@@ -53,12 +60,9 @@ class DropPath:
         self.sample_indices: Tensor | None = None
         """Sample indices of the images in the next forward pass, int64 (B,); None lets every branch through."""
         self._seed = seed
-        config: Any = model.config
-        family = family_of(config)
-        branches = family.branches if family else ()
+        branches = check_drop_path(model)
         blocks = residual_blocks(model)
         modules = modules_in_order(model)
-        check_drop_path(model)
         for depth, (name, block) in enumerate(blocks):
             block_rate = rate * depth / max(len(blocks) - 1, 1)
             first = next(each for each in modules if each.startswith(f"{name}."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from vitft.model.pixels import ImageProcess, normalisation
 from vitft.model.processor import made_size, processor_settings, vit_processor
 from vitft.recipe.choices import ResizeMode
 
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
-def fit_processor(processor: Any, size: tuple[int, int], resize_mode: ResizeMode) -> Any:
+
+def fit_processor(processor: BaseImageProcessor, size: tuple[int, int], resize_mode: ResizeMode) -> BaseImageProcessor:
     """Return a processor like ``processor`` that makes images of ``size`` (height, width).
 
     Where the family's own class cannot express ``resize_mode``, which is found by trying it, ViT's takes its place with
@@ -57,7 +60,9 @@ def fit_processor(processor: Any, size: tuple[int, int], resize_mode: ResizeMode
     )
 
 
-def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int]) -> tuple[Any, str | None]:
+def resize_processor(
+    processor: BaseImageProcessor, old: tuple[int, int], new: tuple[int, int]
+) -> tuple[BaseImageProcessor, str | None]:
     """Return a processor that does the same at another size, and a note if it cannot quite.
 
     All its sizes grow with the model's, so one that cuts out of a larger image (256 to 224) keeps the proportion.
@@ -89,7 +94,7 @@ def resize_processor(processor: Any, old: tuple[int, int], new: tuple[int, int])
     return resized, None
 
 
-def for_one_size(processor: Any, size: tuple[int, int]) -> tuple[Any, str | None]:
+def for_one_size(processor: BaseImageProcessor, size: tuple[int, int]) -> tuple[BaseImageProcessor, str | None]:
     """Return a processor whose images all have one size, and a note if that is another one.
 
     TextNet's own keeps the shape of an image, so that no two could be run together.
@@ -109,7 +114,7 @@ def for_one_size(processor: Any, size: tuple[int, int]) -> tuple[Any, str | None
     return fit_processor(processor, size, "squash"), f"{said}, so pipeline's scores differ"
 
 
-def _processes_by_cutting(processor: Any) -> bool:
+def _processes_by_cutting(processor: BaseImageProcessor) -> bool:
     return bool(getattr(processor, "do_center_crop", None) or getattr(processor, "crop_pct", None))
 
 
@@ -127,7 +132,7 @@ def _scaled(name: str, side: int | None, old: tuple[int, int], new: tuple[int, i
     return round(side * ratio)
 
 
-def _expresses(processor: Any, size: tuple[int, int], resize_mode: ResizeMode) -> bool:
+def _expresses(processor: BaseImageProcessor, size: tuple[int, int], resize_mode: ResizeMode) -> bool:
     """Try a processor on images whose pixels say where they stand."""
     process = ImageProcess(processor, size)
     height, width = size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -24,12 +24,16 @@ from vitft.errors import ModelError, one_line
 from vitft.model.pixels import normalisation
 from vitft.recipe.sizes import MOST_PIXELS, show_size
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.image_processing_utils import BaseImageProcessor
+
 _QUICKLY_RUN = 1_000_000_000  # parameters with which one image on the CPU takes a second or two
 _SMALL, _FEW = 20_000_000, 300  # parameters and tensors that are not worth an early word
 _WITHOUT_VALUES = re.compile(r"\bmeta (device|tensors?)\b|\bdevice meta\b|\bregister_meta\b", re.IGNORECASE)  # torch
 
 
-def check_model(config: Any, size: tuple[int, int], named: str) -> None:
+def check_model(config: PreTrainedConfig, size: tuple[int, int], named: str) -> None:
     """Make sure that a configuration can be built on this machine, runs at its own size, and gives logits.
 
     Args:
@@ -71,7 +75,7 @@ def check_model(config: Any, size: tuple[int, int], named: str) -> None:
         raise _lies(named, f"{config.num_labels} classes, but gives {tuple(logits.shape)}", "one number for each class")
 
 
-def check_processor(processor: Any, named: str) -> None:
+def check_processor(processor: BaseImageProcessor, named: str) -> None:
     """Make sure that an image processor makes something of an image that can be shown to a model.
 
     Whether that has the model's size is for whoever runs the model: training gives it a processor that fits.
@@ -94,7 +98,7 @@ def check_processor(processor: Any, named: str) -> None:
         raise ModelError(f"{what} makes {made.shape} of an image, or no finite numbers", hint=hint)
 
 
-def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
+def check_amount(config: PreTrainedConfig, state: Mapping[str, Tensor], named: str) -> None:
     """Refuse a configuration of a far larger model than the file holds, before memory is taken for what it lacks.
 
     Args:
@@ -117,7 +121,7 @@ def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
         )
 
 
-def misfits(config: Any, state: Mapping[str, Tensor]) -> list[str]:
+def misfits(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> list[str]:
     """Describe the tensors whose shape is not the one that the configuration asks for."""
     with torch.device("meta"):
         model = classifier_class(config)(config)
@@ -157,7 +161,7 @@ def check_values(model: nn.Module, size: tuple[int, int], named: str) -> list[st
     return [f"weights that are not finite, but change no prediction: {said}"] if wrong else []
 
 
-def require_colour(config: Any, named: str) -> None:
+def require_colour(config: PreTrainedConfig, named: str) -> None:
     """Refuse a model that takes other than three channels, which all images are made to have."""
     channels = getattr(vision_config(config), "num_channels", None) or 3
     if channels != 3:
@@ -166,7 +170,7 @@ def require_colour(config: Any, named: str) -> None:
         )
 
 
-def needs_package(config: Any, error: ImportError) -> ModelError:
+def needs_package(config: PreTrainedConfig, error: ImportError) -> ModelError:
     """Return what a missing package means."""
     return ModelError(f"a {config.model_type} model needs a package that is not here: {one_line(error)}")
 

@@ -10,13 +10,13 @@ import copy
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vitft.architectures.blocks import head_modules, is_within
-from vitft.architectures.config import classifier_class, drop_path_off, set_classes, table_size, was_for
+from vitft.architectures.config import class_names, classifier_class, drop_path_off, set_classes, table_size, was_for
 from vitft.architectures.families import family_of
 from vitft.architectures.timm_models import PREFIX, WRAPPER
 from vitft.architectures.weights import read_weights, spelled_in_file
@@ -24,20 +24,26 @@ from vitft.errors import ModelError, one_line
 from vitft.model import gate
 from vitft.model.classifier import Classifier
 from vitft.model.fitting import fit_processor, for_one_size, resize_processor
+from vitft.model.head import keep_head
 from vitft.model.locate import locate
 from vitft.model.opening import Opened, open_checkpoint
 from vitft.model.origin import read_origin
+from vitft.quantities import count_text
 from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import ModelRecipe
 from vitft.recipe.sizes import show_size
 from vitft.resolution.encoding import choose_architecture, encode_positions
-from vitft.resolution.retarget import Target, check_runs, retarget_config, retarget_state
+from vitft.resolution.retarget import Retargeting, Target, check_runs, retarget_config, retarget_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
 def load_for_training(
     recipe: ModelRecipe, classes: Sequence[str], resize_mode: ResizeMode, *, seed: int = 0
 ) -> Classifier:
-    """Load a checkpoint, give it a new, zero-initialised head, and let learn what the recipe says.
+    """Load a checkpoint with a head for the dataset's classes: new and zero-initialised, or kept where it knows them.
 
     Args:
         recipe: which checkpoint, and from what it may differ.
@@ -58,13 +64,14 @@ def load_for_training(
     state, note = read_weights_for(opened.config, folder, named) if recipe.init != "random" else ({}, None)
     notes += [note] if note else []
     old_problem, was = opened.config.problem_type, opened.config.model_type
+    old_classes = [] if was_for(old_problem) else class_names(opened.config)
     set_classes(opened.config, classes)
     drop_path_off(opened.config, notes)
     opened.config = choose_architecture(opened.config, recipe.position.kind, recipe.init, named)
     target = Target(recipe.image_size, recipe.patch_size, recipe.window_size, recipe.resize_method)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
     processor = _fitted(opened, retargeting.new, resize_mode)
-    _note_own_resampling(opened, config, retargeting.new)
+    _note_own_resampling(opened, config, retargeting)
 
     classifier = classifier_class(config)
     head = _head_parameters(classifier, config)
@@ -83,11 +90,14 @@ def load_for_training(
     _zero(model, head)
     if recipe.init != "random":
         notes += gate.check_values(model.eval(), loaded.image_size, named)
-    notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}")
+    kept = keep_head(recipe.head, model, state, head, old_classes, classes, named)
+    loaded.has_head = bool(kept)
+    new = f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}"
+    notes.append(kept or new)
     return loaded
 
 
-def _fitted(opened: Opened, size: tuple[int, int], resize_mode: ResizeMode) -> Any:
+def _fitted(opened: Opened, size: tuple[int, int], resize_mode: ResizeMode) -> BaseImageProcessor:
     """Return the image processor of a checkpoint at another size, and note if it is of another class."""
     processor = fit_processor(opened.processor, size, resize_mode)
     own, other = type(opened.processor), type(processor)
@@ -96,17 +106,19 @@ def _fitted(opened: Opened, size: tuple[int, int], resize_mode: ResizeMode) -> A
     return processor
 
 
-def _note_own_resampling(opened: Opened, config: Any, size: tuple[int, int]) -> None:
+def _note_own_resampling(opened: Opened, config: PreTrainedConfig, done: Retargeting) -> None:
     """Note where transformers resamples the positions in every pass, as the size is not that of the table."""
-    table = table_size(config)
-    if table and table != size and getattr(family_of(config), "resamples_itself", False):
+    table, size = table_size(config), done.new
+    if table and table != size and done.known and done.known.resamples_itself:
         opened.notes.append(
             f"runs at {show_size(size)}, the size of its image processor; its positions are of "
             f"{show_size(table)} and are resampled in every pass (--image-size {size[0]} does it once)"
         )
 
 
-def _random(classifier: Any, config: Any, seed: int, notes: list[str], named: str) -> Any:
+def _random(
+    classifier: type[PreTrainedModel], config: PreTrainedConfig, seed: int, notes: list[str], named: str
+) -> PreTrainedModel:
     """Return a model of random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the one place where torch's generator makes weights
@@ -156,7 +168,7 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
     return Classifier(named, model.eval(), processor, retargeting, head, has_head=not new, notes=notes)
 
 
-def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:
+def check_loads(config: PreTrainedConfig, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:
     """Make sure that a model loads and, where its shapes do not say it all, runs at a size; its head may be missing.
 
     Raises:
@@ -179,7 +191,7 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
 # --- weights -----------------------------------------------------------------------------------------------
 
 
-def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
+def _head_parameters(classifier: type[PreTrainedModel], config: PreTrainedConfig) -> tuple[str, ...]:
     """Return the parameters that depend on the number of classes: two models of other sizes differ in them."""
     shapes = []
     for extra in (0, 1):
@@ -197,14 +209,14 @@ def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
     return tuple(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
 
 
-def read_weights_for(config: Any, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
+def read_weights_for(config: PreTrainedConfig, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
     """Read a checkpoint's tensors, of which there must be about as many as its configuration describes."""
     state, note = read_weights(folder, named)
     gate.check_amount(config, state, named)
     return state, note
 
 
-def with_prefix(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+def with_prefix(state: dict[str, Tensor], config: PreTrainedConfig) -> dict[str, Tensor]:
     """Return the tensors under the names that they have in the model; ``state`` itself if it has those.
 
     A tower may have been saved alone, and timm saves its models without the wrapper.
@@ -217,13 +229,13 @@ def with_prefix(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
 
 
 def _load_backbone(
-    classifier: Any,
-    config: Any,
+    classifier: type[PreTrainedModel],
+    config: PreTrainedConfig,
     state: dict[str, Tensor],
     head: tuple[str, ...],
     recipe: ModelRecipe,
     notes: list[str],
-) -> Any:
+) -> PreTrainedModel:
     """Load all but the head, and make sure that nothing else is new."""
     halves = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
     if halves:
@@ -244,11 +256,13 @@ def _load_backbone(
         notes.append(f"newly initialised, as model.allow_new says: {_some(new)}")
     _check_surplus(model, info["unexpected_keys"], recipe.checkpoint, notes)
     kept = sum(p.numel() for name, p in model.named_parameters() if name not in info["missing_keys"])
-    notes.append(f"{kept / 1e6:.2f} M parameters were kept from {recipe.checkpoint}")
+    notes.append(f"{count_text(kept)} parameters were kept from {recipe.checkpoint}")
     return model
 
 
-def _from_state(classifier: Any, config: Any, state: dict[str, Tensor], named: str) -> tuple[Any, Any]:
+def _from_state(
+    classifier: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str, Tensor], named: str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return a model in float32 with the tensors of ``state``, and transformers' report of what fitted."""
     try:
         model, info = classifier.from_pretrained(
@@ -266,7 +280,7 @@ def _is_allowed(name: str, rules: Sequence[str]) -> bool:
     return any(name == rule or (rule.endswith("*") and name.startswith(rule[:-1])) for rule in rules)
 
 
-def _spelled(model: Any, names: Iterable[str]) -> str:
+def _spelled(model: PreTrainedModel, names: Iterable[str]) -> str:
     """Name some parameters as the file spells them, and as they are called in memory where transformers renamed them.
 
     The first few are looked up: it takes a millisecond for each, and a wrong file can lack thousands.
@@ -276,7 +290,7 @@ def _spelled(model: Any, names: Iterable[str]) -> str:
     return _some([name if in_file == name else f"{in_file} (in memory {name})" for in_file, name in both] + rest)
 
 
-def _check_surplus(model: Any, unexpected: Iterable[str], named: str, notes: list[str]) -> None:
+def _check_surplus(model: PreTrainedModel, unexpected: Iterable[str], named: str, notes: list[str]) -> None:
     """Refuse a checkpoint with more of the model's own parts than its config says; note parts of other kinds."""
     kinds = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
     surplus = [key for key in unexpected if re.sub(r"\d+", "#", key) in kinds]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vitft.architectures.config import image_size_of, read_config
 from vitft.architectures.timm_models import WRAPPER, take_transforms
 from vitft.errors import ModelError, one_line
 from vitft.model import gate
 from vitft.model.processor import load_processor, made_size, processor_of_timm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
 @dataclass
@@ -24,8 +28,8 @@ class Opened:
         notes: what was noticed.
     """
 
-    config: Any
-    processor: Any
+    config: PreTrainedConfig
+    processor: BaseImageProcessor
     image_size: tuple[int, int]
     notes: list[str]
 

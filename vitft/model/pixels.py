@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from vitft.data.staging import MAX_PIXELS, WHITE_LEVEL, BadImage
 from vitft.errors import ModelError
 from vitft.views.pixel_values import Normalisation
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 # Switches of a processor that wait for normalisation; include_top is EfficientNet's name for doing it twice.
 _NOT_YET = ("do_pad", "include_top", "do_flip_channel_order")
@@ -30,7 +33,7 @@ class ImageProcess:
     transformers pads at the bottom and the right, after normalising, with 0: the mean colour is what becomes 0.
     """
 
-    processor: Any
+    processor: BaseImageProcessor
     size: tuple[int, int]
 
     @property
@@ -56,7 +59,7 @@ class ImageProcess:
         return pixels
 
 
-def _check_shape(image: Image.Image, processor: Any) -> None:
+def _check_shape(image: Image.Image, processor: BaseImageProcessor) -> None:
     """Refuse a strip that is enlarged until its short side has the model's size: 1 x 30,000 becomes 1.5 Gpixels."""
     size = getattr(processor, "size", None)
     edge = None if isinstance(size, int) else dict(size or {}).get("shortest_edge")
@@ -70,7 +73,7 @@ def _check_shape(image: Image.Image, processor: Any) -> None:
             )
 
 
-def normalisation(processor: Any) -> Normalisation:
+def normalisation(processor: BaseImageProcessor) -> Normalisation:
     """Return what a processor does to the values and channels of an image that has its size."""
     scale, shift = 255.0, 0.0
     if getattr(processor, "do_rescale", None) is not False:

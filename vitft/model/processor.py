@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -16,8 +16,14 @@ from vitft.errors import ModelError, one_line
 from vitft.files import is_file
 from vitft.recipe.choices import ResizeMode
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.image_processing_utils import BaseImageProcessor
 
-def load_processor(folder: Path, named: str = "", config: Any = None) -> tuple[Any, str | None]:
+
+def load_processor(
+    folder: Path, named: str = "", config: PreTrainedConfig = None
+) -> tuple[BaseImageProcessor, str | None]:
     """Return the image processor of a checkpoint, and a note if it has none and ViT's took its place.
 
     Args:
@@ -54,7 +60,7 @@ def load_processor(folder: Path, named: str = "", config: Any = None) -> tuple[A
         ) from error
 
 
-def processor_of_timm(transforms: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def processor_of_timm(transforms: Mapping[str, Any]) -> tuple[BaseImageProcessor, list[str]]:
     """Return ViT's image processor that does what timm's transforms for evaluation do, and notes.
 
     The processor that transformers has for timm's models is timm's transforms themselves: it cannot be saved, nor
@@ -84,7 +90,7 @@ def processor_of_timm(transforms: Mapping[str, Any]) -> tuple[Any, list[str]]:
 _CONFIGS = ("preprocessor_config.json", "processor_config.json")
 
 
-def made_size(processor: Any) -> tuple[int, int] | None:
+def made_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
     """Return the (height, width) of the images that a processor makes, None if it does not say."""
     for switch, name in (("do_center_crop", "crop_size"), ("do_pad", "pad_size"), ("do_resize", "size")):
         size = getattr(processor, name, None)
@@ -115,7 +121,7 @@ def processor_settings(size: tuple[int, int], resize_mode: ResizeMode) -> dict[s
             return {**settings, "size": limits, "do_pad": True, "pad_size": rectangle}
 
 
-def vit_processor(**settings: Any) -> Any:
+def vit_processor(**settings: Any) -> BaseImageProcessor:
     """Return ViT's image processor for the backend that this machine has."""
     import transformers
     from transformers.utils import is_torchvision_available

@@ -8,12 +8,15 @@ Legend: B images, W windows (1 where attention is global), A heads, Q queries, K
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from vitft.pictures.recording import Attention, recording
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SINK = 10.0
 """A patch token is called a sink where it receives more than so many times the uniform share of attention."""
@@ -244,7 +247,7 @@ class Rollout:
         return row[:, prefix:].cpu().reshape(-1, *self.places.grid)
 
 
-def relevance(model: Any, pixel_values: Tensor, classes: Tensor, reads: Literal["class", "mean"]) -> Tensor:
+def relevance(model: PreTrainedModel, pixel_values: Tensor, classes: Tensor, reads: Literal["class", "mean"]) -> Tensor:
     """Return which patches speak for a class, gradient-weighted (Chefer et al., arXiv:2103.15679, equations 5 and 6).
 
     R <- R + mean over heads of max(0, gradient * attention) R, from the identity, layer by layer.

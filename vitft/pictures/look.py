@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from vitft.architectures.families import family_of, tokens_of, vision_config
+from vitft.architectures.families import has_no_tables, tokens_of, vision_config
 from vitft.architectures.family import Size
 from vitft.errors import UsageError, did_you_mean
 from vitft.model.classifier import Classifier
@@ -24,6 +24,9 @@ from vitft.pictures.positions import Positions, positions_of
 from vitft.pictures.recording import Attention, recording
 from vitft.pictures.token_places import fill_grid
 from vitft.pictures.tokens import Nearest, colours_of, watching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 KINDS = {
     "filters": "principal components of the first layer's filters",
@@ -187,15 +190,15 @@ def look(
     return seen
 
 
-def drawable(config: Any) -> list[str]:
+def drawable(config: PreTrainedConfig) -> list[str]:
     """Return the kinds of pictures that a family can have."""
     return [kind for kind in KINDS if not _refusal(kind, config)]
 
 
-def _refusal(kind: str, config: Any) -> str:
+def _refusal(kind: str, config: PreTrainedConfig) -> str:
     """Return why a family cannot have a kind of picture, empty if it can."""
-    tokens, family, entry = tokens_of(config), config.model_type, family_of(config)
-    if kind == "positions" and entry and not entry.tables:
+    tokens, family = tokens_of(config), config.model_type
+    if kind == "positions" and has_no_tables(config):
         return f"{family} models have no table of positions"
     if kind in OF_ATTENTION and tokens.no_attention:
         return f"{family} models have none: {tokens.no_attention}"

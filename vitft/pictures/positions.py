@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vitft.architectures.config import table_size
-from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.blocks import position_tables
 from vitft.architectures.family import Size, Table
 from vitft.pictures.token_places import fill_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MOST_TILES = 14
 """Tiles a side of a picture of similarities; of larger grids every so many-th place is shown."""
@@ -94,26 +97,21 @@ def rotary_similarity(cosines: Tensor, sines: Tensor) -> Tensor:
     return turned @ turned.T / cosines.shape[-1]
 
 
-def positions_of(model: Any, image_size: Size) -> list[Positions]:
+def positions_of(model: PreTrainedModel, image_size: Size) -> list[Positions]:
     """Return the picture of each position table of a model, empty if it has none.
 
     Args:
         model: the classifier.
         image_size: (height, width) that it runs at.
     """
-    config, family = model.config, family_of(model.config)
-    found = []
-    if family is not None:
-        size = table_size(config) or image_size
-        for name, parameter in model.named_parameters():
-            for table in family.tables:
-                grid = table.grid_of(name, vision_config(config), size)
-                if grid:
-                    found.append(_of_table(name, parameter, table, grid))
+    found = [
+        _of_table(name, attrgetter(name)(model), table, grid)
+        for name, table, grid in position_tables(model, image_size)
+    ]
     for name, module in model.named_modules():
         if hasattr(module, "continuous_position_bias_mlp"):  # SwinV2
             found.append(_of_network(name, module))
-        elif hasattr(module, "inv_freq") and hasattr(config, "patch_size"):  # rotary: DINOv3
+        elif hasattr(module, "inv_freq") and hasattr(model.config, "patch_size"):  # rotary: DINOv3
             found.append(_of_rotation(name, module, image_size))
     return found
 

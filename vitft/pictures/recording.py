@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,9 @@ from torch.overrides import TorchFunctionMode
 from vitft.architectures.blocks import blocks
 from vitft.architectures.family import Size
 from vitft.pictures.token_places import TokenPlaces, places_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NAME = "vitft-recording"
 
@@ -64,7 +67,7 @@ def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scaling: fl
 
 
 @contextmanager
-def recording(model: Any, *takers: Taker, in_graph: bool = False) -> Iterator[str]:
+def recording(model: PreTrainedModel, *takers: Taker, in_graph: bool = False) -> Iterator[str]:
     """Hand every layer's attention to ``takers`` while the model runs.
 
     Args:
@@ -97,7 +100,7 @@ def recording(model: Any, *takers: Taker, in_graph: bool = False) -> Iterator[st
 class _Reader:
     """Counts the layers of a forward pass and hands on what is read."""
 
-    model: Any
+    model: PreTrainedModel
     takers: tuple[Taker, ...]
     in_graph: bool
     inside: list[str] = field(default_factory=list)
@@ -125,7 +128,7 @@ class _Reader:
 
 
 @contextmanager
-def _through_interface(model: Any, reader: _Reader) -> Iterator[None]:
+def _through_interface(model: PreTrainedModel, reader: _Reader) -> Iterator[None]:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from vitft.architectures.blocks import blocks
 from vitft.architectures.families import tokens_of, vision_config
 from vitft.architectures.family import Size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def places_of(model: nn.Module, index: int, block: str, shape: tuple[int, ...], 
     Raises:
         ValueError: if the tokens fill no grid.
     """
-    config: Any = model.config
+    config: PreTrainedConfig = model.config
     if config.model_type == "hiera":
         return _hiera_places(model, image_size)[index]
     tokens, vision = tokens_of(config), vision_config(config)
@@ -103,7 +106,7 @@ def _stage(block: str) -> int:
 
 def _hiera_places(model: nn.Module, image_size: Size) -> list[TokenPlaces]:
     """Follow the places of Hiera's tokens through its reordering, windows and pooled queries (arXiv:2306.00989)."""
-    config: Any = model.config
+    config: PreTrainedConfig = model.config
     grid = (image_size[0] // config.patch_stride[0], image_size[1] // config.patch_stride[1])
     places = _centres(grid, image_size).reshape(1, *grid, 2)
     for _ in config.depths[:-1]:  # tokens that will be pooled together come to stand far apart

@@ -140,6 +140,13 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
         )
     if count == 1 and not launcher_args and gpu_ids in (None, "all"):
         return None
+    if not hasattr(os, "killpg"):
+        raise UsageError(
+            f"accelerate's launcher with {count} process(es) ({reason}): vitft cannot look after them on this system, "
+            "which has no process groups",
+            allowed="training in one process, on one device",
+            hint="--num-processes 1, with no arguments for the launcher",
+        )
     arguments = [each for each in launcher_args if each.replace("-", "_") not in ("__cpu", "__multi_gpu")]
     if config is None:  # the launcher lists at length what it was not told
         for name, value in (("num_machines", "1"), ("mixed_precision", "no"), ("dynamo_backend", "no")):

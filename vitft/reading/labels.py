@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vitft.errors import DataError, shorten
+from vitft.names import is_placeholder
 from vitft.reading.columns import flat_features
 from vitft.reading.words import alike, in_order
 from vitft.recipe.choices import SimilarNames
@@ -23,7 +24,6 @@ _SHOWN = 8
 _WHOLE = re.compile(r"[+-]?\d+")
 _WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_UNNAMED = re.compile(r"LABEL_(\d+)")
 
 Parts = Sequence[tuple[int, tuple[str, ...]]]
 """The class names of the files that a split is made of: how many rows, and the names of its ids."""
@@ -199,7 +199,7 @@ def onto_classes(
 
 def _by_number(used: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
     """Return the class of each label where neither the model's classes nor the labels have names."""
-    if not used or not all(map(_UNNAMED.fullmatch, classes)) or not all(map(_WHOLE.fullmatch, used)):
+    if not used or not all(map(is_placeholder, classes)) or not all(map(_WHOLE.fullmatch, used)):
         return None
     if all(0 <= int(name) < len(classes) for name in used):
         return {name: int(name) for name in used}

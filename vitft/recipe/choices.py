@@ -32,6 +32,9 @@ PositionKind = Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relativ
 Initialisation = Literal["pretrained", "random"]
 """``model.init``."""
 
+Head = Literal["auto", "keep", "new"]
+"""Whether the checkpoint's head is kept: where its classes are the dataset's, where any is, or never."""
+
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """``train.precision``."""
 

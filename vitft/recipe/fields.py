@@ -61,6 +61,8 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Branch, tag or commit of a model on the Hub."),
     "model.init": ("str", ("pretrained", "random"), "pretrained",
         "Start from the checkpoint's weights, or only from its architecture."),
+    "model.head": ("str", ("auto", "keep", "new"), "auto",
+        "Keep the checkpoint's head: auto if all its classes are in the dataset, keep if some are; or make a new one."),
     "model.image_size": ("str", (), "null",
         "The model's input in pixels: `384`, or `384x512` for height x width; the checkpoint's own when not given."),
     "model.patch_size": ("int", (), "null",

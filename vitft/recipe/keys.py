@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vitft.recipe.choices import (
     BadImages,
+    Head,
     HubEvery,
     Initialisation,
     PositionKind,
@@ -125,6 +126,8 @@ class ModelRecipe(Section):
     """Branch, tag or commit of a model on the Hub."""
     init: Initialisation = "pretrained"
     """Start from the checkpoint's weights, or only from its architecture."""
+    head: Head = "auto"
+    """Keep the checkpoint's head: auto if all its classes are in the dataset, keep if some are; or make a new one."""
     image_size: ImageSize | None = None
     """The model's input in pixels: `384`, or `384x512` for height x width; the checkpoint's own when not given."""
     patch_size: Count | None = None

@@ -182,6 +182,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "augment.crop_scale: an area of 0 leaves nothing of the image"
     if recipe.model.init == "random" and recipe.model.train != "all":
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
+    if recipe.model.init == "random" and recipe.model.head == "keep":
+        yield "model.init: random with model.head: keep: random weights give an old head nothing to read"
     for key in ("duration", "evaluate_every", "checkpoint_every"):
         if getattr(recipe.train, key).value == 0:
             yield f"train.{key}: a length of 0 does nothing"

@@ -6,19 +6,22 @@ not learn, and a factored one is written out by :func:`write_out_positions` befo
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vitft.architectures.config import table_size
+from vitft.architectures.blocks import position_tables
 from vitft.architectures.families import FAMILIES, family_of, vision_config
 from vitft.architectures.family import Family, Size
 from vitft.errors import ModelError
 from vitft.recipe.choices import Initialisation, PositionKind
 from vitft.recipe.sizes import show_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def _has_one_table(family: Family) -> bool:
@@ -32,7 +35,9 @@ def _has_biases(family: Family) -> bool:
 # --- before the model is built -----------------------------------------------------------------------------
 
 
-def choose_architecture(config: Any, kind: PositionKind | None, init: Initialisation, named: str) -> Any:
+def choose_architecture(
+    config: PreTrainedConfig, kind: PositionKind | None, init: Initialisation, named: str
+) -> PreTrainedConfig:
     """Return the configuration of a model that can have its positions encoded so: ``config`` itself, or a BEiT's.
 
     Args:
@@ -75,11 +80,11 @@ def choose_architecture(config: Any, kind: PositionKind | None, init: Initialisa
     return config
 
 
-def _named(has: Any) -> str:
+def _named(has: Callable[[Family], bool]) -> str:
     return ", ".join(sorted(name for name, family in FAMILIES.items() if has(family)))
 
 
-def _check_width(config: Any, kind: PositionKind) -> None:
+def _check_width(config: PreTrainedConfig, kind: PositionKind) -> None:
     """Refuse a width that the encoding cannot share out: half for rows and columns, a quarter for each wave."""
     width, parts = getattr(config, "hidden_size", None), {"learned-2d": 2, "sincos-2d": 4}.get(kind, 1)
     if width and width % parts:
@@ -89,7 +94,7 @@ def _check_width(config: Any, kind: PositionKind) -> None:
         )
 
 
-def _as_beit(config: Any, named: str) -> Any:
+def _as_beit(config: PreTrainedConfig, named: str) -> PreTrainedConfig:
     """Return the BEiT that differs from a ViT in its positions alone (and has no bias of the keys)."""
     from transformers import BeitConfig
 
@@ -116,7 +121,7 @@ def _as_beit(config: Any, named: str) -> Any:
 # --- on the model ------------------------------------------------------------------------------------------
 
 
-def encode_positions(model: Any, kind: PositionKind, image_size: Size, *, is_new: bool, was: str) -> str:
+def encode_positions(model: PreTrainedModel, kind: PositionKind, image_size: Size, *, is_new: bool, was: str) -> str:
     """Encode a model's positions in another way, in place; return a sentence that says how.
 
     ``learned-1d`` and ``relative`` are what the model has by itself. The entries of class tokens stand for no place:
@@ -172,15 +177,10 @@ def _factor(module: nn.Module, attribute: str, grid: Size, fixed: int, is_new: b
     return "" if is_new else f", nearest to the checkpoint's table, of which they keep {100 * kept:.0f} %"
 
 
-def find_table(model: Any, image_size: Size) -> tuple[str, Size, int]:
+def find_table(model: PreTrainedModel, image_size: Size) -> tuple[str, Size, int]:
     """Return the name of a model's table of places, its (rows, columns), and how many entries stand before them."""
-    config, family = vision_config(model.config), family_of(model.config)
-    assert family is not None and _has_one_table(family), model.config.model_type
-    [table] = family.tables
-    for name in (plain_name(each) for each, _ in model.named_parameters()):
-        if grid := table.grid_of(name, config, table_size(model.config) or image_size):
-            return name, grid, table.fixed
-    raise AssertionError(f"no table of a {model.config.model_type} model matches {table.name}")
+    [(name, table, grid)] = position_tables(model, image_size)
+    return name, grid, table.fixed
 
 
 def sincos_table(grid: Size, width: int, *, inclusive: bool = False) -> Tensor:
@@ -226,11 +226,6 @@ class _Factored(nn.Module):
 # --- when it is trained ------------------------------------------------------------------------------------
 
 
-def plain_name(name: str) -> str:
-    """Return the name of the table that a factor is of; other names stay."""
-    return re.sub(r"\bparametrizations\.(\w+)\.original\d*$", r"\1", name)
-
-
 def write_out_positions(model: nn.Module) -> None:
     """Put ordinary tables in the place of factored ones; what the model computes stays, bit for bit."""
     for module in list(model.modules()):
@@ -241,7 +236,7 @@ def write_out_positions(model: nn.Module) -> None:
             module.register_parameter(attribute, nn.Parameter(table))
 
 
-def with_written_positions(model: Any) -> Any:
+def with_written_positions(model: PreTrainedModel) -> PreTrainedModel:
     """Return a model with ordinary tables: the model itself, or a copy of one that goes on learning factored ones."""
     factored = [(name, each) for name, each in model.named_modules() if parametrize.is_parametrized(each)]
     if not factored:

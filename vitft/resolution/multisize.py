@@ -7,22 +7,23 @@ gradient reaches the table, and optimizer, averages and checkpoints never see an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from vitft.architectures.blocks import checkpoint_activations
-from vitft.architectures.config import table_size
-from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.blocks import checkpoint_activations, position_tables
+from vitft.architectures.families import runs_at_any_size, vision_config
 from vitft.architectures.family import Size, Table
 from vitft.architectures.timm_models import WRAPPER
 from vitft.recipe.choices import ResizeMethod
-from vitft.resolution.encoding import plain_name
 from vitft.resolution.retarget import Target, retarget_config
 from vitft.resolution.tables import resample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
@@ -38,7 +39,7 @@ class MultiSize(nn.Module):
         ModelError: if the family cannot have one of the sizes.
     """
 
-    def __init__(self, model: Any, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
+    def __init__(self, model: PreTrainedModel, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
         super().__init__()
         self.model = model
         # A plain dictionary: as submodules the twins would give every parameter a second name.
@@ -61,27 +62,23 @@ class MultiSize(nn.Module):
 class _Twin:
     """The model at another size."""
 
-    def __init__(self, model: Any, own_size: Size, size: Size, method: ResizeMethod) -> None:
-        family = family_of(model.config)
-        if family is not None and family.any_size:
+    def __init__(self, model: PreTrainedModel, own_size: Size, size: Size, method: ResizeMethod) -> None:
+        if runs_at_any_size(model.config):
             self.network = model
             self._tables: list[tuple[nn.Module, str, nn.Module, Table, Size, Size]] = []
             return
         config, _ = retarget_config(model.config, own_size, Target(size, method=method), "the model")
-        assert family is not None  # or retarget_config had refused
         self.network = _without_weights(type(model), config)
         _share(model, self.network)
         self._method: ResizeMethod = method
         self._tables = []
-        for name in dict.fromkeys(plain_name(each) for each, _ in model.named_parameters()):
-            for table in family.tables:
-                old = table.grid_of(name, vision_config(model.config), table_size(model.config) or own_size)
-                new = table.grid_of(name, vision_config(config), size)
-                if old and new and old != new:
-                    where, _, attribute = name.rpartition(".")
-                    module = self.network.get_submodule(where)
-                    del module._parameters[attribute]  # an ordinary tensor takes its place
-                    self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
+        for name, table, old in position_tables(model, own_size):
+            new = table.grid_of(name, vision_config(config), size)
+            if new and old != new:
+                where, _, attribute = name.rpartition(".")
+                module = self.network.get_submodule(where)
+                del module._parameters[attribute]  # an ordinary tensor takes its place
+                self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
 
     def __call__(self, pixel_values: Tensor) -> Any:
         # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.
@@ -90,7 +87,7 @@ class _Twin:
         return self.network(pixel_values)
 
 
-def _without_weights(kind: Any, config: Any) -> Any:
+def _without_weights(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     """Build a model whose parameters are to be those of another; its buffers are real."""
     if config.model_type != WRAPPER:
         with init_empty_weights(include_buffers=False):
@@ -99,7 +96,7 @@ def _without_weights(kind: Any, config: Any) -> Any:
         return kind(config)
 
 
-def _share(model: Any, twin: Any) -> None:
+def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
     """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
     for name, module in list(model.named_modules()):
         if "parametrizations" in name.split("."):  # what a table is made of; the twin gets the table itself

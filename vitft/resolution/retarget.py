@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.sizes import MOST_PIXELS, show_size
 from vitft.resolution.patch import resize_patch_kernel
 from vitft.resolution.tables import method_for, resample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # What follows from the size and is made anew. Old versions of transformers saved it for every family.
 _DERIVED = re.compile(r"(.*\.)?(position_ids|relative_position_index|relative_coords_table)")
@@ -68,6 +71,7 @@ class Retargeting:
         settings: keys of the (vision) configuration that changed, as (before, after).
         changes: tensors that were rewritten.
         fixed: entries of its tables that stand for no place and were left as they are.
+        known: what is known of the family, None if nothing is.
     """
 
     family: str
@@ -76,6 +80,7 @@ class Retargeting:
     settings: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     fixed: int = 0
+    known: Family | None = field(default=None, repr=False)
 
     def lines(self) -> list[str]:
         """Return sentences for the person, tables of one kind in one."""
@@ -113,7 +118,9 @@ class Retargeting:
 # --- which size --------------------------------------------------------------------------------------------
 
 
-def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple[Any, Retargeting]:
+def retarget_config(
+    config: PreTrainedConfig, own: Size, target: Target, named: str
+) -> tuple[PreTrainedConfig, Retargeting]:
     """Return the configuration at another size, and what that changes in it.
 
     Args:
@@ -126,11 +133,12 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
         ModelError: if the family cannot have it, or is not known.
     """
     size = target.image_size or own
-    done = Retargeting(config.model_type, own, size)
+    family = family_of(config)
+    done = Retargeting(config.model_type, own, size, known=family)
     new = copy.deepcopy(config)
     vision = vision_config(new)
     wanted: dict[str, Any] = {"patch_size": target.patch_size, "window_size": target.window_size}
-    stored, family = getattr(vision, "image_size", None), family_of(config)
+    stored = getattr(vision, "image_size", None)
     is_bound = own != size or not (family and family.any_size)  # one that binds nothing follows, and changes nothing
     if stored is not None and target.image_size and pair_of(stored) != size and is_bound:
         wanted["image_size"] = size[0] if isinstance(stored, int) and size[0] == size[1] else list(size)
@@ -150,7 +158,7 @@ def retarget_config(config: Any, own: Size, target: Target, named: str) -> tuple
     return new, done
 
 
-def _check_architecture(old: Any, new: Any, size: Size) -> None:
+def _check_architecture(old: PreTrainedConfig, new: PreTrainedConfig, size: Size) -> None:
     """Refuse a size at which a timm model has other tensors than its position tables of another shape."""
     if changed := misfits(old, new):
         raise ModelError(
@@ -160,7 +168,7 @@ def _check_architecture(old: Any, new: Any, size: Size) -> None:
         )
 
 
-def _pretrained_windows(config: Any, old: Size, new: Size) -> list[int] | None:
+def _pretrained_windows(config: PreTrainedConfig, old: Size, new: Size) -> list[int] | None:
     """Return SwinV2's windows of the pretraining by stage, where the new size changes the windows.
 
     A window is at most as large as its stage's grid. The coordinates of the bias network are divided by that of the
@@ -175,10 +183,9 @@ def _pretrained_windows(config: Any, old: Size, new: Size) -> list[int] | None:
     return own + written[len(own) :]  # of stages that a small model has not
 
 
-def _check_kind(config: Any, done: Retargeting, target: Target, named: str) -> Family:
+def _check_kind(config: PreTrainedConfig, done: Retargeting, target: Target, named: str) -> Family:
     """Return the family's entry; refuse what it cannot do, with the reason and what it can."""
-    family = family_of(config)
-    size = show_size(done.new)
+    family, size = done.known, show_size(done.new)
     if family is None:
         raise ModelError(
             f"{named} is a {config.model_type!r} model, and it is not known what another size means for it",
@@ -224,7 +231,7 @@ def _check_sides(size: Size) -> None:
         raise ModelError(f"an image size of {show_size(size)} cannot be", allowed=f"1 to {MOST_PIXELS} pixels a side")
 
 
-def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: bool) -> None:
+def _check_divisible(size: Size, family: Family, config: PreTrainedConfig, has_new_patch: bool) -> None:
     """Refuse a size that the patches do not fill, naming the nearest sizes, or the patches, that would do."""
     try:
         step = family.step(config)
@@ -257,7 +264,12 @@ def _check_divisible(size: Size, family: Family, config: Any, has_new_patch: boo
 
 
 def retarget_state(
-    state: Mapping[str, Tensor], old: Any, new: Any, done: Retargeting, method: ResizeMethod, named: str
+    state: Mapping[str, Tensor],
+    old: PreTrainedConfig,
+    new: PreTrainedConfig,
+    done: Retargeting,
+    method: ResizeMethod,
+    named: str,
 ) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint for another configuration; what changes is added to ``done``.
 
@@ -271,7 +283,7 @@ def retarget_state(
     Raises:
         ModelError: if a table of the file is not the one that the old configuration speaks of.
     """
-    family = family_of(old)
+    family = done.known
     if family is None or not done:
         return dict(state)
     rewritten = {key: tensor for key, tensor in state.items() if not _DERIVED.fullmatch(key)} | _derived(new, state)
@@ -295,7 +307,7 @@ def retarget_state(
     return rewritten
 
 
-def _derived(config: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _derived(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the derived buffers of the file that a model still saves, as they are at the new size."""
     from accelerate import init_empty_weights
 
@@ -328,7 +340,7 @@ class _Rewriting:
 
 
 def _rewriting(
-    family: Family, name: str, old: Any, new: Any, done: Retargeting, method: ResizeMethod
+    family: Family, name: str, old: PreTrainedConfig, new: PreTrainedConfig, done: Retargeting, method: ResizeMethod
 ) -> _Rewriting | None:
     """Return what is to be done to a parameter, None if it stays."""
     for table in family.tables:
@@ -346,7 +358,7 @@ def _rewriting(
     return None
 
 
-def check_runs(model: nn.Module, size: Size, config: Any) -> None:
+def check_runs(model: nn.Module, size: Size, config: PreTrainedConfig) -> None:
     """Try a changed size on one image.
 
     Raises:

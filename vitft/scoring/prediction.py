@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from vitft.model.classifier import Classifier
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedConfig
 
 
 @torch.no_grad()
@@ -74,7 +75,7 @@ def _scores_of(classifier: Classifier, batch: StagedBatch, accelerator: Accelera
     return list(_scores(logits.float().cpu(), classifier.config))
 
 
-def _scores(logits: Tensor, config: Any) -> Tensor:
+def _scores(logits: Tensor, config: PreTrainedConfig) -> Tensor:
     """Return what logits (B, K) say by the kind of problem that a model was trained for, as transformers' pipeline.
 
     Raises:

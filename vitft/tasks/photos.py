@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vitft.errors import DataError, UsageError
+from vitft.errors import DataError
 from vitft.outside import printable
 from vitft.recipe.keys import DataRecipe
 
 if TYPE_CHECKING:
-    from vitft.data.images import ImageSource
+    from vitft.data.images import ImageSource, ImageSplit
     from vitft.model.classifier import Classifier
     from vitft.pictures.look import Look, Photo
 
@@ -52,7 +52,7 @@ class Photos:
             return
         self._paths, self._asked, self.source = [], num_images or NUM_IMAGES, ""
         if self._opened is not None:
-            self._split = _choose_split(self._opened, split)
+            self._split = self._opened.split_to_judge_by(split)
             self.source = f"of the {self._split.source_name or self._split.name} split of {short_name(self._opened.id)}"
 
     def read(self) -> Iterator[Photo]:
@@ -65,10 +65,13 @@ class Photos:
 
     def training(self) -> Iterator[Photo]:
         """Yield the training images among which neighbours are sought."""
+        from vitft.data.images import ImageSplit
+
         if self._opened is not None:
+            assert isinstance(self._opened.train, ImageSplit)  # streams were refused
             yield from self._rows(self._opened.train, POOL)
 
-    def _rows(self, split: Any, count: int, first: int = 0) -> Iterator[Photo]:
+    def _rows(self, split: ImageSplit, count: int, first: int = 0) -> Iterator[Photo]:
         assert self._opened is not None
         return evenly_spaced(
             split,
@@ -90,7 +93,7 @@ class Photos:
 
 
 def evenly_spaced(
-    split: Any,
+    split: ImageSplit,
     classes: Sequence[str],
     classifier: Classifier,
     count: int,
@@ -157,14 +160,3 @@ def _open(dataset: str | DataRecipe) -> ImageSource:
     if data.streaming:
         raise DataError("pictures need images from all over a dataset, not a stream", hint="leave --streaming")
     return open_source(data, seed=0)
-
-
-def _choose_split(source: ImageSource, wanted: str | None) -> Any:
-    """Return the split that was named by its role or its own name; test if none was, else validation."""
-    splits = {role: split for role in ("test", "validation", "train") if (split := getattr(source, role)) is not None}
-    if wanted is None:
-        return next(iter(splits.values()))
-    for role, split in splits.items():
-        if wanted in (role, split.source_name):
-            return split
-    raise UsageError(f"the dataset has no split {wanted!r}", allowed=", ".join(splits), hint="--split NAME")

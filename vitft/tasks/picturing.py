@@ -97,6 +97,8 @@ def _look(classifier: Classifier, setup: Setup) -> Look:
 
 def _photos(classifier: Classifier, source: ImageSource) -> Iterator[Photo]:
     """Yield a few images; one that cannot be read is left out, as the run has said already."""
+    from vitft.data.images import ImageSplit
+
     split = source.validation if source.validation is not None else source.train
-    if hasattr(split, "encoded") and hasattr(split, "__len__"):  # a stream has no images from all over it
+    if isinstance(split, ImageSplit):  # a stream has no images from all over it
         yield from evenly_spaced(split, source.classes, classifier, _IMAGES, first=_SHOWN, skipped=[])

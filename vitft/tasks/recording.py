@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vitft.environment import environment
 from vitft.outside import shown
@@ -13,6 +13,7 @@ from vitft.recipe.sizes import show_size
 from vitft.run import Run
 
 if TYPE_CHECKING:
+    from vitft.data.images import ImageSplit, StreamSplit
     from vitft.train.setup import Setup
 
 
@@ -63,5 +64,5 @@ def write_environment(run: Run, setup: Setup) -> None:
     )
 
 
-def _num_images(split: Any) -> int | None:
+def _num_images(split: ImageSplit | StreamSplit) -> int | None:
     return len(split) if hasattr(split, "__len__") else split.num_rows  # None: a stream that does not say

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,8 @@ from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
 from vitft.processes.accelerate_config import accelerate_settings, reconcile
+from vitft.quantities import count_text, size_text
+from vitft.recipe.keys import OptimRecipe
 from vitft.recipe.lengths import Duration
 from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
@@ -28,6 +30,7 @@ from vitft.train.memory import even, find_micro_batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 _DEFAULT_BATCH = 128
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
@@ -56,12 +59,14 @@ class Plan:
         num_samples: training samples per epoch; None for a stream of unknown length.
         total_samples: samples of the whole training.
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one.
+        lr: peak learning rate, of the head.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image.
         workers: staging processes per training process.
         device, precision, world_size: where and how.
         num_parameters: of the model.
+        disk_bytes: that the run takes at most.
         phases: image sizes in turn; one unless the recipe has a schedule.
         reasons: a sentence for each number that was not simply given.
         notes: what the numbers mean for the person.
@@ -71,6 +76,7 @@ class Plan:
     total_samples: int
     batch_size: int
     micro_batch_size: int
+    lr: float
     total_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -82,6 +88,7 @@ class Plan:
     precision: str
     world_size: int
     num_parameters: int
+    disk_bytes: int
     phases: tuple[Phase, ...]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -131,18 +138,20 @@ class Plan:
                 self.micro_batch_size,
                 f"x {self.accumulation} accumulated x {self.world_size} processes",
             ),
+            ("lr", f"{self.lr:g}", ""),
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
             ("checkpoint_every", self.checkpoint_every, "steps"),
             ("stage_size", self.stage_size, "pixels a side at most"),
             ("workers", self.workers, ""),
-            ("parameters", f"{self.num_parameters / 1e6:.2f} M", ""),
+            ("parameters", count_text(self.num_parameters), ""),
             (
                 "cost",
                 f"{3 * self.gflop:.1f} GFLOP",
                 f"per training image, {3 * self.gflop * self.total_samples / 1e6:.3g} PFLOP in all",
             ),
+            ("disk", size_text(self.disk_bytes), ""),
         ]
         if len(self.phases) > 1:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
@@ -188,11 +197,15 @@ def make_plan(
     micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     warmup = recipe.optim.warmup
+    reasons["lr"] = _lr_in_words(recipe.optim)
+    num_parameters = sum(p.numel() for p in classifier.model.parameters())
+    num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
         num_samples=num_samples,
         total_samples=total_samples,
         batch_size=batch_size,
         micro_batch_size=micro,
+        lr=recipe.optim.lr,
         total_steps=total_steps,
         warmup_steps=min(steps(warmup) if warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
@@ -203,14 +216,31 @@ def make_plan(
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
-        num_parameters=sum(p.numel() for p in classifier.model.parameters()),
+        num_parameters=num_parameters,
+        disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
         reasons=reasons,
         notes=(*_layout_warnings(classifier.model), *_stream_warning(source)),
     )
 
 
-def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: Any) -> None:
+def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons: dict[str, str]) -> int:
+    """Return the bytes of a run's checkpoints, one of them half-written, and of its model."""
+    optimizer = {"adamw": 2, "sgd": 1}[recipe.optim.name] * num_learning
+    averaged = num_learning if recipe.optim.ema_decay else 0
+    best = num_parameters if recipe.train.weights == "best" else 0
+    kept = recipe.train.keep_checkpoints
+    reasons["disk"] = f"the model, and {kept} checkpoint{'s' * (kept > 1)} with one more while it is written"
+    return 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
+
+
+def _lr_in_words(optim: OptimRecipe) -> str:
+    course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
+    layers = "" if optim.layer_decay == 1 else f"; each block below has {optim.layer_decay:g} of the one above"
+    return f"peak, of the head; {course}{layers}"
+
+
+def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
     """Refuse, before anything is written, what building the run would find impossible."""
     if recipe.model.drop_path:
         check_drop_path(model)

@@ -29,6 +29,7 @@ from vitft.views.policy import View, policy
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Training(Setup):
     warned_of: set[str]
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The bare model."""
         return self.classifier.model
 
