@@ -219,7 +219,7 @@ class Run:
         there = self.metrics_length()
         if there < length:  # after a power cut, or by another program
             self.say(
-                f"  metrics.jsonl is {length - there:,} bytes shorter than the checkpoint says: it is missing some steps"
+                f"  metrics.jsonl is {length - there:,} bytes shorter than the checkpoint says: some steps are missing"
             )
         try:
             if there > length:
