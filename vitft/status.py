@@ -10,7 +10,7 @@ from vitft.outside import shown
 
 
 class Status:
-    """Notes and progress on stderr: a bar on a terminal, now and then a line elsewhere."""
+    """Notes and progress on stderr: a bar on a terminal, an occasional line elsewhere."""
 
     LINE_SECONDS = 15.0
 
