@@ -38,7 +38,7 @@ TESTS = {
     ],
     "Weights that are not finite": [
         "faults/test_hostile_configs.py::test_weights_that_are_not_finite_are_said_and_predict_nothing",
-        "scoring/test_predict.py::test_values_that_are_not_finite_are_an_error_and_no_prediction",
+        "scoring/test_prediction.py::test_values_that_are_not_finite_are_an_error_and_no_prediction",
     ],
     "An image is decoded only if": [
         "data/test_staging.py::test_an_image_over_the_limit_is_refused_whatever_its_format",

@@ -276,7 +276,7 @@ def test_files_are_labelled_at_another_size(finished, digits):
 
 # --- real data ---------------------------------------------------------------------------------------------
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.mark.real

@@ -88,7 +88,7 @@ class Parent:
     def __init__(self, folder: Path, script: str, *, launcher: str = "stand_in.py", count: int = 2) -> None:
         for name, text in {"drive.py": DRIVE, "stand_in.py": STAND_IN, "probe.py": PROBE}.items():
             (folder / name).write_text(text)
-        root = Path(launch.__file__).parents[1]
+        root = Path(launch.__file__).parents[2]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
         # No config file of this machine; TMPDIR shows whether anything is left behind.
         (folder / "tmp").mkdir()

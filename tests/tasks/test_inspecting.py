@@ -254,7 +254,7 @@ def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch, error):
 
 # --- real data ---------------------------------------------------------------------------------------------
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.mark.real
