@@ -27,10 +27,12 @@ from vitft.processes.launch import Launch
 from vitft.recipe.recipe import Recipe
 
 DRIVE = """
+import signal
 import sys
 from vitft.errors import VitftError
 from vitft.processes import launch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
 launcher, count, script = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if launcher == "accelerate":
     chosen = launch.choose(count, "cpu")
