@@ -1,21 +1,16 @@
 """The command line: what it accepts, what it says, and how it ends."""
 
-import csv
-import io
 import json
 import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import yaml
+from cli.command import run
 from typer.main import get_command
 
 import vitft
-from vitft.cli import app, main
+from vitft.cli import app
 from vitft.errors import DataError, StoppedEarly, TrainError
 from vitft.processes import launch, worker
 from vitft.processes.worker import PeerLost
@@ -50,50 +45,7 @@ FLAGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_DYNAMO_MODE", "VITFT_LAUNCH_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "choose", lambda *_: None)  # counting devices would load torch
-
-
 CALLED = {"resume": None, "changes": {}, "dry_run": False, "trust_metrics": False}
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """Put back the signal handlers that the end of a training, as of its process, leaves muted."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def tasks(monkeypatch):
-    """Stand-ins for ``vitft.tasks`` that remember how they were called."""
-    calls = []
-
-    def finetune(recipe, **options):
-        calls.append((recipe, options))
-        return SimpleNamespace(
-            run_dir=None if options["dry_run"] else Path("runs/x"),
-            results={"test": {"top1": 0.5}},
-            plan_text="steps: 3\n\nlr: 1",
-            published=None,
-        )
-
-    fake = SimpleNamespace(finetune=finetune, calls=calls)
-    monkeypatch.setitem(sys.modules, "vitft.tasks", fake)
-    monkeypatch.setattr(vitft, "tasks", fake, raising=False)
-    return fake
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 # --- lightness and shape -----------------------------------------------------------------------------------
@@ -437,140 +389,6 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stderr == ""
 
 
-# --- evaluate and predict ----------------------------------------------------------------------------------
-
-
-def test_evaluate_passes_on_what_was_asked(tasks, capsys):
-    seen = {}
-
-    def evaluate(model, dataset, **options):
-        seen.update(options, model=model, data=dataset)
-        return SimpleNamespace(scores={"top1": 0.75, "count": 4})
-
-    tasks.evaluate = evaluate
-    words = ["--dataset", "d", "--split", "val", "--set", "data.label_column=kind", "--bad-images", "skip"]
-    assert run("evaluate", "m", *words, "--metrics", "f1", "--format", "json") == 0
-    assert json.loads(capsys.readouterr().out) == {"top1": 0.75, "count": 4}
-    assert (seen["model"], seen["data"].dataset, seen["data"].label_column) == ("m", "d", "kind")
-    assert (seen["split"], seen["metrics"], seen["bad_images"]) == ("val", ("f1",), "skip")
-    assert (seen["batch_size"], seen["precision"], seen["device"]) == (None, "auto", "auto")
-
-
-ROWS = [
-    {"image": "a.png", "predictions": [{"label": "cat", "score": 0.9}, {"label": "a, b", "score": 0.1}]},
-    {
-        "image": "longer.png",
-        "predictions": [{"label": "kitten", "score": 0.5}, {"label": "cat", "score": 0.25}],
-    },
-    {"image": "bad.png", "error": "cannot identify image file"},
-]
-
-
-@pytest.fixture
-def predictions(tasks):
-    tasks.predict = lambda model, images, **options: [row for row in ROWS if row["image"] in images]
-
-
-def test_predict_prints_columns(predictions, capsys):
-    assert run("predict", "m", "a.png", "longer.png", "bad.png") == 1
-    assert capsys.readouterr().out.splitlines() == [
-        "a.png       cat 0.9000     a, b 0.1000",
-        "longer.png  kitten 0.5000  cat 0.2500",
-        "bad.png     error: cannot identify image file",
-    ]
-
-
-def test_predict_ends_with_0_when_every_image_could_be_read(predictions):
-    assert run("predict", "m", "a.png", "longer.png") == 0
-
-
-def test_predict_prints_json_and_json_lines(predictions, capsys):
-    assert run("predict", "m", "a.png", "bad.png", "--format", "json") == 1
-    assert json.loads(capsys.readouterr().out) == [ROWS[0], ROWS[2]]
-    assert run("predict", "m", "a.png", "bad.png", "--format", "jsonl") == 1
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [ROWS[0], ROWS[2]]
-
-
-def test_predict_prints_csv_that_csv_reads(predictions, capsys):
-    assert run("predict", "m", "a.png", "bad.png", "--format", "csv") == 1
-    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == [
-        {"image": "a.png", "rank": "1", "label": "cat", "score": "0.9", "error": ""},
-        {"image": "a.png", "rank": "2", "label": "a, b", "score": "0.1", "error": ""},
-        {"image": "bad.png", "rank": "", "label": "", "score": "", "error": "cannot identify image file"},
-    ]
-
-
-def test_predict_takes_files_folders_and_globs_each_image_once(tasks, tmp_path, monkeypatch):
-    for name in ("b.PNG", "a.jpg", "deep/c.webp", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    tasks.predict = lambda model, images, **options: seen.extend(images) or []
-    assert run("predict", "m", "notes.txt", "*.jpg", "deep", ".", "missing.png") == 0
-    assert seen == ["notes.txt", "a.jpg", os.path.join("deep", "c.webp"), "b.PNG", "missing.png"]  # noqa: PTH118
-
-
-def test_predict_lists_a_folder_as_training_does(tasks, tmp_path, monkeypatch):
-    for name in (
-        "p/a/1.jpg",
-        "p/__MACOSX/a/1.jpg",
-        "p/.ipynb_checkpoints/2.jpg",
-        "p/a/._1.jpg",
-        "store/3.jfif",
-        "p/4.tga",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "p" / "linked").symlink_to("../store")
-    (tmp_path / "p" / "a" / "up").symlink_to("..")
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    tasks.predict = lambda model, images, **options: seen.extend(images) or []
-    assert run("predict", "m", "p") == 0
-    assert [*map(os.path.normpath, seen)] == [*map(os.path.normpath, ("p/4.tga", "p/a/1.jpg", "p/linked/3.jfif"))]
-
-
-HOSTILE = [
-    {"image": "\x1b[2Ja.png", "predictions": [{"label": "\x1b]0;owned\x07cat", "score": -0.5}]},
-    {"image": "=cmd.png", "predictions": [{"label": '=HYPERLINK("http://x")', "score": 0.25}]},
-    {"image": "a\nb.png", "error": "there is no file \u202ea\udcff"},
-]
-
-
-@pytest.mark.parametrize("format", ["text", "json", "jsonl", "csv"])
-def test_predict_shows_names_and_labels_from_outside_safely(format, tasks, capsys):
-    tasks.predict = lambda model, images, **options: HOSTILE
-    assert run("predict", "m", "a.png", "--format", format) == 1
-    said = "".join(capsys.readouterr())
-    assert said.isascii() and not set(said) & {chr(code) for code in (*range(10), *range(11, 32), 127)}
-    assert len(said.splitlines()) == {"text": 4, "json": 25, "jsonl": 4, "csv": 5}[format]
-
-
-def test_predict_writes_no_formula_and_keeps_numbers(tasks, capsys):
-    tasks.predict = lambda model, images, **options: HOSTILE
-    run("predict", "m", "a.png", "--format", "csv")
-    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
-    assert [row[3] for row in rows] == ["-0.5", "0.25", ""]
-    assert rows[1][0] == "'=cmd.png" and rows[1][2] == '\'=HYPERLINK("http://x")'
-
-
-def test_predict_says_what_was_not_read_as_it_is_and_takes_one_setting(tasks, capsys):
-    seen = {}
-    row = {"image": "a.jpg", "predictions": [{"label": "cat", "score": 1.0}], "notes": ["read at half its size"]}
-    tasks.predict = lambda model, images, **options: seen.update(options) or [row]
-    assert run("predict", "m", "a.jpg", "--set", "data.max_pixels=9") == 0
-    assert seen["max_pixels"] == 9
-    assert "a.jpg: read at half its size" in capsys.readouterr().err
-    assert run("predict", "m", "a.jpg", "--set", "data.fit=crop") == 2
-    assert "data.max_pixels" in capsys.readouterr().err
-
-
-def test_predict_does_not_look_through_the_whole_machine(tasks, capsys):
-    assert run("predict", "m", "--", "/") == 2
-    assert "the whole file system" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("word", ["https://user:TOKEN@host/x", "\x1b[2J"])
 def test_what_a_command_line_says_is_repeated_safely(word, capsys):
     for line in ([word], ["recipes", word], ["finetune", "--dataset", word], ["finetune", f"--sett={word}"]):
@@ -595,65 +413,6 @@ def test_an_ascii_terminal_gets_escapes(tasks, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 2
     assert r"caf\xe9\udcff.png" in done.stderr
-
-
-# --- recipes -----------------------------------------------------------------------------------------------
-
-
-def test_recipes_ls_gives_a_line_to_each(capsys):
-    from vitft.builtin import recipe_names
-
-    assert run("recipes", "ls") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == recipe_names()
-    assert all(len(line.split()) > 3 for line in lines)
-
-
-def test_recipes_show_prints_every_key_as_a_recipe(capsys):
-    assert run("recipes", "show", "default") == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("#")
-    written = yaml.safe_load(printed)
-    position = written["model"].pop("position")
-    found = [f"{section}.{key}" for section in written for key in written[section]]
-    assert found == [key for key, _ in keys() if key != "model.position.kind"] and position == {"kind": None}
-
-
-def test_what_recipes_show_prints_is_the_same_recipe(tmp_path, capsys):
-    from vitft.builtin import recipe_names
-
-    for name in recipe_names():
-        assert run("recipes", "show", name) == 0
-        (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
-        assert Recipe.load(tmp_path / "shown.yaml") == Recipe.load(name)
-
-
-def test_recipes_cp_copies_and_never_overwrites(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert run("recipes", "cp", "default") == 0
-    assert run("recipes", "cp", "default", "mine.yaml") == 0
-    assert Recipe.load("mine.yaml") == Recipe.load("default.yaml") == Recipe()
-    (tmp_path / "mine.yaml").write_text("train: {seed: 5}\n")
-    assert run("recipes", "cp", "default", "mine.yaml") == 2
-    assert "nothing is overwritten" in capsys.readouterr().err
-    assert Recipe.load("mine.yaml").train.seed == 5
-    assert run("recipes", "cp", "default", "nowhere/mine.yaml") == 2
-
-
-def test_recipes_validate_reports_every_file(tmp_path, capsys):
-    for name, text in {"a": "optim: {lrr: 1}", "b": "train: {seed: x}", "c": "train: {seed: 1}"}.items():
-        (tmp_path / f"{name}.yaml").write_text(text)
-    assert run("recipes", "validate", *(str(tmp_path / f"{name}.yaml") for name in "abc")) == 2
-    printed = capsys.readouterr()
-    assert "did you mean 'lr'?" in printed.err
-    assert "train.seed: 'x' is not allowed" in printed.err
-    assert printed.out == f"{tmp_path / 'c.yaml'}: valid\n"
-
-
-def test_recipes_schema_is_json_with_every_section(capsys):
-    assert run("recipes", "schema") == 0
-    schema = json.loads(capsys.readouterr().out)
-    assert list(schema["properties"]) == list(Recipe.model_fields)
 
 
 def _raise(error):

@@ -27,10 +27,12 @@ from vitft.processes.launch import Launch
 from vitft.recipe.recipe import Recipe
 
 DRIVE = """
+import signal
 import sys
 from vitft.errors import VitftError
 from vitft.processes import launch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
 launcher, count, script = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if launcher == "accelerate":
     chosen = launch.choose(count, "cpu")
@@ -88,7 +90,7 @@ class Parent:
     def __init__(self, folder: Path, script: str, *, launcher: str = "stand_in.py", count: int = 2) -> None:
         for name, text in {"drive.py": DRIVE, "stand_in.py": STAND_IN, "probe.py": PROBE}.items():
             (folder / name).write_text(text)
-        root = Path(launch.__file__).parents[1]
+        root = Path(launch.__file__).parents[2]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
         # No config file of this machine; TMPDIR shows whether anything is left behind.
         (folder / "tmp").mkdir()

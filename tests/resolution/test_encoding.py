@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zoo
+from model import zoo
 from transformers import AutoModelForImageClassification
 
 from vitft.architectures.blocks import plain_name

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-import zoo
-from test_retarget import SQUARE, WITH_TABLES, checkpoint
+from model import zoo
+from resolution.checkpoints import SQUARE, WITH_TABLES, checkpoint
 
 from vitft.architectures.blocks import checkpoint_activations
 from vitft.architectures.families import FAMILIES

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-import zoo
+from model import zoo
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 

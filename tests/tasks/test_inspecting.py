@@ -1,10 +1,8 @@
 """``vitft inspect`` as a person meets it: what is written, what is said, what is refused."""
 
 import csv
-import errno
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,16 +10,13 @@ from model import zoo
 from PIL import Image
 from transformers import ViTConfig, ViTModel
 
-from vitft import Recipe, finetune, inspect
+from vitft import inspect
 from vitft.cli import main
 from vitft.data.staging import decode
 from vitft.errors import DataError, ModelError, UsageError
 from vitft.pictures.attention import Rollout
 from vitft.pictures.look import KINDS
 from vitft.pictures.recording import recording
-from vitft.processes.signals import StopRequest
-from vitft.run import Run
-from vitft.tasks import picturing
 from vitft.tasks.models import load_model
 
 MICRO = "builtin:vit-micro"
@@ -176,85 +171,9 @@ def test_unknown_kinds_are_a_wrong_command_line(capsys):
     assert "try: --only rollout" in capsys.readouterr().err
 
 
-# --- in a run ----------------------------------------------------------------------------------------------
-
-
-def recipe(tmp_path, pictures, **changes):
-    return Recipe.load(
-        None,
-        {
-            "data.dataset": "builtin:digits",
-            "data.max_train_samples": 40,
-            "data.workers": 0,
-            "model.checkpoint": MICRO,
-            "model.train": "head",
-            "train.duration": "1 epoch",
-            "train.batch_size": 20,
-            "run.output_dir": str(tmp_path / "runs"),
-            "run.name": "one",
-            "run.pictures": pictures,
-            **changes,
-        },
-    )
-
-
-def notes(run_dir):
-    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [each["text"] for each in events if each["event"] == "note"]
-
-
-def test_a_run_has_pictures_of_before_and_after(tmp_path):
-    result = finetune(recipe(tmp_path, "on"))
-    names = sorted(path.name for path in (result.run_dir / "figures").iterdir())
-    assert names == [f"{kind}-before-after.png" for kind in ("distance", "filters", "positions", "rollout")]
-    assert "before and after" in notes(result.run_dir)[-1]
-
-
-def drawn_for(tmp_path, pictures, train_gflop):
-    """What is noted, and whether there are figures, where a finished run is to have pictures."""
-    asked = recipe(tmp_path, pictures)
-    run = Run.create(asked, "one")
-    plan = SimpleNamespace(phases=[SimpleNamespace(gflop=1.0)], work=lambda: train_gflop)
-    setup = SimpleNamespace(recipe=asked, source=None, plan=plan, accelerator=SimpleNamespace(is_main_process=True))
-    picturing.picture_run(run, setup)
-    return (notes(run.folder) if (run.folder / "metrics.jsonl").exists() else []), (run.folder / "figures").exists()
-
-
-def test_pictures_that_cost_more_than_a_twentieth_of_the_run_are_left_out(tmp_path):
-    [note], is_there = drawn_for(tmp_path, "auto", train_gflop=100.0)
-    assert "they would cost 21 % of the run's FLOPs" in note
-    assert not is_there
-
-
-def test_no_pictures_are_drawn_where_none_are_wanted(tmp_path):
-    assert drawn_for(tmp_path, "off", train_gflop=1e9) == ([], False)
-
-
-@pytest.mark.parametrize("error", [StopRequest("SIGTERM"), OSError(errno.ENOSPC, "No space left on device")])
-def test_what_ends_the_run_ends_its_pictures_too_and_a_resumed_run_draws_them(tmp_path, monkeypatch, error):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(picturing, "load_untrained", fail)
-    with pytest.raises(type(error)):
-        drawn_for(tmp_path, "auto", train_gflop=1e9)
-    assert not [*tmp_path.rglob("metrics.jsonl"), *tmp_path.rglob("figures"), *tmp_path.rglob(".figures*")]
-
-
-@pytest.mark.parametrize("error", [MemoryError("too large"), ValueError("odd")])
-def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch, error):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(picturing, "load_untrained", fail)
-    [note], is_there = drawn_for(tmp_path, "auto", train_gflop=1e9)
-    assert f"nothing else is lost: {type(error).__name__}" in note
-    assert not is_there
-
-
 # --- real data ---------------------------------------------------------------------------------------------
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.mark.real

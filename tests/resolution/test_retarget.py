@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zoo
+from model import zoo
+from resolution.checkpoints import SQUARE, WITH_TABLES, checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
@@ -29,7 +30,6 @@ from vitft.recipe.keys import ModelRecipe
 from vitft.resolution.retarget import Target
 from vitft.resolution.tables import resample_table
 
-SQUARE = {"hiera": 96, "pvt": 96, "levit": 96, "swin": 64, "swinv2": 64, "donut-swin": 64}
 SQUARE_ONLY = {
     "clip",
     "metaclip_2",
@@ -41,10 +41,6 @@ SQUARE_ONLY = {
     "pvt",
     "levit",
 }
-WITH_TABLES = {
-    "vit", "vit_msn", "ijepa", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "clip",
-    "metaclip_2", "siglip", "hiera", "pvt", "levit",
-}  # fmt: skip
 
 
 def tables(model):
@@ -57,18 +53,6 @@ def tables(model):
         for name, parameter in model.named_parameters()
         if any(table.grid_of(name, config, size) for table in family.tables)
     ]
-
-
-def checkpoint(family, folder, **changes):
-    """Write a tiny model whose tables are anything but constant; return it and its path."""
-    model = zoo.classifier(zoo.config(family, **changes)).eval()
-    model.config.id2label = {number: f"class {number}" for number in range(5)}  # PVT's configuration makes none
-    if family in WITH_TABLES | {"swin"}:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim > 1:
-                    parameter.normal_(std=0.3)
-    return model, zoo.save(model, folder / family, family)
 
 
 def larger(family, *, square=True):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import zoo
+from model import zoo
 from transformers import AutoModelForImageClassification, pipeline
 
 from vitft import tasks

@@ -6,38 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from vitft import Recipe, cli, evaluate, finetune, predict
+from vitft import Recipe, finetune, predict
 from vitft.errors import DataError, ModelError, RecipeError, UsageError
-from vitft.recipe.keys import DataRecipe
-from vitft.tasks import EvaluationResult, SizeSweep, evaluate_sizes
 
 TINY = {
     "data.max_train_samples": 200, "train.duration": "2 epochs", "train.batch_size": 32, "optim.lr": 2e-3,
     "model.checkpoint": "builtin:vit-micro",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of a few seconds on digits."""
-    folder = tmp_path_factory.mktemp("runs")
-    recipe = Recipe.load("quickstart", {**TINY, "run.output_dir": str(folder), "run.track": ["tensorboard"]})
-    return finetune(recipe)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Test digits as files in class folders."""
-    from vitft.builtin.digits import load_digits
-
-    folder = tmp_path_factory.mktemp("digits")
-    for number, row in enumerate(load_digits()["test"].select(range(40))):
-        place = folder / "test" / str(row["label"])
-        place.mkdir(parents=True, exist_ok=True)
-        row["image"].convert("RGB").save(place / f"{number}.png")
-    return folder
 
 
 def test_results_have_exact_counts_and_the_promised_keys(finished):
@@ -85,48 +61,6 @@ def test_the_resolved_recipe_replays_the_run(finished, tmp_path):
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (finished.run_dir, again.run_dir)]
     assert weights[0] == weights[1]
     assert again.results["test"] == finished.results["test"]
-
-
-def test_plain_transformers_loads_the_result_and_agrees_with_predict(finished, digits):
-    from transformers import AutoModelForImageClassification, pipeline
-
-    _, info = AutoModelForImageClassification.from_pretrained(finished.run_dir / "model", output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-    classify = pipeline("image-classification", model=str(finished.run_dir / "model"), device="cpu")
-    files = sorted(digits.rglob("*.png"))[:12]
-    for file, ours in zip(files, predict(finished.run_dir, files, top_k=10), strict=True):
-        theirs = {each["label"]: each["score"] for each in classify(Image.open(file), top_k=10)}
-        for each in ours["predictions"]:
-            assert each["score"] == pytest.approx(theirs[each["label"]], abs=2e-3)
-        assert sum(each["score"] for each in ours["predictions"]) == pytest.approx(1, abs=1e-5)
-
-
-def test_evaluate_agrees_with_the_run_and_with_predict(finished, digits):
-    scores = evaluate(finished.run_dir, "builtin:digits").scores
-    assert scores["count"] == 360
-    assert scores["top1"] == finished.results["test"]["top1"]
-    assert scores["nll"] == pytest.approx(finished.results["test"]["nll"], rel=1e-5)
-    assert "shift_consistency" not in scores
-    moved = evaluate(finished.run_dir, "builtin:digits", shift=2)
-    assert 0 < moved.scores["shift_consistency"] < 1
-    assert f"{100 * moved.scores['shift_consistency']:.2f}%" in str(moved)
-    files = sorted(digits.rglob("*.png"))
-    right = sum(
-        each["predictions"][0]["label"] == file.parent.name
-        for file, each in zip(files, predict(finished.run_dir, files, top_k=1), strict=True)
-    )
-    folder = evaluate(finished.run_dir, str(digits), split="test").scores
-    assert folder["count"] == 40
-    assert folder["top1"] == right / 40
-
-
-def test_predict_reports_what_it_cannot_read(finished, digits, tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"<html>404</html>")
-    good = next(digits.rglob("*.png"))
-    answers = predict(finished.run_dir, [good, broken, tmp_path / "absent.png"], top_k=2)
-    assert [sorted(answer) for answer in answers] == [["image", "predictions"], ["error", "image"], ["error", "image"]]
-    assert len(answers[0]["predictions"]) == 2
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
@@ -211,72 +145,9 @@ def test_bad_input_is_explained_before_anything_is_written(tmp_path, changes, ki
     assert not (tmp_path / "runs").exists()
 
 
-def test_evaluating_with_other_classes_names_them(finished, tmp_path):
-    for kind in ("cat", "dog"):
-        (tmp_path / "test" / kind).mkdir(parents=True)
-        Image.new("L", (8, 8)).save(tmp_path / "test" / kind / "a.png")
-    with pytest.raises(DataError, match="cat"):
-        evaluate(finished.run_dir, DataRecipe(dataset=str(tmp_path)))
-
-
-# --- sizes -------------------------------------------------------------------------------------------------
-
-
-def test_a_run_is_scored_at_several_sizes(finished, digits):
-    sweep = evaluate_sizes(finished.run_dir, str(digits), [(32, 32), (24, 24), (32, 48)])
-    assert [row.image_size for row in sweep.rows] == [(32, 32), (24, 24), (32, 48)]
-    assert sweep.own_size == (32, 32)
-    assert all(row.scores["count"] == 40 and row.images_per_second > 0 for row in sweep.rows)
-    alone = evaluate(finished.run_dir, str(digits))
-    same = evaluate(finished.run_dir, str(digits), image_size=(24, 24))
-    assert sweep.rows[0].scores["nll"] == pytest.approx(alone.scores["nll"])
-    assert sweep.rows[1].scores["nll"] == pytest.approx(same.scores["nll"])
-    assert len({round(row.scores["nll"], 6) for row in sweep.rows}) == 3, "another size is another input"
-    assert "32x48" in str(sweep) and "images/s" in str(sweep)
-
-
-def test_an_impossible_size_is_found_before_the_first_is_scored(finished, digits, monkeypatch):
-    monkeypatch.setattr("vitft.tasks.evaluating._score", lambda *_: pytest.fail("a size was scored"))
-    with pytest.raises(ModelError, match="30x30 is not divisible by 4"):
-        evaluate_sizes(finished.run_dir, str(digits), [(32, 32), (30, 30)])
-
-
-@pytest.mark.parametrize(
-    ("scores", "words"),
-    [
-        ({16: 0.5, 32: 0.9, 48: 0.8}, "best at the checkpoint's own 32x32"),
-        ({32: 0.50, 48: 0.52}, "+2.00 points over the checkpoint's own 32x32, not more than chance explains"),
-        ({32: 0.50, 48: 0.90}, "+40.00 points over the checkpoint's own 32x32, more than chance explains"),
-        ({16: 0.5, 48: 0.9}, "the checkpoint's own 32x32 was not tried"),
-    ],
-)
-def test_the_question_of_the_best_size_is_answered(scores, words):
-    rows = [
-        EvaluationResult({"top1": top1, "count": 1000}, "test", (side, side), 10.0) for side, top1 in scores.items()
-    ]
-    assert words in SizeSweep(rows, (32, 32)).conclusion()
-
-
-def test_evaluate_with_several_sizes_prints_one_document_and_draws(finished, digits, tmp_path, capsys):
-    words = ["evaluate", str(finished.run_dir), "--dataset", str(digits), "--image-size", "24,32"]
-    assert cli._run([*words, "--format", "json", "--plot", str(tmp_path / "sizes.svg")])[0] == 0
-    said = json.loads(capsys.readouterr().out)
-    assert [row["image_size"] for row in said["sizes"]] == [[24, 24], [32, 32]]
-    assert "top-1" in Path(said["plot"]).read_text()
-    assert cli._run([*words, "--plot", str(tmp_path / "sizes.jpeg")])[0] == 2
-    assert cli._run([*words, "--metrics", "f1"])[0] == 2
-    assert cli._run([*words[:-1], "24", "--plot", str(tmp_path / "a.png")])[0] == 2
-
-
-def test_files_are_labelled_at_another_size(finished, digits):
-    photos = sorted((digits / "test").rglob("*.png"))[:4]
-    own, larger = predict(finished.run_dir, photos), predict(finished.run_dir, photos, image_size=(48, 48))
-    assert [row["predictions"] for row in own] != [row["predictions"] for row in larger]
-
-
 # --- real data ---------------------------------------------------------------------------------------------
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.mark.real

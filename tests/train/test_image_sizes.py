@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 from safetensors.torch import load_file
-from test_resume import assert_killed, resume
-from tiny import at_call, in_child, send
+from tiny import assert_killed, at_call, in_child, resume, send
 
 from vitft import finetune
 from vitft.errors import ModelError, RecipeError
