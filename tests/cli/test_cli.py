@@ -17,14 +17,16 @@ from vitft.processes.worker import PeerLost
 from vitft.recipe.fields import FIELDS
 from vitft.recipe.flags import FLAGS as TABLE
 from vitft.recipe.recipe import Recipe, keys
+from vitft.run import Run
 
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
 FLAGS = {
     "finetune": """--bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic --device
-        --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
+        --dry-run --epochs --force --format --from --hub-every --hub-repo --hub-revision --image-size --lr
+        --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
-        --recipe --resume --seed --set --streaming --track --train --trust-metrics""",
+        --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
     "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
         --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
@@ -45,7 +47,7 @@ FLAGS = {
 }
 
 
-CALLED = {"resume": None, "changes": {}, "dry_run": False, "trust_metrics": False}
+CALLED = {"resume": None, "changes": {}, "dry_run": False, "is_timed": False, "trust_metrics": False}
 
 
 # --- lightness and shape -----------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ def test_the_main_process_leaves_it_to_our_parent_to_say_which_process_is_lost(t
         ("finetune --dataset builtin:digits --train everything", "`last:N`"),
         ("finetune --dataset builtin:digits more", "more"),
         ("finetune --resume runs/x --recipe default", "--recipe cannot be given"),
-        ("finetun", "Did you mean 'finetune'?"),
+        ("finetun", "try: vitft finetune"),
         ("evaluate model", "no dataset was given"),
         ("evaluate model --dataset builtin:digits --set optim.lr=1", "only the dataset has settings here"),
         ("predict model", "IMAGES"),
@@ -420,3 +422,45 @@ def _raise(error):
         raise error
 
     return fail
+
+
+# --- what hands expect ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("train", "vitft finetune"), ("eval", "vitft evaluate"), ("finetun", "vitft finetune"), ("xyz", "vitft --help")],
+)
+def test_a_command_that_there_is_not_gets_the_one_that_is_meant(word, hint, capsys):
+    assert run(word, "./photos") == 2
+    error = capsys.readouterr().err
+    assert f"there is no command {word!r}" in error and error.endswith(f"try: {hint}\n")
+
+
+def test_help_is_a_command_too(capsys):
+    assert run("help", "finetune") == 0
+    text = capsys.readouterr().out
+    assert run("finetune", "--help") == 0
+    assert capsys.readouterr().out == text
+    assert [line for line in text.splitlines() if line.startswith("  vitft finetune ")]
+    assert all(f"\n{heading}:\n" in text for heading in ("Data", "Model", "Training", "Run", "Hub", "More", "Examples"))
+
+
+def test_the_dataset_may_stand_without_a_flag_but_not_twice(capsys, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("vitft.tasks.finetune", lambda recipe, **_: seen.update(recipe=recipe) or pytest.skip("seen"))
+    with pytest.raises(pytest.skip.Exception):
+        run("finetune", "builtin:digits", "--dry-run")
+    assert seen["recipe"].data.dataset == "builtin:digits"
+    assert run("finetune", "builtin:digits", "--dataset", "cifar100") == 2
+    assert "two datasets were given: builtin:digits and cifar100" in capsys.readouterr().err
+
+
+def test_going_on_from_a_run_needs_a_finished_one_and_no_other_recipe(tmp_path, capsys):
+    begun = Run.create(Recipe.load(None, {"run.output_dir": str(tmp_path), "run.name": "begun"}), "begun")
+    assert run("finetune", "--from", str(begun.folder)) == 2
+    assert "is not finished, so it has no model yet" in capsys.readouterr().err
+    assert run("finetune", "--from", str(begun.folder), "--recipe", "quickstart") == 2
+    assert "--from takes the recipe of" in capsys.readouterr().err
+    assert run("finetune", "./x", "--time") == 2
+    assert "--dry-run --time" in capsys.readouterr().err
