@@ -38,6 +38,7 @@ AGAIN = "VITFT_UPDATE=1 pytest tests/test_docs.py"
 
 # Documented ahead of the code, which another branch writes: to be emptied when it is there.
 NOT_YET = {("finetune", "--from"), ("finetune", "--time")}
+NOT_YET_ARGUMENTS = {"finetune": 1, "evaluate": 2}  # how many words beside the flags: vitft finetune ./photos
 
 
 # --- what a page says ---------------------------------------------------------------------------------------
@@ -73,8 +74,23 @@ def calls(text):
         yield " ".join(name), command, rest
 
 
+def _before(words, mark):
+    return words[: words.index(mark)] if mark in words else words
+
+
 def flags_of(command):
     return {flag for each in command.params for flag in each.opts} | {"--help", "-h"}
+
+
+def arguments_of(command, words):
+    """Return the words that are neither flags nor their values."""
+    takes = {flag for each in command.params for flag in each.opts if not getattr(each, "is_flag", True)}
+    found, is_value = [], False
+    for word in words:
+        if not is_value and not word.startswith("-"):
+            found.append(word)
+        is_value = not is_value and word in takes | {"--from"}
+    return found
 
 
 def commands(parser=PROGRAM, name=()):
@@ -88,11 +104,14 @@ def commands(parser=PROGRAM, name=()):
 @pytest.mark.parametrize("page", WRITTEN)
 def test_commands_and_their_flags_exist(page):
     for name, command, rest in calls(WRITTEN[page]):
-        own = rest[: rest.index("--")] if "--" in rest else rest
+        own = _before(rest, "--")
         flags = {word.partition("=")[0] for word in own if re.match(r"--?[a-z]", word)}
         assert name or not rest or rest[0].startswith("-"), f"vitft {rest[0]}"
         unknown = flags - flags_of(command) - {flag for where, flag in NOT_YET if where == name}
         assert not unknown, f"vitft {name} has no {', '.join(unknown)}"
+        places = [each.nargs for each in command.params if each.param_type_name == "argument"]
+        most = max(len(places), NOT_YET_ARGUMENTS.get(name, 0))
+        assert -1 in places or len(arguments_of(command, _before(own, ">"))) <= most, (name, own)
 
 
 def test_flags_that_the_text_names_exist():
@@ -112,6 +131,9 @@ def test_flags_that_the_text_names_exist():
 def test_the_list_of_what_is_not_there_yet_has_nothing_that_is():
     for name, flag in NOT_YET:
         assert flag not in flags_of(PROGRAM.commands[name]), f"take {name} {flag} out of NOT_YET"
+    for name, most in NOT_YET_ARGUMENTS.items():
+        there = [each for each in PROGRAM.commands[name].params if each.param_type_name == "argument"]
+        assert len(there) < most, f"take {name} out of NOT_YET_ARGUMENTS"
 
 
 def test_every_recipe_that_is_named_ships():
