@@ -42,10 +42,8 @@ def condense(lines: list[str]) -> list[str]:
     """Leave out progress and the scores of all but the last epochs."""
     lines = [line for line in lines if not _PROGRESS.match(line)]
     epochs = [number for number, line in enumerate(lines) if _EPOCH.match(line)]
-    left_out = epochs[:-SHOWN_EPOCHS]
-    return [
-        "  ..." if number in left_out[:1] else line for number, line in enumerate(lines) if number not in left_out[1:]
-    ]
+    first, *others = epochs[:-SHOWN_EPOCHS] or [None]
+    return ["  ..." if number == first else line for number, line in enumerate(lines) if number not in others]
 
 
 def draw(lines: list[str], path: Path) -> None:
