@@ -1,9 +1,15 @@
+import multiprocessing
+from dataclasses import replace
+
 import datasets
 import pytest
-from data.numbered import N, png
+from data.numbered import PAUSE, HastyStream, N, png
 
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
+
+# Readers are forked from a server that has imported what they need; each for itself would take seconds.
+multiprocessing.set_forkserver_preload(["vitft.reading.source", "vitft.data.stream_batches"])
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +35,10 @@ def source(parquet):
 
 
 @pytest.fixture
-def stream(parquet):
-    return open_source(DataRecipe(dataset=str(parquet), streaming=True), seed=0)
+def stream(parquet, monkeypatch):
+    monkeypatch.setattr(datasets.config, PAUSE, 0.1)
+    source = open_source(DataRecipe(dataset=str(parquet), streaming=True), seed=0)
+    return replace(source, train=HastyStream(**vars(source.train)))
 
 
 @pytest.fixture(scope="session")
