@@ -100,7 +100,7 @@ def test_names_count_up_and_are_never_overwritten(tmp_path):
     first = finetune(Recipe.load("quickstart", changes)).run_dir
     second = finetune(Recipe.load("quickstart", changes)).run_dir
     assert (first.name, second.name) == ("vit-micro-digits", "vit-micro-digits-2")
-    with pytest.raises(UsageError, match="not overwritten"):
+    with pytest.raises(UsageError, match="will not be overwritten"):
         finetune(Recipe.load("quickstart", {**changes, "run.name": first.name}))
 
 
