@@ -21,7 +21,7 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "images" / "quickstart.svg"
 COMMAND = ["finetune", "--recipe", "quickstart"]
-WIDTH = 108
+WIDTH = 120
 SHOWN_EPOCHS = 2
 
 _PROGRESS = re.compile(r"\s+\d+/\d+ loss ")
