@@ -26,7 +26,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Image, load_dataset
 
 from vitft import Recipe, evaluate, finetune
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 FAMILIES, STARTS = ("ViT", "ResNet"), ("scratch", "pretrained")
 SMALL = {"optim.lr": 1.5e-3, "train.batch_size": 64, "data.workers": 0}
@@ -202,7 +202,7 @@ def costs(given: argparse.Namespace) -> str:
     """Return size and cost of both models as they were trained."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-    from vitft.model.retarget import image_size_of
+    from vitft.architectures.config import image_size_of
     from vitft.train.cost import forward_gflop
 
     lines = []

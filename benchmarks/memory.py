@@ -39,25 +39,23 @@ def make(folder: Path, num_rows: int) -> None:
 
 def stage(folder: str) -> None:
     """Stage every training row and put every test row through the image processor; print the peak in MB."""
-    from vitft.data.batches import EvaluationBatches, StepLayout, TrainBatches
+    from vitft.data.evaluation_batches import evaluation_batches
+    from vitft.data.train_batches import StepSlices, TrainBatches
     from vitft.model.load import load_for_training
-    from vitft.model.processor import ImageProcess
     from vitft.reading.source import open_source
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     recipe = Recipe.load(
         None, {"data.dataset": folder, "model.checkpoint": "builtin:vit-micro", "model.init": "random"}
     )
     source = open_source(recipe.data, seed=0)
-    pretrained = load_for_training(recipe.model, source.classes, "squash")
+    classifier = load_for_training(recipe.model, source.classes, "squash")
     n = len(source.train)
-    layout = StepLayout(num_samples=n, batch_size=500, micro_batch_size=500, total_samples=n)
-    batches = TrainBatches(source.train, layout, seed=0, stage_size=37, skip_bad=False, workers=0, pin=False)
+    slices = StepSlices(num_samples=n, batch_size=500, micro_batch_size=500, total_samples=n)
+    batches = TrainBatches(source.train, slices, seed=0, stage_size=37, skip_bad=False, workers=0, pin=False)
     staged = sum(len(batch) for step in batches.steps(0, -(-n // 500)) for batch in step)
-    process = ImageProcess(pretrained.processor, pretrained.image_size)
-    scored = sum(
-        len(batch) for batch in EvaluationBatches(source.test, process, batch_size=500, skip_bad=False, workers=0)
-    )
+    batches = evaluation_batches(source.test, classifier.process, batch_size=500, skip_bad=False, workers=0)
+    scored = sum(len(batch) for batch in batches)
     print(staged, scored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from machine import make_plain, write_config
 
-from vitft import accelerate_config
-from vitft.accelerate_config import AccelerateSettings, Said
 from vitft.errors import UsageError
+from vitft.processes import accelerate_config
+from vitft.processes.accelerate_config import AccelerateSettings, Said
 
 
 @pytest.fixture(autouse=True)

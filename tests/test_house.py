@@ -18,14 +18,16 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["outside"],
-    ["errors", "disk", "files", "signals"],
-    ["builtin", "durations", "sizes", "yaml12", "complaints", "retry", "ownership", "environment", "worker"],
-    ["recipe", "names", "accelerate_config"],
-    ["run", "launch"],
+    ["errors", "disk", "files", "libraries"],
+    ["builtin", "retry", "ownership", "environment"],
+    ["recipe"],
+    ["processes", "names"],
+    ["run"],
     ["data"],
-    ["reading"],
+    ["views", "reading"],
+    ["architectures"],
+    ["resolution"],
     ["model"],
-    ["views"],
     ["scoring", "pictures"],
     ["train", "report"],
     ["hub"],
@@ -37,31 +39,38 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "data": ["order", "staging", "images", "batches", "stream_batches"],
+    "recipe": ["choices", "lengths", "sizes", "yaml12", "complaints", "keys", "recipe"],
+    "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
+    "data": [
+        "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
+    ],
+    "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
     "reading": [
         "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
         "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "plain", "formats",
         "saved", "unread", "streams", "local", "downloads", "opening", "encoded", "fingerprint", "copies", "checks",
         "guard", "chosen", "source", "overview",
     ],
+    "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "weights"],
+    "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
-        "settings", "position", "patch", "wrapped", "families", "processor", "weights", "locate", "origin", "config",
-        "gate", "retarget", "encoding", "load", "rewrite", "adapt", "multisize",
+        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "load", "rewrite",
+        "trainable", "drop_path",
     ],
-    "views": ["geometry", "color", "mixing", "policy"],
-    "scoring": ["scores", "modules", "metrics", "calibration", "shifts", "predict"],
+    "scoring": ["scores", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
     "pictures": [
-        "layout", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw", "figures",
-        "numbers", "page",
+        "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",
+        "figures", "numbers", "page",
     ],
     "train": [
-        "device", "cost", "plan", "optim", "checkpoint", "build", "stopping", "progress", "resume", "step", "fit",
+        "cost", "memory", "plan", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
+        "validation", "fit",
     ],
-    "report": ["figures", "page"],
+    "report": ["size_plot"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
-        "shared", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
-        "training", "scoring", "predicting", "resizing", "inspecting", "__init__",
+        "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
+        "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
 }  # fmt: skip
@@ -117,6 +126,18 @@ def test_every_file_has_its_place(path):
         assert name == "__init__" or floor_of(name) >= 0, f"{path} stands on no floor"
     elif (SOURCE / path).stat().st_size:
         assert place in FOLDERS[name], f"{path} has no place in its folder"
+
+
+def test_every_place_has_its_file():
+    there = {(name, place) for name, place in map(parts, TREES)}
+    named = {(name, None) for floor in FLOORS for name in floor if name not in FOLDERS}
+    inside = {(name, place) for name, places in FOLDERS.items() for place in places}
+    assert named | inside <= there | {("scoring", "modules")}
+
+
+def test_arrows_between_folders_go_one_way():
+    arrows = {(parts(path)[0], ours(dotted)[0]) for path in TREES for _, dotted in imports(TREES[path]) if ours(dotted)}
+    assert [arrow for arrow in arrows if arrow[0] != arrow[1] and arrow[::-1] in arrows] == []
 
 
 @pytest.mark.parametrize("path", TREES, ids=str)

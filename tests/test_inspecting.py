@@ -19,11 +19,10 @@ from vitft.errors import DataError, ModelError, UsageError
 from vitft.pictures.attention import Rollout
 from vitft.pictures.look import KINDS
 from vitft.pictures.recording import recording
+from vitft.processes.signals import StopRequest
 from vitft.run import Run
-from vitft.signals import StopRequest
 from vitft.tasks import picturing
-from vitft.tasks.photos import subject_of
-from vitft.tasks.shared import ready
+from vitft.tasks.models import load_model
 
 MICRO = "builtin:vit-micro"
 
@@ -216,7 +215,8 @@ def drawn_for(tmp_path, pictures, train_gflop):
     asked = recipe(tmp_path, pictures)
     run = Run.create(asked, "one")
     plan = SimpleNamespace(phases=[SimpleNamespace(gflop=1.0)], work=lambda: train_gflop)
-    picturing.picture_run(run, asked, None, plan, SimpleNamespace(is_main_process=True))
+    setup = SimpleNamespace(recipe=asked, source=None, plan=plan, accelerator=SimpleNamespace(is_main_process=True))
+    picturing.picture_run(run, setup)
     return (notes(run.folder) if (run.folder / "metrics.jsonl").exists() else []), (run.folder / "figures").exists()
 
 
@@ -235,7 +235,7 @@ def test_what_ends_the_run_ends_its_pictures_too_and_a_resumed_run_draws_them(tm
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(picturing, "_before", fail)
+    monkeypatch.setattr(picturing, "load_untrained", fail)
     with pytest.raises(type(error)):
         drawn_for(tmp_path, "auto", train_gflop=1e9)
     assert not [*tmp_path.rglob("metrics.jsonl"), *tmp_path.rglob("figures"), *tmp_path.rglob(".figures*")]
@@ -246,7 +246,7 @@ def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(picturing, "_before", fail)
+    monkeypatch.setattr(picturing, "load_untrained", fail)
     [note], is_there = drawn_for(tmp_path, "auto", train_gflop=1e9)
     assert f"nothing else is lost: {type(error).__name__}" in note
     assert not is_there
@@ -259,10 +259,9 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.mark.real
 def test_the_real_checkpoint_is_read_without_a_changed_bit_and_its_rollouts_sum_to_1():
-    loaded = ready(REAL / "vit-tiny-patch16-224", "fp32", "cpu")
-    subject = subject_of(loaded, "vit-tiny")
+    loaded, _ = load_model(REAL / "vit-tiny-patch16-224", "fp32", "cpu")
     files = sorted((REAL / "flowers12" / "test").rglob("*.jpg"))[::80]
-    pixels = subject.normalise(torch.stack([loaded.process(decode(str(path))[0]) for path in files]))
+    pixels = loaded.pixel_values(torch.stack([loaded.process(decode(str(path))[0]) for path in files]))
     rollout = Rollout("class")
     with torch.no_grad():
         before = loaded.model(pixels).logits

@@ -20,16 +20,16 @@ import psutil
 import pytest
 from machine import make_plain, see_devices, write_config
 
-from vitft import launch
 from vitft.errors import UsageError
-from vitft.launch import Launch
-from vitft.recipe import Recipe
-from vitft.train.device import make_accelerator
+from vitft.processes import launch
+from vitft.processes.device import make_accelerator
+from vitft.processes.launch import Launch
+from vitft.recipe.recipe import Recipe
 
 DRIVE = """
 import sys
-from vitft import launch
 from vitft.errors import VitftError
+from vitft.processes import launch
 
 launcher, count, script = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if launcher == "accelerate":
@@ -68,7 +68,7 @@ sys.exit(any(worker.wait() for worker in workers))
 
 PROBE = """
 import os, signal, sys, time
-from vitft import launch
+from vitft.processes import launch
 
 rank = int(os.environ["RANK"])
 def say(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())  # in one piece

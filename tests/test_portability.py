@@ -13,9 +13,10 @@ import pytest
 import windows
 from machine import make_plain, see_devices
 
-from vitft import disk, launch, ownership
+from vitft import disk, ownership
 from vitft.errors import TrainError, UsageError
 from vitft.ownership import Ownership
+from vitft.processes import launch
 from vitft.tasks import finishing
 
 HERE = Path(__file__).parent
@@ -42,6 +43,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from vitft.ownership import Ownership
+from vitft.processes import launch
 held = Ownership.take(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from vitft.builtin import recipe_names
 from vitft.cli import app
-from vitft.recipe import Recipe, keys
+from vitft.recipe.recipe import Recipe, keys
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from vitft.builtin import recipe_names, recipe_path
 from vitft.errors import RecipeError, did_you_mean
-from vitft.recipe import Duration, Recipe, keys, overlay
+from vitft.recipe.lengths import Duration
+from vitft.recipe.recipe import Recipe, keys, overlay
+from vitft.recipe.yaml12 import parse_setting, parse_yaml
 from vitft.views.mixing import draw_mixture
-from vitft.yaml12 import parse_setting, parse_yaml
 
 
 def complaints(changes, base=None):
@@ -366,6 +367,6 @@ def test_every_recipe_that_ships_is_valid_and_opens_with_its_command(name):
 
 
 def test_reading_recipes_imports_no_torch():
-    code = "import sys; from vitft.recipe import Recipe; Recipe.load('default'); print('torch' in sys.modules)"
+    code = "import sys; from vitft.recipe.recipe import Recipe; Recipe.load('default'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

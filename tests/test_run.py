@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vitft.errors import TrainError, UsageError
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run, duration_text
 
 

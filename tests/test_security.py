@@ -12,7 +12,7 @@ from PIL import Image
 from vitft import evaluate, finetune, predict, resize
 from vitft.errors import VitftError
 from vitft.outside import printable
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from vitft import signals
 from vitft.errors import StoppedEarly
+from vitft.processes import signals
 
 
 def stop() -> None:

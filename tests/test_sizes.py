@@ -3,9 +3,9 @@
 import pytest
 
 from vitft.errors import RecipeError
-from vitft.recipe import Recipe
-from vitft.sizes import parse_size, show_size
-from vitft.yaml12 import parse_yaml
+from vitft.recipe.recipe import Recipe
+from vitft.recipe.sizes import parse_size, show_size
+from vitft.recipe.yaml12 import parse_yaml
 
 
 @pytest.mark.parametrize(

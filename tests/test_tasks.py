@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitft import Recipe, cli, evaluate, finetune, predict
 from vitft.errors import DataError, ModelError, RecipeError, UsageError
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 from vitft.tasks import EvaluationResult, SizeSweep, evaluate_sizes
 
 TINY = {
@@ -236,7 +236,7 @@ def test_a_run_is_scored_at_several_sizes(finished, digits):
 
 
 def test_an_impossible_size_is_found_before_the_first_is_scored(finished, digits, monkeypatch):
-    monkeypatch.setattr("vitft.tasks.scoring._score", lambda *_: pytest.fail("a size was scored"))
+    monkeypatch.setattr("vitft.tasks.evaluating._score", lambda *_: pytest.fail("a size was scored"))
     with pytest.raises(ModelError, match="30x30 is not divisible by 4"):
         evaluate_sizes(finished.run_dir, str(digits), [(32, 32), (30, 30)])
 

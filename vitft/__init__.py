@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Recipe": "vitft.recipe",
+    "Recipe": "vitft.recipe.recipe",
     "VitftError": "vitft.errors",
     "describe": "vitft.tasks",
     "evaluate": "vitft.tasks",

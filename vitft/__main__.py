@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from vitft import signals
+from vitft.processes import signals
 
 _STOPPED = 75  # as vitft.errors.StoppedEarly, which is not imported yet
 

@@ -20,7 +20,7 @@ from vitft.disk import sweep
 from vitft.errors import TrainError, UsageError, did_you_mean
 from vitft.files import at_home, exists, is_file, is_folder
 from vitft.outside import shown
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 
 
 class Run:

@@ -15,11 +15,11 @@ import yaml
 from typer.main import get_command
 
 import vitft
-from vitft import launch, worker
 from vitft.cli import app, main
 from vitft.errors import DataError, StoppedEarly, TrainError
-from vitft.recipe import Recipe, keys
-from vitft.worker import PeerLost
+from vitft.processes import launch, worker
+from vitft.processes.worker import PeerLost
+from vitft.recipe.recipe import Recipe, keys
 
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 

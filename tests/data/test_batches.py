@@ -12,19 +12,14 @@ import torch
 from PIL import Image
 
 from vitft.data import order
-from vitft.data.batches import (
-    EvaluationBatches,
-    ReaderLost,
-    StepLayout,
-    TrainBatches,
-    _leave_signals_to_the_training,
-    collate,
-)
-from vitft.data.staging import StagedImage
-from vitft.data.stream_batches import StreamBatches, StreamEvaluationBatches
+from vitft.data.batches import collate
+from vitft.data.evaluation_batches import evaluation_batches
+from vitft.data.stream_batches import StreamBatches
+from vitft.data.train_batches import StepSlices, TrainBatches
+from vitft.data.workers import ReaderLost, _leave_signals_to_the_training
 from vitft.errors import DataError
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 N = 53
 
@@ -57,12 +52,12 @@ def source(parquet):
     return open_source(DataRecipe(dataset=str(parquet)), seed=0)
 
 
-def layout(rank=0, world_size=1, micro=4, batch_size=10, total=2 * N):
-    return StepLayout(N, batch_size, micro, total, rank, world_size)
+def slices(rank=0, world_size=1, micro=4, batch_size=10, total=2 * N):
+    return StepSlices(N, batch_size, micro, total, rank, world_size)
 
 
-def batches(source, a_layout, workers=0):
-    return TrainBatches(source.train, a_layout, seed=3, stage_size=8, skip_bad=False, workers=workers, pin=False)
+def batches(source, a_slice, workers=0):
+    return TrainBatches(source.train, a_slice, seed=3, stage_size=8, skip_bad=False, workers=workers, pin=False)
 
 
 def rows_of(batch):
@@ -70,13 +65,13 @@ def rows_of(batch):
 
 
 def test_a_step_takes_the_samples_at_its_positions(source):
-    taken = [row for step in batches(source, layout()).steps(0, 11) for batch in step for row in rows_of(batch)]
+    taken = [row for step in batches(source, slices()).steps(0, 11) for batch in step for row in rows_of(batch)]
     assert taken == order.sample_at(3, torch.arange(2 * N), N).tolist()
     assert len(taken) == 106  # the last step is short; nothing is dropped or repeated
 
 
 def test_labels_and_sizes_belong_to_their_images(source):
-    for batch in next(iter(batches(source, layout()).steps(0, 1))):
+    for batch in next(iter(batches(source, slices()).steps(0, 1))):
         assert batch.labels.tolist() == [row % 2 for row in rows_of(batch)]
         assert batch.sizes.tolist() == [[6, 5]] * len(batch)
         assert batch.originals.tolist() == [[6, 5]] * len(batch)
@@ -84,27 +79,27 @@ def test_labels_and_sizes_belong_to_their_images(source):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_a_step_without_overlap(source, world_size):
-    alone = rows_of(next(iter(batches(source, layout(micro=10)).steps(2, 3)))[0])
+    alone = rows_of(next(iter(batches(source, slices(micro=10)).steps(2, 3)))[0])
     shared = [
         row
         for rank in range(world_size)
-        for batch in next(iter(batches(source, layout(rank, world_size)).steps(2, 3)))
+        for batch in next(iter(batches(source, slices(rank, world_size)).steps(2, 3)))
         for row in rows_of(batch)
     ]
     assert shared == alone
 
 
 def test_starting_at_a_later_step_gives_the_same_batches(source):
-    all_steps = list(batches(source, layout()).steps(0, 8))
-    later = list(batches(source, layout()).steps(5, 8))
+    all_steps = list(batches(source, slices()).steps(0, 8))
+    later = list(batches(source, slices()).steps(5, 8))
     assert [[rows_of(b) for b in step] for step in later] == [[rows_of(b) for b in step] for step in all_steps[5:]]
 
 
 def test_worker_processes_change_nothing(source):
-    here, there = (list(batches(source, layout(), workers).steps(0, 4)) for workers in (0, 2))
+    here, there = (list(batches(source, slices(), workers).steps(0, 4)) for workers in (0, 2))
     for ours, theirs in zip(here, there, strict=True):
         assert all(
-            torch.equal(a.images, b.images) and torch.equal(a.positions, b.positions)
+            torch.equal(a.images, b.images) and torch.equal(a.sample_indices, b.sample_indices)
             for a, b in zip(ours, theirs, strict=True)
         )
 
@@ -112,30 +107,28 @@ def test_worker_processes_change_nothing(source):
 def test_reading_processes_start_anew_where_there_is_no_fork_server(source, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: pytest.fail("a fork server was started"))
-    here, there = (list(batches(source, layout(), workers).steps(0, 1)) for workers in (0, 1))
+    here, there = (list(batches(source, slices(), workers).steps(0, 1)) for workers in (0, 1))
     assert [rows_of(b) for step in here for b in step] == [rows_of(b) for step in there for b in step]
 
 
 def test_a_short_step_may_leave_a_process_without_samples():
-    last = layout(rank=0, world_size=3, total=41)  # step 4 has one sample
+    last = slices(rank=0, world_size=3, total=41)  # step 4 has one sample
     assert last.step_size(4) == 1
-    parts = [layout(rank, 3, total=41).micro_batches(4) for rank in range(3)]
+    parts = [slices(rank, 3, total=41).micro_batches(4) for rank in range(3)]
     assert sum(len(p) for part in parts for p in part) == 1
     assert [] in parts
 
 
 def test_splitting_a_batch_keeps_pairs_together(source):
-    batch = next(iter(batches(source, layout(micro=10)).steps(0, 1)))[0]
+    batch = next(iter(batches(source, slices(micro=10)).steps(0, 1)))[0]
     parts = batch.split(4)
     assert [len(part) for part in parts] == [4, 4, 2]
     assert [row for part in parts for row in rows_of(part)] == rows_of(batch)
 
 
 def test_images_of_several_sizes_lie_at_the_top_left_of_one_canvas():
-    staged = [
-        StagedImage(torch.full((3, h, w), v, dtype=torch.uint8), 10 * h, 10 * w) for v, h, w in ((1, 4, 2), (2, 3, 5))
-    ]
-    batch = collate(staged, [0, 1], [7, 8])
+    pixels = [torch.full((3, h, w), v, dtype=torch.uint8) for v, h, w in ((1, 4, 2), (2, 3, 5))]
+    batch = collate(pixels, [(40, 20), (30, 50)], [0, 1], [7, 8])
     assert batch.images.shape == (2, 3, 4, 5)
     assert batch.images[0, :, :, 2:].eq(0).all() and batch.images[0, :, :4, :2].eq(1).all()
     assert batch.images[1, :, 3:].eq(0).all() and batch.images[1, :, :3, :5].eq(2).all()
@@ -147,7 +140,7 @@ def test_evaluation_takes_every_row_once_over_all_processes(source, world_size):
     seen = [
         row
         for rank in range(world_size)
-        for batch in EvaluationBatches(
+        for batch in evaluation_batches(
             source.validation, first_pixel, batch_size=4, skip_bad=False, workers=0, rank=rank, world_size=world_size
         )
         for row in rows_of(batch)
@@ -167,14 +160,14 @@ def stream(parquet):
     return open_source(DataRecipe(dataset=str(parquet), streaming=True), seed=0)
 
 
-def stream_batches(stream, a_layout, workers=0):
+def stream_batches(stream, a_slice, workers=0):
     return StreamBatches(
-        stream.train, a_layout, seed=3, stage_size=8, skip_bad=False, buffer=4, workers=workers, pin=False
+        stream.train, a_slice, seed=3, stage_size=8, skip_bad=False, buffer=4, workers=workers, pin=False
     )
 
 
 def test_a_stream_gives_each_row_once_per_epoch(stream):
-    taken = [row for step in stream_batches(stream, layout(total=N)).steps(0, 6) for b in step for row in rows_of(b)]
+    taken = [row for step in stream_batches(stream, slices(total=N)).steps(0, 6) for b in step for row in rows_of(b)]
     assert sorted(taken) == list(range(N))
     assert taken != list(range(N))
 
@@ -183,7 +176,7 @@ def test_processes_share_a_stream(stream):
     taken = [
         row
         for rank in range(2)
-        for step in stream_batches(stream, layout(rank, 2, total=40)).steps(0, 4)
+        for step in stream_batches(stream, slices(rank, 2, total=40)).steps(0, 4)
         for b in step
         for row in rows_of(b)
     ]
@@ -192,10 +185,10 @@ def test_processes_share_a_stream(stream):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_stream_goes_on_where_it_stood(stream, workers):
-    whole = [rows_of(b) for step in stream_batches(stream, layout(), workers).steps(0, 4) for b in step]
-    first = stream_batches(stream, layout(), workers)
+    whole = [rows_of(b) for step in stream_batches(stream, slices(), workers).steps(0, 4) for b in step]
+    first = stream_batches(stream, slices(), workers)
     begun = [rows_of(b) for step in first.steps(0, 2) for b in step]
-    resumed = stream_batches(stream, layout(), workers)
+    resumed = stream_batches(stream, slices(), workers)
     resumed.load_state_dict(first.state_dict())
     rest = [rows_of(b) for step in resumed.steps(2, 3) for b in step]
     assert begun == whole[: len(begun)]
@@ -209,8 +202,8 @@ def test_a_stream_is_evaluated_once_over_all_processes(stream):
     seen = [
         row
         for rank in range(3)
-        for b in StreamEvaluationBatches(
-            stream.validation, first_pixel, batch_size=4, skip_bad=False, rank=rank, world_size=3
+        for b in evaluation_batches(
+            stream.validation, first_pixel, batch_size=4, skip_bad=False, workers=0, rank=rank, world_size=3
         )
         for row in rows_of(b)
     ]
@@ -232,8 +225,8 @@ def broken(tmp_path_factory):
 
 
 def test_a_bad_image_stops_by_default_and_is_named(broken):
-    a_layout = StepLayout(20, 20, 20, 20)
-    train = TrainBatches(broken.train, a_layout, seed=0, stage_size=8, skip_bad=False, workers=0, pin=False)
+    a_slice = StepSlices(20, 20, 20, 20)
+    train = TrainBatches(broken.train, a_slice, seed=0, stage_size=8, skip_bad=False, workers=0, pin=False)
     with pytest.raises(DataError, match=r"row (3|11) of train") as error:
         list(train.steps(0, 1))
     assert "--bad-images skip" in str(error.value)
@@ -242,7 +235,7 @@ def test_a_bad_image_stops_by_default_and_is_named(broken):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_next_good_image_of_the_order_takes_the_place_of_a_bad_one(broken, workers):
     train = TrainBatches(
-        broken.train, StepLayout(20, 20, 6, 40), seed=0, stage_size=8, skip_bad=True, workers=workers, pin=False
+        broken.train, StepSlices(20, 20, 6, 40), seed=0, stage_size=8, skip_bad=True, workers=workers, pin=False
     )
     for epoch, step in enumerate(train.steps(0, 2)):
         rows = [row for batch in step for row in rows_of(batch)]
@@ -256,7 +249,7 @@ def test_the_next_good_image_of_the_order_takes_the_place_of_a_bad_one(broken, w
 
 
 def test_evaluation_leaves_bad_images_out_and_counts_them(broken):
-    scored = list(EvaluationBatches(broken.validation, first_pixel, batch_size=6, skip_bad=True, workers=0))
+    scored = list(evaluation_batches(broken.validation, first_pixel, batch_size=6, skip_bad=True, workers=0))
     assert sum(len(batch) for batch in scored) == 18
     assert sorted(bad.index for batch in scored for bad in batch.skipped) == [3, 11]
 
@@ -268,7 +261,7 @@ def test_a_split_without_one_good_image_is_an_error(tmp_path):
         datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
     source = open_source(DataRecipe(dataset=str(tmp_path), check_images="off", allow_overlap=True), seed=0)
     train = TrainBatches(
-        source.train, StepLayout(4, 4, 4, 4), seed=0, stage_size=8, skip_bad=True, workers=0, pin=False
+        source.train, StepSlices(4, 4, 4, 4), seed=0, stage_size=8, skip_bad=True, workers=0, pin=False
     )
     with pytest.raises(DataError, match="not one can be decoded"):
         list(train.steps(0, 1))

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from vitft.data import staging
 from vitft.data.staging import BadImage, decode, stage
-from vitft.signals import StopRequest
+from vitft.processes.signals import StopRequest
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "awkward"
 
@@ -387,19 +387,18 @@ def test_a_bad_image_crosses_process_borders():
 )
 def test_each_side_shrinks_alone_and_none_grows(width, height, expected):
     staged = stage(photo(height, width), 64)
-    assert staged.pixels.shape == (3, *expected)
-    assert staged.pixels.dtype == torch.uint8
-    assert staged.pixels.is_contiguous()
-    assert (staged.height, staged.width) == (height, width)
+    assert staged.shape == (3, *expected)
+    assert staged.dtype == torch.uint8
+    assert staged.is_contiguous()
 
 
 def test_a_small_image_is_staged_as_it_is():
-    assert np.array_equal(stage(photo(20, 30), 64).pixels.permute(1, 2, 0), np.asarray(photo(20, 30)))
+    assert np.array_equal(stage(photo(20, 30), 64).permute(1, 2, 0), np.asarray(photo(20, 30)))
 
 
 def test_staging_equals_pillows_bicubic():
     noise = np.random.default_rng(0).integers(0, 256, (230, 310, 3), dtype=np.uint8)
-    staged = stage(Image.fromarray(noise), 100).pixels.permute(1, 2, 0).numpy().astype(int)
+    staged = stage(Image.fromarray(noise), 100).permute(1, 2, 0).numpy().astype(int)
     pillow = np.asarray(Image.fromarray(noise).resize((100, 100), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(staged - pillow).max() <= 2
     assert np.abs(staged - pillow).mean() < 0.05

@@ -12,7 +12,7 @@ from typing import Any
 import tiny
 
 from vitft import finetune
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 
 NAME = "leaves"  # of every run, as it stands in figures and card; the runs lie in folders of their own
 

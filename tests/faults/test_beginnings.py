@@ -12,7 +12,7 @@ from test_stops import metric
 
 from vitft import cli, finetune
 from vitft.errors import HubError, TrainError, UsageError, VitftError
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 from vitft.tasks import training
 
 

@@ -21,9 +21,11 @@ from safetensors.torch import load_file, save_file
 from vitft import evaluate, finetune, inspect, predict, resize
 from vitft.errors import ModelError, VitftError
 from vitft.model.gate import check_model
-from vitft.model.load import load_finished, load_for_training, open_checkpoint
+from vitft.model.load import load_finished, load_for_training
+from vitft.model.opening import open_checkpoint
 from vitft.outside import printable
-from vitft.recipe import ModelRecipe, Recipe
+from vitft.recipe.keys import ModelRecipe
+from vitft.recipe.recipe import Recipe
 
 PLAIN = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,

@@ -13,7 +13,8 @@ from vitft.cli import main
 from vitft.errors import DataError, RecipeError, VitftError
 from vitft.outside import printable
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe, Recipe
+from vitft.recipe.keys import DataRecipe
+from vitft.recipe.recipe import Recipe
 
 NAMES = {
     "300 characters": "n" * 300,

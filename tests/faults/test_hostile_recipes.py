@@ -15,8 +15,8 @@ from vitft.builtin import recipe_names, recipe_path
 from vitft.cli import main
 from vitft.errors import RecipeError
 from vitft.outside import printable
-from vitft.recipe import Recipe, keys, overlay, parse_recipe, validate
-from vitft.yaml12 import parse_yaml
+from vitft.recipe.recipe import Recipe, keys, overlay, parse_recipe, validate
+from vitft.recipe.yaml12 import parse_yaml
 
 EXAMPLES = 2_500 if os.environ.get("VITFT_SLOW") == "1" else 500  # of each of the four kinds
 KEYS = [key for key, _ in keys()]
@@ -103,7 +103,7 @@ def test_a_known_attack_is_refused_at_once(way):
 
 def test_an_alias_bomb_takes_no_memory(tmp_path):
     code = (
-        "import resource, sys; from vitft.recipe import Recipe; from vitft.errors import RecipeError\n"
+        "import resource, sys; from vitft.recipe.recipe import Recipe; from vitft.errors import RecipeError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: Recipe.load(sys.argv[1])\n"
         "except RecipeError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"

@@ -15,6 +15,7 @@ import tiny
 from tiny import at_call, send
 
 from vitft import disk
+from vitft.model.classifier import Classifier
 from vitft.run import Run
 from vitft.tasks import finishing, picturing
 
@@ -55,9 +56,9 @@ def is_card(descriptor: int) -> bool:
 AFTER_THE_TRAINING: dict[str, Callable[[], None]] = {
     "before the results": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("results.json")),
     "after the results": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("results.json"), after=True),
-    "while figures are drawn": lambda: at_call(picturing, "_after", 1, KILL),
+    "while figures are drawn": lambda: at_call(picturing, "_look", 2, KILL),
     "while figures are flushed": lambda: at_call(disk, "flush_folder", 1, KILL, only=is_named(".figures.partial")),
-    "before the figures are noted": lambda: at_call(picturing, "_note_pictures", 1, KILL),
+    "before the figures are noted": lambda: at_call(picturing, "note_pictures", 1, KILL),
     "before the card": lambda: at_call(finishing, "write_card", 1, KILL),
     "in the card": lambda: at_call(os, "fsync", 1, KILL, only=is_card),
     "after the card": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("README.md"), after=True),
@@ -68,7 +69,7 @@ SELDOM = ("while figures are flushed", "before the card", "before the results")
 @pytest.fixture(scope="module")
 def trained(home: Path, whole: Path) -> Path:
     """Return a run that was killed after its last step, to go on from."""
-    last = lambda: at_call(finishing, "_save", 1, KILL)  # noqa: E731
+    last = lambda: at_call(Classifier, "save", 1, KILL)  # noqa: E731
     assert attack.start(home, "trained", last).code == -signal.SIGKILL
     return home / "trained"
 

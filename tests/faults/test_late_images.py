@@ -16,7 +16,7 @@ from tiny import at_call
 from transformers import AutoModelForImageClassification
 
 from vitft.data.images import ImageSplit
-from vitft.train import fit
+from vitft.train import validation
 
 # The look at the images before the first step does not meet the bad one, as in a dataset that is too large for it.
 UNSEEN = {"data__check_images": "off", "data__allow_overlap": True}
@@ -64,7 +64,7 @@ def test_a_dataset_that_fails_in_the_final_scoring_costs_a_score(home: Path, who
         raise ValueError("Corrupt snappy compressed data")  # what a cut parquet file raises
 
     def prepare() -> None:
-        at_call(fit, "until_failure", 2, lambda: at_call(ImageSplit, "encoded", 3, corrupt))
+        at_call(validation, "until_failure", 2, lambda: at_call(ImageSplit, "encoded", 3, corrupt))
 
     outcome = attack.start(home, "late-parquet", prepare)
     assert outcome.code == 0, outcome.text
@@ -80,7 +80,7 @@ def test_the_model_is_there_before_it_is_scored(home: Path, whole: Path) -> None
         assert not (run / "results.json").exists()
         shutil.copy(run / "model" / "model.safetensors", seen)
 
-    assert attack.start(home, "saved-first", lambda: at_call(fit, "until_failure", 1, look)).code == 0
+    assert attack.start(home, "saved-first", lambda: at_call(validation, "until_failure", 1, look)).code == 0
     assert seen.read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
 
 

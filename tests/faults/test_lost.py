@@ -20,9 +20,9 @@ from tiny import at_call
 
 from vitft.data import staging
 from vitft.errors import VitftError
+from vitft.processes.worker import PeerLost
 from vitft.tasks.ending import Session, explain
-from vitft.train import fit
-from vitft.worker import PeerLost
+from vitft.train import fit, validation
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,7 +144,7 @@ def test_want_of_memory_while_a_run_is_scored_keeps_it_resumable(home: Path, who
         raise MemoryError
 
     run = home / "memory" / attack.NAME
-    outcome = attack.start(home, "memory", lambda: at_call(fit, "until_failure", 2, lambda: starve(no_memory)))
+    outcome = attack.start(home, "memory", lambda: at_call(validation, "until_failure", 2, lambda: starve(no_memory)))
     assert outcome.code == 1, outcome.text
     assert "out of memory" in outcome.text and "the checkpoint of step 11 is complete" in outcome.text
     assert f"try: vitft finetune --resume {run}" in outcome.text

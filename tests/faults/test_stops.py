@@ -17,10 +17,11 @@ from tiny import at_call, send
 
 from vitft.data import staging
 from vitft.model import load
+from vitft.model.classifier import Classifier
 from vitft.reading import source
 from vitft.run import Run
 from vitft.tasks import finishing, picturing, training
-from vitft.train import checkpoint, fit
+from vitft.train import checkpoint, validation
 
 STOP = send(signal.SIGTERM)
 
@@ -63,9 +64,9 @@ PHASES: dict[str, tuple[Callable[[], None], str]] = {
         lambda: at_call(checkpoint, "save_file", 15, STOP),
         "stopped at step 11 (SIGTERM); the checkpoint is complete",
     ),
-    "while the model is saved": (lambda: at_call(finishing, "_save", 1, STOP), AFTER),
-    "in a decoder of the final scoring": (lambda: at_call(fit, "until_failure", 1, in_a_decoder), AFTER),
-    "while figures are drawn": (lambda: at_call(picturing, "_after", 1, STOP), AFTER),
+    "while the model is saved": (lambda: at_call(Classifier, "save", 1, STOP), AFTER),
+    "in a decoder of the final scoring": (lambda: at_call(validation, "until_failure", 1, in_a_decoder), AFTER),
+    "while figures are drawn": (lambda: at_call(picturing, "_look", 2, STOP), AFTER),
     "in the card": (lambda: at_call(finishing, "write_card", 1, STOP), AFTER),
 }
 SELDOM = ("while the run is made", "while a checkpoint is written", "while the model is saved", "in the card")
@@ -147,7 +148,7 @@ def test_an_interrupt_in_the_final_scoring_says_how_to_go_on(home: Path, whole: 
     def work() -> None:
         from vitft import cli
 
-        at_call(fit, "until_failure", 1, interrupt)
+        at_call(validation, "until_failure", 1, interrupt)
         path = home / "interrupted.yaml"
         path.write_text(attack.recipe(home, "interrupted").dump())
         cli.main(["finetune", "--recipe", str(path)])

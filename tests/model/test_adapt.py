@@ -3,16 +3,10 @@ import torch
 import torch.nn.functional as F
 import zoo
 
+from vitft.architectures.blocks import blocks, checkpoint_activations, layer_groups
 from vitft.errors import ModelError
-from vitft.model import families
-from vitft.model.adapt import (
-    DropPath,
-    checkpoint_activations,
-    choose_trainable,
-    freeze_unused,
-    has_no_decay,
-    layer_groups,
-)
+from vitft.model.drop_path import DropPath
+from vitft.model.trainable import choose_trainable, freeze_unused, has_no_decay
 
 HEAD = ("classifier.weight", "classifier.bias")
 
@@ -63,7 +57,7 @@ def test_a_frozen_batch_norm_keeps_its_statistics_and_a_learning_one_does_not():
         model.train()(torch.randn(4, 3, 32, 32))
         model.eval()
     moved = {name for name, b in model.named_buffers() if name in before and not torch.equal(b, before[name])}
-    last = families.blocks(model)[-1][0]
+    last = blocks(model)[-1][0]
     assert moved == {name for name in before if name.startswith(last)}
 
 
@@ -137,8 +131,8 @@ def images_for(model):
 def test_rates_grow_linearly_from_none_and_scaling_keeps_the_mean():
     model = model_of("dinov2").train()
     drop_path = DropPath(model, 0.5, seed=1)
-    drop_path.positions = torch.arange(20_000)
-    for depth, (_, block) in enumerate(families.blocks(model)):
+    drop_path.sample_indices = torch.arange(20_000)
+    for depth, (_, block) in enumerate(blocks(model)):
         rate = 0.25 * depth
         kept = block.drop_path(torch.ones(20_000, 1, 2))
         assert torch.equal(kept[:, 0, 0], kept[:, 0, 1]), "a branch is dropped as a whole"
@@ -149,10 +143,10 @@ def test_rates_grow_linearly_from_none_and_scaling_keeps_the_mean():
 def test_the_branches_and_the_blocks_draw_apart():
     model = model_of("dinov2").train()
     drop_path = DropPath(model, 0.5, seed=1)
-    drop_path.positions = torch.arange(4000)
-    blocks = [block for _, block in families.blocks(model)]
-    first, second = (blocks[2].drop_path(torch.ones(4000, 1))[:, 0] > 0 for _ in range(2))
-    other = blocks[1].drop_path(torch.ones(4000, 1))[:, 0] > 0
+    drop_path.sample_indices = torch.arange(4000)
+    modules = [block for _, block in blocks(model)]
+    first, second = (modules[2].drop_path(torch.ones(4000, 1))[:, 0] > 0 for _ in range(2))
+    other = modules[1].drop_path(torch.ones(4000, 1))[:, 0] > 0
     assert float((first == second).float().mean()) == pytest.approx(0.5, abs=0.04)
     assert float((first == other).float().mean()) == pytest.approx(0.5, abs=0.04)
 
@@ -166,7 +160,7 @@ def test_a_sample_has_the_same_mask_in_any_batch_and_none_in_evaluation(family):
     drop_path = DropPath(model, 0.6, seed=3)
 
     def logits(images, positions):
-        drop_path.positions = positions
+        drop_path.sample_indices = positions
         return model(images).logits
 
     with torch.no_grad():
@@ -190,7 +184,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(family):
         if checkpointing:
             checkpoint_activations(model)
         drop_path = DropPath(model, 0.6, seed=3)
-        drop_path.positions = positions
+        drop_path.sample_indices = positions
         model(images).logits.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
@@ -216,7 +210,7 @@ def test_the_seed_matters():
         model = model_of().train()
         images, positions = images_for(model)
         drop_path = DropPath(model, 0.6, seed)
-        drop_path.positions = positions
+        drop_path.sample_indices = positions
         logits.append(model(images).logits)
     assert torch.equal(logits[0], logits[2])
     assert not torch.equal(logits[0], logits[1])
@@ -227,7 +221,7 @@ def test_dropping_is_the_residual_stream_without_the_branch():
     model = model_of().train()
     images, _ = images_for(model)
     drop_path = DropPath(model, 0.5, seed=1)
-    drop_path.positions = torch.arange(6)
+    drop_path.sample_indices = torch.arange(6)
     streams = {}
     model.vit.layers[2].register_forward_hook(lambda _, given, got: streams.update(before=given[0], after=got))
     model(images)

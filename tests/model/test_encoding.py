@@ -13,20 +13,20 @@ import torch
 import zoo
 from transformers import AutoModelForImageClassification
 
+from vitft.architectures.blocks import plain_name
 from vitft.errors import ModelError
-from vitft.model.adapt import choose_trainable, freeze_unused
-from vitft.model.encoding import (
+from vitft.model.load import load_finished, load_for_training
+from vitft.model.trainable import choose_trainable, freeze_unused
+from vitft.recipe.keys import ModelRecipe
+from vitft.resolution.encoding import (
     factored_table,
     find_table,
-    plain_name,
     sincos_table,
     with_written_positions,
     write_out_positions,
 )
-from vitft.model.load import load_finished, load_for_training
-from vitft.model.multisize import MultiSize
-from vitft.model.retarget import Target
-from vitft.recipe import ModelRecipe
+from vitft.resolution.multisize import MultiSize
+from vitft.resolution.retarget import Target
 from vitft.train.optim import AveragedWeights, parameter_groups
 
 CASES = dict(np.load(Path(__file__).with_name("encoding_cases.npz"), allow_pickle=False))
@@ -293,7 +293,7 @@ def test_a_width_that_cannot_be_shared_out_is_refused(folder, kind, by):
 
 def trained(model, head, images, steps=3):
     """The model after a few steps of AdamW with averaged weights in its place."""
-    from vitft.recipe import OptimRecipe
+    from vitft.recipe.keys import OptimRecipe
     from vitft.train.optim import make_optimizer
 
     recipe = OptimRecipe(lr=0.01, layer_decay=0.9)
@@ -324,7 +324,7 @@ def test_a_table_stays_of_its_kind_while_it_is_trained_and_averaged(folder, kind
 
 
 def test_factors_are_embeddings_without_weight_decay(folder):
-    from vitft.recipe import OptimRecipe
+    from vitft.recipe.keys import OptimRecipe
 
     pretrained = loaded(folder(), "learned-2d")
     groups = parameter_groups(pretrained.model, OptimRecipe(layer_decay=0.5), pretrained.head)

@@ -9,12 +9,13 @@ import zoo
 from transformers import AutoModelForImageClassification, pipeline
 
 from vitft import tasks
+from vitft.architectures import families
+from vitft.architectures.blocks import blocks, layer_groups
 from vitft.errors import ModelError
-from vitft.model import families
-from vitft.model.adapt import DropPath, freeze_unused, layer_groups
+from vitft.model.drop_path import DropPath
 from vitft.model.load import load_for_training
-from vitft.model.processor import save_model
-from vitft.recipe import ModelRecipe
+from vitft.model.trainable import freeze_unused
+from vitft.recipe.keys import ModelRecipe
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -47,7 +48,7 @@ def test_the_zoo_holds_every_family_of_the_table():
 
 @every_family
 def test_blocks_are_found_from_input_to_output(made):
-    found = families.blocks(made.model)
+    found = blocks(made.model)
     assert len(found) == zoo.CONFIGS[made.family][2]
     entered = []
     with contextlib.ExitStack() as hooks, torch.no_grad():
@@ -59,7 +60,7 @@ def test_blocks_are_found_from_input_to_output(made):
 
 @every_family
 def test_a_block_depends_on_no_parameter_of_greater_depth(made):
-    model, found = made.model, families.blocks(made.model)
+    model, found = made.model, blocks(made.model)
     groups = layer_groups(model, made.pretrained.head)
     assert set(groups) == {name for name, _ in model.named_parameters()}
     assert set(groups.values()) == set(range(len(found) + 2))
@@ -101,7 +102,7 @@ def test_exactly_the_parameters_that_no_image_reaches_are_frozen(made):
 
 @every_family
 def test_what_is_saved_runs_in_plain_transformers(made, tmp_path, monkeypatch):
-    save_model(made.model, made.pretrained.processor, tmp_path / "model")
+    made.pretrained.save(tmp_path / "model")
     plain, info = AutoModelForImageClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert plain.config.id2label == dict(enumerate(CLASSES))
@@ -159,8 +160,8 @@ def test_drop_path_leaves_out_a_whole_block(made):
         return
     model = zoo.classifier(made.model.config)
     drop_path = DropPath(model, 0.9999, seed=0)
-    drop_path.positions = torch.arange(3)
-    _, last = families.blocks(model)[-1]
+    drop_path.sample_indices = torch.arange(3)
+    _, last = blocks(model)[-1]
     seen = {}
     last.register_forward_hook(lambda _, given, got: seen.update(given=given[0], got=got))
     with torch.no_grad():
@@ -172,9 +173,9 @@ def test_drop_path_leaves_out_a_whole_block(made):
 @pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "swin", "beit"])
 def test_a_family_without_an_entry_is_read_by_rule(family, monkeypatch):
     model = zoo.classifier(zoo.config(family))
-    known = [name for name, _ in families.blocks(model)]
+    known = [name for name, _ in blocks(model)]
     monkeypatch.setattr(families, "FAMILIES", {})
-    assert [name for name, _ in families.blocks(model)] == known
+    assert [name for name, _ in blocks(model)] == known
 
 
 def outputs(model, blocks, images):

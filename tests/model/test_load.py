@@ -8,10 +8,12 @@ import zoo
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
+from vitft.architectures.config import image_size_of
 from vitft.cli import main
 from vitft.errors import ModelError
-from vitft.model.load import image_size_of, load_finished, load_for_training, locate
-from vitft.recipe import ModelRecipe
+from vitft.model.load import load_finished, load_for_training
+from vitft.model.locate import locate
+from vitft.recipe.keys import ModelRecipe
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -500,7 +502,7 @@ def test_of_a_hub_checkpoint_only_what_is_read_is_downloaded(folder, monkeypatch
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     pretrained = loaded("someone/something")
-    assert pretrained.id == "someone/something" and pretrained.revision == "abc"
+    assert pretrained.name == "someone/something" and pretrained.revision == "abc"
     assert asked == {"repo": "someone/something", "revision": "abc",
                      "files": {"config.json", "preprocessor_config.json", "model.safetensors"}}  # fmt: skip
 

@@ -5,12 +5,13 @@ import torch
 import zoo
 from test_retarget import SQUARE, WITH_TABLES, checkpoint
 
+from vitft.architectures.blocks import checkpoint_activations
+from vitft.architectures.families import FAMILIES
 from vitft.errors import ModelError
-from vitft.model.adapt import DropPath, checkpoint_activations
-from vitft.model.families import FAMILIES
+from vitft.model.drop_path import DropPath
 from vitft.model.load import load_finished
-from vitft.model.multisize import MultiSize
-from vitft.model.retarget import Target, check_runs
+from vitft.resolution.multisize import MultiSize
+from vitft.resolution.retarget import Target, check_runs
 
 FAMILIES_WITH_SIZES = sorted(WITH_TABLES | {"swin", "swinv2", "donut-swin", "convnext", "segformer"})
 
@@ -85,11 +86,11 @@ def test_drop_path_and_its_draws_hold_at_every_size(family, tmp_path):
     several = MultiSize(model, own, [size], "bicubic")
     images = images_of(size)
     whole = several(images).logits
-    drop_path.positions = torch.tensor([3, 1, 4, 15])
+    drop_path.sample_indices = torch.tensor([3, 1, 4, 15])
     dropped = several(images).logits
     assert not torch.allclose(dropped, whole)
     assert torch.allclose(several(images).logits, dropped, atol=1e-6), "a function of the positions alone"
-    drop_path.positions = torch.tensor([9, 2, 6, 5])
+    drop_path.sample_indices = torch.tensor([9, 2, 6, 5])
     assert not torch.allclose(several(images).logits, dropped)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitft.model.patch import resize_patch_kernel
+from vitft.resolution.patch import resize_patch_kernel
 
 CASES = dict(np.load(Path(__file__).with_name("posembed_cases.npz"), allow_pickle=False))
 REFERENCES = {"patch_pi_bilinear_noaa": "bilinear", "patch_pi_bicubic_aa": "bicubic"}

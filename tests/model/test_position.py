@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitft.model.position import (
-    Method,
+from vitft.recipe.choices import ResizeMethod
+from vitft.resolution.tables import (
     axis_weights,
     resample_distance_table,
     resample_relative_table,
@@ -22,7 +22,7 @@ from vitft.model.position import (
 )
 
 CASES = dict(np.load(Path(__file__).with_name("posembed_cases.npz"), allow_pickle=False))
-METHODS = get_args(Method)
+METHODS = get_args(ResizeMethod)
 OF_PLACES = [method for method in METHODS if method != "geometric"]
 INTERPOLATING = [method for method in METHODS if method != "bicubic"]  # also when the table shrinks
 

@@ -9,18 +9,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from vitft.architectures.config import image_size_of
 from vitft.data.staging import BadImage
 from vitft.errors import ModelError
-from vitft.model.load import image_size_of
-from vitft.model.processor import (
-    ImageProcess,
-    fit_processor,
-    for_one_size,
-    load_processor,
-    normalisation,
-    save_model,
-    takes_bgr,
-)
+from vitft.model.fitting import fit_processor, for_one_size
+from vitft.model.pixels import ImageProcess, normalisation
+from vitft.model.processor import load_processor, made_size
 
 CLASSES = ["ViT", "DeiT", "Bit", "Beit", "CLIP", "Siglip", "ConvNext", "Pvt", "Levit", "Segformer", "PoolFormer",
            "MobileNetV1", "MobileNetV2", "EfficientNet", "TextNet", "Donut"]  # fmt: skip
@@ -35,10 +29,8 @@ def processor_of(name, **settings):
 
 
 def normalised(processor, image, size):
-    """What vitft feeds the model: staged by the processor, normalised by the formula."""
-    pixels = ImageProcess(processor, size)(image).float() / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation(processor))
-    return (pixels - mean) / std
+    """What vitft feeds the model: staged by the processor, its values and channels changed by the formula."""
+    return normalisation(processor)(ImageProcess(processor, size)(image)[None])[0]
 
 
 def red_square(height, width):
@@ -63,7 +55,7 @@ def test_every_class_fits_as_asked_and_pipeline_sees_what_we_see(name, fit, tmp_
         ours = normalised(fitted, image, size)
         theirs = torch.as_tensor(np.asarray(reloaded(image)["pixel_values"][0]))
         # The border that transformers pads is exactly 0; ours is the nearest of 256 values.
-        border = 0.5 / 255 / min(normalisation(fitted)[1]) if fit == "pad" else 0.0
+        border = 0.5 / 255 / min(normalisation(fitted).std) if fit == "pad" else 0.0
         assert float((ours - theirs).abs().max()) <= border + 1e-5
         assert torch.equal(ImageProcess(reloaded, size)(image), ImageProcess(fitted, size)(image))
 
@@ -78,13 +70,12 @@ def test_squash_and_crop_are_what_pillow_says(name):
     }
     for fit, pixels in expected.items():
         made = ImageProcess(fit_processor(processor, (48, 48), fit), (48, 48))(image).permute(1, 2, 0).numpy()
-        made = made[..., ::-1] if takes_bgr(processor) else made
         assert np.abs(made.astype(int) - pixels).max() <= 1
 
 
 def test_pad_keeps_the_shape_and_fills_bottom_and_right_with_the_mean_colour():
     fitted = fit_processor(processor_of("CLIP"), (40, 40), "pad")
-    mean = normalisation(fitted)[0]
+    mean = normalisation(fitted).mean
     wide = ImageProcess(fitted, (40, 40))(red_square(50, 100))
     tall = ImageProcess(fitted, (40, 40))(red_square(100, 50))
     for made in (wide, tall.transpose(1, 2)):
@@ -122,15 +113,19 @@ def test_what_another_class_must_express_keeps_interpolation_and_normalisation()
     fitted = fit_processor(own, (32, 32), "squash")
     assert fitted.to_dict()["image_processor_type"] == "ViTImageProcessor"
     assert int(fitted.resample) == 3
-    assert np.allclose(normalisation(fitted), normalisation(own))
+    assert np.allclose(normalisation(fitted).mean, normalisation(own).mean)
+    assert np.allclose(normalisation(fitted).std, normalisation(own).std)
 
 
 def test_mobilevit_gives_bgr_in_its_own_class_and_is_refused_where_that_cannot():
     own = processor_of("MobileViT")
-    assert takes_bgr(own) and not takes_bgr(processor_of("ViT"))
+    assert normalisation(own).is_bgr and not normalisation(processor_of("ViT")).is_bgr
     image = Image.new("RGB", (40, 40), (255, 128, 0))
-    made = ImageProcess(fit_processor(own, (32, 32), "squash"), (32, 32))(image)
-    assert made[:, 5, 5].tolist() == [0, 128, 255]
+    fitted = fit_processor(own, (32, 32), "squash")
+    assert ImageProcess(fitted, (32, 32))(image)[:, 5, 5].tolist() == [255, 128, 0]
+    made = normalised(fitted, image, (32, 32))
+    assert torch.allclose(made, torch.as_tensor(np.array(fitted(image)["pixel_values"][0])), atol=1e-6)
+    assert torch.allclose(made[:, 5, 5], torch.tensor([0, 128, 255]) / 255)
     with pytest.raises(ModelError, match="BGR"):
         fit_processor(own, (32, 32), "pad")
 
@@ -233,21 +228,22 @@ def test_the_size_is_read_back_for_families_whose_config_has_none(fit, tmp_path)
     config = zoo.config("resnet")
     fitted = fit_processor(processor_of("ConvNext"), (96, 96), fit)
     fitted.save_pretrained(tmp_path)
-    assert image_size_of(config, load_processor(tmp_path)[0]) == (96, 96)
+    assert image_size_of(config, made_size(load_processor(tmp_path)[0])) == (96, 96)
     assert image_size_of(config) == (224, 224)
-    assert image_size_of(zoo.config("vit"), fitted) == (32, 32)
+    assert image_size_of(zoo.config("vit"), made_size(fitted)) == (32, 32)
 
 
 def test_a_model_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     model, processor, folder = zoo.classifier(zoo.config("vit")), zoo.processor("vit"), tmp_path / "model"
+    classifier = zoo.loaded(model, processor, (32, 32))
     for error in (OSError(28, "No space left on device"), SafetensorError("Error while serializing: No space left")):
         monkeypatch.setattr(processor, "save_pretrained", lambda *_, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(ModelError, match="No space left"):
-            save_model(model, processor, folder)
+            classifier.save(folder)
         assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    save_model(model, processor, folder)
-    save_model(model, processor, folder)  # left by a run that was stopped after writing it
+    classifier.save(folder)
+    classifier.save(folder)  # left by a run that was stopped after writing it
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} == {p.name for p in folder.iterdir()}
     assert json.loads((folder / "config.json").read_text())["model_type"] == "vit"

@@ -19,13 +19,15 @@ from transformers import (
 )
 
 from vitft import tasks
+from vitft.architectures.config import image_size_of
+from vitft.architectures.families import FAMILIES, vision_config
 from vitft.errors import ModelError
-from vitft.model.families import FAMILIES, vision_config
 from vitft.model.load import load_finished, load_for_training
-from vitft.model.position import resample_table
-from vitft.model.processor import ImageProcess
-from vitft.model.retarget import Target, image_size_of
-from vitft.recipe import ModelRecipe
+from vitft.model.pixels import ImageProcess
+from vitft.model.processor import made_size
+from vitft.recipe.keys import ModelRecipe
+from vitft.resolution.retarget import Target
+from vitft.resolution.tables import resample_table
 
 SQUARE = {"hiera": 96, "pvt": 96, "levit": 96, "swin": 64, "swinv2": 64, "donut-swin": 64}
 SQUARE_ONLY = {
@@ -93,7 +95,7 @@ def test_a_resized_checkpoint_is_a_plain_one(family, square, tmp_path):
         return
     result = tasks.resize(folder, tmp_path / "out", image_size=size)
     model = plain(tmp_path / "out")
-    assert image_size_of(model.config, AutoImageProcessor.from_pretrained(tmp_path / "out")) == size
+    assert image_size_of(model.config, made_size(AutoImageProcessor.from_pretrained(tmp_path / "out"))) == size
     torch.manual_seed(0)
     images = torch.randn(2, 3, *size)
     in_memory = load_finished(tmp_path / family, "mine", Target(size)).model
@@ -172,7 +174,7 @@ def test_there_and_back_only_smooth_tables_survive_and_fixed_tokens_always_do(fa
     for name, table in before.items():
         rule = next(rule for rule in entry.tables if rule.grid_of(name, config, (32, 32)))
         if rule.fixed:
-            place = slice(None, rule.fixed) if rule.layout == "places" else slice(-rule.fixed, None)
+            place = slice(None, rule.fixed) if rule.entries == "places" else slice(-rule.fixed, None)
             axis = -2
             untouched = table.transpose(0, axis)[place], after[name].transpose(0, axis)[place]
             assert torch.equal(*untouched)

@@ -11,15 +11,20 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from vitft import cli, tasks
+from vitft.architectures.blocks import blocks, checkpoint_activations, layer_groups
+from vitft.architectures.config import image_size_of
+from vitft.architectures.families import family_of, vision_config
 from vitft.errors import ModelError
-from vitft.model.adapt import DropPath, check_drop_path, checkpoint_activations, choose_trainable, layer_groups
-from vitft.model.families import blocks, family_of, vision_config
-from vitft.model.load import load_finished, load_for_training, open_checkpoint
-from vitft.model.multisize import MultiSize
-from vitft.model.position import resample_table
-from vitft.model.processor import ImageProcess
-from vitft.model.retarget import Target, image_size_of
-from vitft.recipe import ModelRecipe
+from vitft.model.drop_path import DropPath, check_drop_path
+from vitft.model.load import load_finished, load_for_training
+from vitft.model.opening import open_checkpoint
+from vitft.model.pixels import ImageProcess
+from vitft.model.processor import made_size
+from vitft.model.trainable import choose_trainable
+from vitft.recipe.keys import ModelRecipe
+from vitft.resolution.multisize import MultiSize
+from vitft.resolution.retarget import Target
+from vitft.resolution.tables import resample_table
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
 TOKENS = {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 16, "num_heads": 2}
@@ -115,7 +120,7 @@ def test_a_resized_checkpoint_is_a_plain_one(kind, size, tmp_path):
     out = tmp_path / "out"
     result = tasks.resize(folder, out, image_size=size)
     model = plain(out)
-    assert image_size_of(model.config, AutoImageProcessor.from_pretrained(out)) == size
+    assert image_size_of(model.config, made_size(AutoImageProcessor.from_pretrained(out))) == size
     logits = logits_of(model, size)
     assert logits.std() > 1e-4, "a model that says the same of all images proves nothing"
     assert torch.allclose(
@@ -274,7 +279,7 @@ def test_drop_path_is_ours(kind, tmp_path):
         with pytest.raises(ModelError, match="not known for the family"):
             check_drop_path(model)
         return
-    DropPath(model, 0.9999, seed=0).positions = torch.arange(2)
+    DropPath(model, 0.9999, seed=0).sample_indices = torch.arange(2)
     seen = {}
     blocks(model)[-1][1].register_forward_hook(lambda _, given, got: seen.update(given=given[0], got=got))
     with torch.no_grad():
@@ -288,7 +293,7 @@ def test_blocks_that_forget_their_activations_learn_the_same(tmp_path):
     for forget in (False, True):
         pretrained = trained("vit", tmp_path)
         drop_path = DropPath(pretrained.model, 0.5, seed=0)
-        drop_path.positions = torch.arange(4)
+        drop_path.sample_indices = torch.arange(4)
         with torch.no_grad():
             pretrained.model.timm_model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
         if forget:
@@ -404,7 +409,9 @@ def test_fine_tuning_evaluation_and_prediction(kind, tmp_path, capsys, monkeypat
     done = tmp_path / "digits"
     results = json.loads((done / "results.json").read_text())
     assert results["test"]["count"] == 360
-    assert image_size_of(plain(done / "model").config, AutoImageProcessor.from_pretrained(done / "model")) == (64, 64)
+    assert image_size_of(
+        plain(done / "model").config, made_size(AutoImageProcessor.from_pretrained(done / "model"))
+    ) == (64, 64)
     capsys.readouterr()
     run("evaluate", done, "--dataset", "builtin:digits", "--device", "cpu", "--format", "json")
     again = json.loads(capsys.readouterr().out)

@@ -6,6 +6,9 @@ import transformers
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
+from vitft.model.classifier import Classifier
+from vitft.resolution.retarget import Retargeting
+
 PLAIN = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
     "image_size": 32, "patch_size": 8,
@@ -134,3 +137,11 @@ def photo(height, width, seed=0):
     """A smooth random picture."""
     noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def loaded(model, processor, size, name="mine", **changes):
+    """A model in memory as vitft holds it."""
+    family = getattr(model.config, "model_type", "none")
+    return Classifier(
+        name, model, processor, Retargeting(family, size, size), ("classifier.weight", "classifier.bias"), **changes
+    )

@@ -23,8 +23,8 @@ from vitft.pictures.attention import (
     relevance,
     rollout_step,
 )
-from vitft.pictures.layout import grid_layout
 from vitft.pictures.recording import Attention
+from vitft.pictures.token_places import global_places
 
 CASES = {
     name: torch.from_numpy(array)
@@ -35,8 +35,8 @@ GRID, IMAGE = (4, 6), (64, 96)  # patches of 16 pixels
 
 def layers(attention=CASES["attn"], prefix=1):
     """The layers of a stack (L, B, A, N, N) as a model would hand them on."""
-    layout = grid_layout(GRID, IMAGE, prefix)
-    return [Attention(index, f"layer.{index}", probs[:, None], layout) for index, probs in enumerate(attention)]
+    places = global_places(GRID, IMAGE, prefix)
+    return [Attention(index, f"layer.{index}", probs[:, None], places) for index, probs in enumerate(attention)]
 
 
 def shifted(right, grid=GRID):
@@ -54,14 +54,14 @@ def shifted(right, grid=GRID):
 
 
 def test_distances_between_patches_are_the_references():
-    torch.testing.assert_close(grid_layout(GRID, IMAGE).distances[0], CASES["dist_matrix_px"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(global_places(GRID, IMAGE).distances[0], CASES["dist_matrix_px"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("renormalise", "name"), [(False, "mean_attn_dist_px_norenorm"), (True, "mean_attn_dist_px_renorm")]
 )
 def test_mean_attention_distance_is_the_references(renormalise, name):
-    distances = grid_layout(GRID, IMAGE).distances
+    distances = global_places(GRID, IMAGE).distances
     found = [attention_distance(each.probs, distances, prefix=1, renormalise=renormalise) for each in layers()]
     torch.testing.assert_close(torch.stack(found), CASES[name], atol=1e-6, rtol=0)
 
@@ -70,14 +70,14 @@ def test_mean_attention_distance_is_the_references(renormalise, name):
 def test_a_uniform_head_has_the_published_distance(side):
     count = side * side
     uniform = torch.full((1, 1, 1, count, count), 1 / count, dtype=torch.float64)
-    distance = attention_distance(uniform, grid_layout((side, side), (224, 224)).distances)
+    distance = attention_distance(uniform, global_places((side, side), (224, 224)).distances)
     assert float(distance) == pytest.approx(float(CASES[f"uniform_dist_px_grid{side}_img224"]), abs=1e-6)
 
 
 @pytest.mark.parametrize("right", [0, 1, 2])
 def test_a_head_that_looks_k_patches_to_the_right_has_distance_k_patches(right):
     inside = shifted(right).reshape(24, 24).reshape(4, 6, 24)[:, : 6 - right].reshape(1, 1, 1, -1, 24)
-    distances = grid_layout(GRID, IMAGE).distances.reshape(1, 4, 6, 24)[:, :, : 6 - right].reshape(1, -1, 24)
+    distances = global_places(GRID, IMAGE).distances.reshape(1, 4, 6, 24)[:, :, : 6 - right].reshape(1, -1, 24)
     assert float(attention_distance(inside, distances)) == pytest.approx(16 * right)
 
 
@@ -85,7 +85,7 @@ def test_attention_on_the_class_token_is_no_distance_or_taken_out():
     probs = torch.zeros(1, 1, 1, 25, 25, dtype=torch.float64)
     probs[..., 0] = 0.5  # half on the class token
     probs[..., 1:, 1:] = 0.5 / 24
-    distances = grid_layout(GRID, IMAGE).distances
+    distances = global_places(GRID, IMAGE).distances
     uniform = float(CASES["mean_attn_dist_px_uniform_4x6"])
     assert float(attention_distance(probs, distances, prefix=1)) == pytest.approx(uniform / 2)
     assert float(attention_distance(probs, distances, prefix=1, renormalise=True)) == pytest.approx(uniform)
@@ -94,7 +94,7 @@ def test_attention_on_the_class_token_is_no_distance_or_taken_out():
 def test_a_row_wholly_on_the_class_token_is_not_divided_by_nothing():
     probs = torch.zeros(1, 1, 1, 25, 25)
     probs[..., 0] = 1
-    distance = attention_distance(probs, grid_layout(GRID, IMAGE).distances, prefix=1, renormalise=True)
+    distance = attention_distance(probs, global_places(GRID, IMAGE).distances, prefix=1, renormalise=True)
     assert float(distance) == 0
 
 
@@ -135,14 +135,14 @@ def test_a_patch_that_all_others_look_at_is_a_sink():
     assert float(received_attention(probs)[0, 7]) == pytest.approx(0.6 * 25)
     assert float(received_attention(probs)[0, 7]) > SINK
     summary = Summary()
-    summary(Attention(0, "layer", probs, grid_layout(GRID, IMAGE, 1)))
+    summary(Attention(0, "layer", probs, global_places(GRID, IMAGE, 1)))
     assert summary.layers[0].sinks == 1
     assert summary.layers[0].on_sinks == pytest.approx(0.6)
 
 
 def test_uniform_attention_has_no_sinks():
     summary = Summary()
-    summary(Attention(0, "layer", torch.full((3, 1, 2, 25, 25), 1 / 25), grid_layout(GRID, IMAGE, 1)))
+    summary(Attention(0, "layer", torch.full((3, 1, 2, 25, 25), 1 / 25), global_places(GRID, IMAGE, 1)))
     assert summary.layers[0].sinks == 0
     assert summary.layers[0].on_sinks == 0
 

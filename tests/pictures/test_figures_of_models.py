@@ -1,6 +1,7 @@
 """What is drawn: every kind, of one model and of two, with its words; mosaics, overlays, the page."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 from model import zoo
 from PIL import Image
 
+from vitft.architectures import families
 from vitft.errors import UsageError
-from vitft.pictures import captions, layout
+from vitft.pictures import captions
 from vitft.pictures.draw import canvas, caption, lit, mosaic, save, usual_range
 from vitft.pictures.figures import draw
-from vitft.pictures.look import KINDS, Photo, Subject, check_kinds, drawable, look
+from vitft.pictures.look import KINDS, Photo, check_kinds, drawable, look
 from vitft.pictures.numbers import plain, write_distances
 from vitft.pictures.page import Picture, write_page
 
@@ -21,9 +23,7 @@ SIZE = (32, 32)
 
 def subject(family="vit", **changes):
     model = zoo.classifier(zoo.config(family, **changes)).eval()
-    return Subject(
-        model, zoo.processor(family), lambda images: images.float() / 127.5 - 1, f"a-{family}", SIZE, "classifier"
-    )
+    return zoo.loaded(model, zoo.processor(family), SIZE, f"a-{family}")
 
 
 def photos(count, name="p"):
@@ -90,8 +90,7 @@ def test_a_model_without_class_token_reads_the_mean_and_says_so():
 
 
 def test_without_a_head_nothing_is_predicted():
-    bare = subject()
-    found = look(Subject(**(vars(bare) | {"has_head": False})), ["rollout", "relevance"], photos(1))
+    found = look(replace(subject(), has_head=False), ["rollout", "relevance"], photos(1))
     assert found.shown[0].predictions == []
     assert "no trained head" in found.reasons["relevance"]
 
@@ -113,8 +112,8 @@ def test_where_rollout_is_not_defined_the_reason_is_given(family):
 
 
 def test_an_unknown_family_is_drawn_by_what_is_seen_of_it(monkeypatch):
-    monkeypatch.delitem(layout.TOKENS, "vit")
-    monkeypatch.delitem(layout.TOKENS, "resnet")
+    monkeypatch.delitem(families.FAMILIES, "vit")
+    monkeypatch.delitem(families.FAMILIES, "resnet")
     known = look(subject(), ["rollout", "tokens"], photos(2), show=2)
     assert known.shown[0].colours is not None and known.shown[0].rollout is not None and not known.reasons
     without = look(subject("resnet"), ["distance", "rollout", "tokens"], photos(2), show=2)

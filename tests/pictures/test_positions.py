@@ -7,8 +7,8 @@ import pytest
 import torch
 from model import zoo
 
-from vitft.model.families import FAMILIES
-from vitft.model.retarget import image_size_of
+from vitft.architectures.config import image_size_of
+from vitft.architectures.families import FAMILIES
 from vitft.pictures.positions import (
     MOST_TILES,
     position_similarity,

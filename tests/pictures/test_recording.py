@@ -7,13 +7,14 @@ import pytest
 import torch
 from model import zoo
 
-from vitft.model.families import FAMILIES, blocks, vision_config
-from vitft.model.retarget import table_size
+from vitft.architectures.blocks import blocks
+from vitft.architectures.config import table_size
+from vitft.architectures.families import FAMILIES, tokens_of, vision_config
 from vitft.pictures.attention import Rollout, Summary, attention_distance
-from vitft.pictures.layout import TOKENS, fill_grid, layout_of, tokens_of
 from vitft.pictures.recording import recording
+from vitft.pictures.token_places import fill_grid, places_of
 
-WITH_ATTENTION = [family for family in zoo.CONFIGS if not TOKENS[family].no_attention]
+WITH_ATTENTION = [family for family in zoo.CONFIGS if not FAMILIES[family].tokens.no_attention]
 LEVIT = {"image_size": 128}  # 8x8, 4x4 and 2x2 tokens
 
 
@@ -25,7 +26,7 @@ def made(family, images=2, **changes):
 
 
 def test_every_family_has_an_entry():
-    assert TOKENS.keys() == FAMILIES.keys()
+    assert all(family.tokens is not None for family in FAMILIES.values())
 
 
 @pytest.mark.parametrize("family", WITH_ATTENTION)
@@ -44,16 +45,16 @@ def test_logits_are_the_same_bits_while_and_after_recording(family):
 def test_attention_is_a_distribution_over_keys_and_each_layer_comes_once(family):
     model, pixels = made(family)
     seen = []
-    with torch.no_grad(), recording(model, lambda each: seen.append((each.index, each.probs.clone(), each.layout))):
+    with torch.no_grad(), recording(model, lambda each: seen.append((each.index, each.probs.clone(), each.places))):
         model(pixels)
         model(pixels)
     assert [index for index, *_ in seen] == [*range(len(seen) // 2)] * 2
-    for _, probs, layout in seen:
+    for _, probs, places in seen:
         assert probs.shape[0] == 2
         torch.testing.assert_close(probs.sum(-1), torch.ones(probs.shape[:-1]), atol=1e-5, rtol=0)
-        assert layout.prefix + layout.queries.shape[1] == probs.shape[-2]
-        assert layout.prefix + layout.keys.shape[1] == probs.shape[-1]
-        assert layout.queries.shape[0] in (1, probs.shape[1])
+        assert places.prefix + places.queries.shape[1] == probs.shape[-2]
+        assert places.prefix + places.keys.shape[1] == probs.shape[-1]
+        assert places.queries.shape[0] in (1, probs.shape[1])
 
 
 @pytest.mark.parametrize("family", WITH_ATTENTION)
@@ -70,7 +71,7 @@ def test_every_family_gives_distances_between_0_and_the_diagonal(family):
         assert all(0 <= a <= b + 1e-4 for a, b in zip(layer.distance_dropped, layer.distance_renormalised, strict=True))
 
 
-@pytest.mark.parametrize("family", [name for name in WITH_ATTENTION if not TOKENS[name].no_rollout])
+@pytest.mark.parametrize("family", [name for name in WITH_ATTENTION if not FAMILIES[name].tokens.no_rollout])
 def test_rollout_of_every_family_without_a_reason_sums_to_1(family):
     model, pixels = made(family)
     tokens = tokens_of(model.config)
@@ -81,7 +82,7 @@ def test_rollout_of_every_family_without_a_reason_sums_to_1(family):
         torch.testing.assert_close(
             matrix.sum(-1), torch.ones(matrix.shape[:-1], dtype=torch.float64), atol=1e-6, rtol=0
         )
-    rows, columns = rollout.layout.grid
+    rows, columns = rollout.places.grid
     assert rollout.maps(residual=True).shape == (2, rows, columns)
 
 
@@ -161,16 +162,16 @@ def test_a_grid_has_the_shape_of_the_image(count, image_size, grid):
 
 def test_places_are_the_centres_of_patches():
     model, _ = made("vit")
-    layout = layout_of(model, 0, "vit.layers.0", (1, 1, 2, 17, 17), (32, 32))
-    assert layout.prefix == 1
-    assert layout.keys[0, 0].tolist() == [4.0, 4.0]
-    assert layout.keys[0, 5].tolist() == [12.0, 12.0]
+    places = places_of(model, 0, "vit.layers.0", (1, 1, 2, 17, 17), (32, 32))
+    assert places.prefix == 1
+    assert places.keys[0, 0].tolist() == [4.0, 4.0]
+    assert places.keys[0, 5].tolist() == [12.0, 12.0]
 
 
 def test_a_grid_that_is_not_square_has_rows_and_columns():
     model, _ = made("vit")
-    layout = layout_of(model, 0, "vit.layers.0", (1, 1, 2, 9, 9), (16, 32))
-    assert layout.grid == (2, 4)
+    places = places_of(model, 0, "vit.layers.0", (1, 1, 2, 9, 9), (16, 32))
+    assert places.grid == (2, 4)
 
 
 def test_registers_stand_before_the_patches():
@@ -186,7 +187,7 @@ def test_registers_stand_before_the_patches():
 def test_windows_grow_with_the_stage():
     model, _ = made("swin")
     first, second = (
-        layout_of(model, 0, f"swin.encoder.layers.{stage}.blocks.0", (2, 4, 1, 16, 16), (32, 32)) for stage in (0, 1)
+        places_of(model, 0, f"swin.encoder.layers.{stage}.blocks.0", (2, 4, 1, 16, 16), (32, 32)) for stage in (0, 1)
     )
     assert first.distances.max() == pytest.approx(4 * 3 * 2**0.5)
     assert second.distances.max() == pytest.approx(8 * 3 * 2**0.5)
@@ -194,21 +195,21 @@ def test_windows_grow_with_the_stage():
 
 def test_pooled_keys_stand_in_the_middle_of_what_they_pool():
     model, pixels = made("pvt")
-    layouts = []
-    with torch.no_grad(), recording(model, lambda each: layouts.append(each.layout)):
+    places_by_layer = []
+    with torch.no_grad(), recording(model, lambda each: places_by_layer.append(each.places)):
         model(pixels)
-    assert layouts[0].queries.shape == (1, 256, 2)
-    assert layouts[0].keys[0].tolist() == [[16, 16], [16, 48], [48, 16], [48, 48]]
-    assert layouts[-1].prefix == 1
+    assert places_by_layer[0].queries.shape == (1, 256, 2)
+    assert places_by_layer[0].keys[0].tolist() == [[16, 16], [16, 48], [48, 16], [48, 48]]
+    assert places_by_layer[-1].prefix == 1
 
 
 def test_hieras_places_go_the_way_of_its_tokens():
     """Where every token of the first stage carries its place, the last stage holds the mean place of what it pools."""
     model, pixels = made("hiera")
-    layouts = []
-    with torch.no_grad(), recording(model, lambda each: layouts.append(each.layout)):
+    places_by_layer = []
+    with torch.no_grad(), recording(model, lambda each: places_by_layer.append(each.places)):
         model(pixels)
-    last = layouts[-1].keys[0]
+    last = places_by_layer[-1].keys[0]
     side = round(len(last) ** 0.5)
     centres = (torch.arange(side, dtype=torch.float64) + 0.5) * 64 / side
     expected = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), -1).reshape(-1, 2)
@@ -217,8 +218,8 @@ def test_hieras_places_go_the_way_of_its_tokens():
 
 def test_a_window_of_hiera_is_a_square_of_the_image():
     model, _ = made("hiera")
-    layout = layout_of(model, 0, "", (1, 1, 1, 1, 1), (64, 64))
-    extent = layout.keys.amax(1) - layout.keys.amin(1)
+    places = places_of(model, 0, "", (1, 1, 1, 1, 1), (64, 64))
+    extent = places.keys.amax(1) - places.keys.amin(1)
     assert (extent[:, 0] == extent[:, 1]).all()
     assert extent.unique().numel() == 1
 
@@ -228,10 +229,10 @@ def test_an_unknown_familys_class_token_is_found_and_said():
     model.config.model_type = "a-new-one"
     tokens = tokens_of(model.config)
     assert "unknown" in tokens.note
-    layout = layout_of(model, 0, "layer.0", (1, 1, 2, 17, 17), (32, 32))
-    assert layout.prefix == 1
+    places = places_of(model, 0, "layer.0", (1, 1, 2, 17, 17), (32, 32))
+    assert places.prefix == 1
     with pytest.raises(ValueError, match="no grid"):
-        layout_of(model, 0, "layer.0", (1, 1, 2, 23, 23), (32, 32))
+        places_of(model, 0, "layer.0", (1, 1, 2, 23, 23), (32, 32))
 
 
 def test_uniform_attention_has_the_uniform_distance_in_windows():
@@ -242,5 +243,5 @@ def test_uniform_attention_has_the_uniform_distance_in_windows():
 
 def check_uniform(seen):
     uniform = torch.full_like(seen.probs, 1 / seen.probs.shape[-1])
-    distance = attention_distance(uniform, seen.layout.distances, prefix=seen.layout.prefix)
-    torch.testing.assert_close(distance, seen.layout.distances.mean().float().expand_as(distance), rtol=1e-4, atol=1e-3)
+    distance = attention_distance(uniform, seen.places.distances, prefix=seen.places.prefix)
+    torch.testing.assert_close(distance, seen.places.distances.mean().float().expand_as(distance), rtol=1e-4, atol=1e-3)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from model import zoo
 
-from vitft.model.load import head_of
 from vitft.pictures.tokens import Nearest, colours_of, watching
 
 
@@ -40,7 +39,7 @@ def test_the_nearest_is_found_whatever_batch_it_comes_in():
 def test_features_make_the_logits(family):
     model = zoo.classifier(zoo.config(family)).eval()
     pixels = torch.randn(2, 3, 64, 64) if family in ("resnet", "convnext", "levit") else torch.randn(2, 3, 32, 32)
-    head = head_of(model)
+    head = "classifier" if hasattr(model, "classifier") else "fc"
     with torch.no_grad(), watching(model, head) as seen:
         logits = model(pixels).logits
     assert seen.features.shape[0] == 2
@@ -55,6 +54,6 @@ def test_features_make_the_logits(family):
 def test_the_last_tokens_lie_on_their_grid(family, prefix, grid):
     model = zoo.classifier(zoo.config(family)).eval()
     size = 64 if family == "convnext" else 32
-    with torch.no_grad(), watching(model, head_of(model)) as seen:
+    with torch.no_grad(), watching(model, "classifier") as seen:
         model(torch.randn(2, 3, size, size))
     assert seen.grid(prefix, (size, size)).shape[:3] == (2, *grid)

@@ -18,7 +18,7 @@ from vitft.reading import copies
 from vitft.reading.copies import Side, find_copies, part_splits
 from vitft.reading.encoded import EncodedImages
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def side(name: str, contents: Sequence[bytes | str], folder: Path | None = None) -> Side:

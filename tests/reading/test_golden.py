@@ -7,7 +7,7 @@ import pytest
 from golden import FILE, LAYOUTS, remembered
 
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 READINGS = json.loads(FILE.read_text())
 

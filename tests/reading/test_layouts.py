@@ -18,7 +18,7 @@ from layouts import LAYOUTS, Layout, Reads, Refuses
 
 from vitft.errors import DataError
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data-layouts.md"
 TABLE = re.compile(r"(?<=<!-- layouts -->\n).*?(?=<!-- /layouts -->)", re.DOTALL)

@@ -11,7 +11,7 @@ from small_trees import images
 
 from vitft.reading.overview import Overview, overview_of, overview_of_split
 from vitft.reading.source import open_for_evaluation, open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def seen(dataset: Path, **keys: Any) -> Overview:

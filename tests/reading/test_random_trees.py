@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from vitft.errors import VitftError
 from vitft.reading.columns import is_image_name
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 IS_LONG = os.environ.get("VITFT_SLOW") == "1"
 

@@ -11,7 +11,7 @@ from vitft.data.images import ImageSplit
 from vitft.errors import DataError
 from vitft.reading.saved import has_configs, open_clone, open_saved
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 CATS = datasets.ClassLabel(names=["cat", "dog"])
 DOGS = datasets.ClassLabel(names=["dog", "cat"])

@@ -12,7 +12,7 @@ from vitft.data.images import ImageSplit
 from vitft.errors import DataError
 from vitft.reading.shards import class_names, schema_of
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def declared(*names: str) -> datasets.ClassLabel:

@@ -22,7 +22,7 @@ from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.errors import DataError
 from vitft.reading.formats import split_of
 from vitft.reading.source import open_for_evaluation, open_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def png(value: int) -> bytes:

@@ -15,7 +15,7 @@ from vitft.data.images import ImageSplit
 from vitft.errors import DataError
 from vitft.reading.source import open_source
 from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, named_split
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def roles(*names: str, known: Mapping[str, Any] | None = None, need_train: bool = True, **wanted: str) -> Roles:

@@ -7,7 +7,7 @@ import pytest
 
 from vitft.errors import DataError
 from vitft.reading.splitting import SplitColumn, find_split_column
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def find(columns: Mapping[str, Sequence[str]], **keys: Any) -> SplitColumn | None:

@@ -11,7 +11,7 @@ from vitft.data.images import ImageSplit, StreamSplit
 from vitft.errors import DataError
 from vitft.reading.source import open_source
 from vitft.reading.tars import holds_examples, open_tars
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def tar(path: Path, **members: bytes | str | int) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from vitft.errors import UsageError
-from vitft.report.figures import _interval, check_figure_path, draw_size_sweep
+from vitft.report.size_plot import _interval, check_figure_path, draw_size_sweep
 
 
 def row(size, top1=0.8, count=500, speed=100.0):

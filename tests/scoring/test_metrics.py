@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from vitft.errors import UsageError
+from vitft.processes.signals import StopRequest
 from vitft.scoring.metrics import OURS, check_metrics, final_scores, further_scores, plain, try_metrics
 from vitft.scoring.scores import Tally, scores
-from vitft.signals import StopRequest
 
 
 def sample(num_classes: int, missing: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:

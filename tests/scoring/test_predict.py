@@ -6,14 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from model import zoo
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, pipeline
 
-from vitft.data.batches import BadRow, StagedBatch
+from vitft.data.batches import RowNote, StagedBatch
 from vitft.errors import ModelError
-from vitft.model.processor import ImageProcess, normalisation
+from vitft.model.pixels import ImageProcess
+from vitft.scoring.evaluation import evaluate_split
 from vitft.scoring.metrics import final_scores
-from vitft.scoring.predict import predict_files, score_split
+from vitft.scoring.prediction import predict_files
 
 NAMES = ["ant", "bee", "cat", "dog"]
 
@@ -55,13 +57,7 @@ def photos(tmp_path):
 def predictions(model, process, paths, accelerator, batch_size=3, top_k=5):
     return list(
         predict_files(
-            model,
-            process,
-            paths,
-            normalisation=normalisation(process.processor),
-            accelerator=accelerator,
-            batch_size=batch_size,
-            top_k=top_k,
+            zoo.loaded(model, process.processor, process.size), paths, accelerator, batch_size=batch_size, top_k=top_k
         )
     )
 
@@ -148,14 +144,9 @@ def test_scores_are_those_of_the_model_on_every_row_once(model, accelerator, spl
     with torch.no_grad():
         logits = model.eval()(pixels).logits
     model.train(training)
-    scored = score_split(
-        model,
-        split_of(split.images, split.labels, sizes),
-        num_classes=4,
-        normalisation=(mean, std),
-        accelerator=accelerator,
-        collect=True,
-    )
+    processor = ViTImageProcessorPil(image_mean=list(mean), image_std=list(std))
+    classifier = zoo.loaded(model, processor, (16, 16))
+    scored = evaluate_split(classifier, split_of(split.images, split.labels, sizes), accelerator, collect=True)
     assert model.training is training
     model.eval()
     assert scored.predictions == logits.argmax(-1).tolist()
@@ -167,14 +158,9 @@ def test_scores_are_those_of_the_model_on_every_row_once(model, accelerator, spl
 
 
 def test_bad_rows_are_passed_on_and_predictions_only_collected_on_demand(model, accelerator, split):
-    bad = BadRow(7, "train[7]", "truncated")
-    scored = score_split(
-        model,
-        split_of(split.images, split.labels, (6, 5), skipped=(bad,)),
-        num_classes=4,
-        normalisation=((0.5,) * 3, (0.5,) * 3),
-        accelerator=accelerator,
-    )
+    bad = RowNote(7, "train[7]", "truncated")
+    batches = split_of(split.images, split.labels, (6, 5), skipped=(bad,))
+    scored = evaluate_split(zoo.loaded(model, ViTImageProcessorPil(), (16, 16)), batches, accelerator)
     assert scored.bad_rows == [bad]
     assert scored.predictions == scored.labels == []
 
@@ -231,8 +217,8 @@ def test_a_large_image_is_an_error_and_a_large_jpeg_is_halved_with_a_note(proces
     paths = [tmp_path / "a.png", tmp_path / "a.jpg"]
     for path in paths:
         Image.new("RGB", (60, 50)).save(path)
-    options = {"normalisation": normalisation(process.processor), "accelerator": accelerator, "batch_size": 2}
-    png, jpeg = predict_files(model, process, paths, top_k=1, max_pixels=2999, **options)
+    classifier = zoo.loaded(model, process.processor, process.size)
+    png, jpeg = predict_files(classifier, paths, accelerator, batch_size=2, top_k=1, max_pixels=2999)
     assert "3,000 pixels are more than 2,999" in png["error"]
     assert "predictions" in jpeg
     assert jpeg["notes"] == ["read at half its size: 3,000 pixels are more than 2,999 (data.max_pixels)"]

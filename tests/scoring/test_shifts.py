@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from model import zoo
+from transformers import ViTImageProcessorPil
 
 from vitft.data.batches import StagedBatch
 from vitft.errors import UsageError
-from vitft.scoring.predict import score_split
+from vitft.scoring.evaluation import evaluate_split
 from vitft.scoring.shifts import check_shift, shifted
 
 PIXELS = torch.randint(0, 256, (5, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -37,6 +39,7 @@ class Halves(torch.nn.Module):
     def __init__(self, sees_places: bool) -> None:
         super().__init__()
         self.sees_places = sees_places
+        self.config = SimpleNamespace(num_labels=2, id2label=None)
 
     def forward(self, pixel_values):
         halves = pixel_values.mean((1, 2)).unflatten(-1, (2, 3)).sum(-1)
@@ -52,14 +55,8 @@ def scored(model, ends, shift):
         sides = torch.full((end - start,), 6)
         labels = torch.zeros(end - start, dtype=torch.int64)
         batches.append(StagedBatch(images[start:end], sides, sides, labels, torch.arange(start, end)))
-    return score_split(
-        model,
-        batches,
-        num_classes=2,
-        normalisation=((0.5,) * 3, (0.5,) * 3),
-        accelerator=Accelerator(cpu=True),
-        shift=shift,
-    )
+    classifier = zoo.loaded(model, ViTImageProcessorPil(), (6, 6))
+    return evaluate_split(classifier, batches, Accelerator(cpu=True), shift=shift)
 
 
 @pytest.mark.parametrize("ends", [(4,), (1, 4), (3, 4)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitft.errors import TrainError
-from vitft.recipe import OptimRecipe
+from vitft.recipe.keys import OptimRecipe
 from vitft.train import checkpoint
 from vitft.train.checkpoint import Best, TrainState
 from vitft.train.optim import make_optimizer
@@ -34,7 +34,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
         bad_rows={"größe.png": "cut short"},
         stream=[{"0": {"epoch": 1}}],
         scaler={"scale": 65536.0},
-        layout={"processes": 1},
+        conditions={"processes": 1},
         recipe={"optim": {"lr": 1e-4}},
     )
     loaded, tensors = checkpoint.load(checkpoint.save(tmp_path, state, TENSORS, keep=1))

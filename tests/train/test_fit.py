@@ -18,9 +18,10 @@ from vitft import finetune
 from vitft.data import order
 from vitft.errors import DataError
 from vitft.reading.source import open_source
-from vitft.recipe import DataRecipe, Recipe
+from vitft.recipe.keys import DataRecipe
+from vitft.recipe.recipe import Recipe
 from vitft.train import checkpoint
-from vitft.train.build import _class_weights
+from vitft.train.setup import _class_weights
 
 PLAIN = {
     "model__drop_path": 0,

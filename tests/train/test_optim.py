@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vitft.model.load import load_for_training
-from vitft.recipe import ModelRecipe, OptimRecipe
+from vitft.recipe.keys import ModelRecipe, OptimRecipe
 from vitft.train.optim import AveragedWeights, lr_at, make_optimizer, parameter_groups, set_lr
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -92,8 +92,8 @@ def test_each_learning_parameter_is_in_one_group_and_a_frozen_one_in_none(home) 
 def test_the_rate_of_a_step_is_scaled_in_each_group(home) -> None:
     _, groups = groups_of(home, layer_decay=0.5)
     optimizer = make_optimizer(groups, OptimRecipe(), fused=False)
-    set_lr(optimizer, 0.4)
-    set_lr(optimizer, 0.8)  # not on top of the former
+    for peak in (0.4, 0.8):  # not on top of the former
+        assert set_lr(optimizer, OptimRecipe(lr=peak, schedule="constant"), 0, 10, 0) == peak
     assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([0.1, 0.2, 0.4, 0.8])
 
 

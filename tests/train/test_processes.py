@@ -28,8 +28,8 @@ from torch import Tensor
 from vitft import Recipe
 from vitft.data import order
 from vitft.errors import UsageError
+from vitft.processes.device import make_accelerator
 from vitft.reading.source import open_source
-from vitft.train.device import make_accelerator
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no")
@@ -278,7 +278,7 @@ def test_all_processes_are_synchronised_and_end_with_the_same_weights(several: t
         seen = witnesses(folder, job, count)
         assert [each["processes"] for each in seen] == [count] * count
         assert len({each["weights"] for each in seen}) == 1, job
-        layout = json.loads((last_checkpoint(folder / job) / "state.json").read_text())["layout"]
+        layout = json.loads((last_checkpoint(folder / job) / "state.json").read_text())["conditions"]
         assert layout["processes"] == count
         assert layout["micro_batch_size"] == {2: 32, 3: 22}[count]  # all of its part: one micro-step
 
@@ -471,7 +471,7 @@ def test_the_precision_of_the_config_is_taken_and_may_not_be_contradicted(home: 
         assert started.wait() == code, started.err
         if precision == "auto":
             state = json.loads((last_checkpoint(home / "config" / "auto") / "state.json").read_text())
-            assert (state["layout"]["precision"], state["layout"]["processes"]) == ("bf16", 2)
+            assert (state["conditions"]["precision"], state["conditions"]["processes"]) == ("bf16", 2)
             assert "bf16  as accelerate launch (--mixed_precision or its config file) says" in started.err
         else:
             assert started.err.count("the recipe says train.precision: fp32, but accelerate launch") == 1

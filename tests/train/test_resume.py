@@ -29,7 +29,7 @@ from vitft import cli, disk, finetune
 from vitft.errors import TrainError, UsageError
 from vitft.run import Run
 from vitft.scoring.scores import Tally
-from vitft.train import checkpoint, fit, optim, step, stopping
+from vitft.train import checkpoint, fit, optim, step, stopping, validation
 
 KILL = send(signal.SIGKILL)
 _numbers = itertools.count()
@@ -105,7 +105,7 @@ KILLS: dict[str, Callable[[], None]] = {
     "after the rename": lambda: at_call(Path, "rename", 2, KILL, only=is_partial, after=True),
     "while an old checkpoint is removed": lambda: at_call(shutil, "rmtree", 1, KILL, only=is_removed),
     "in the last step": lambda: at_call(step, "_loss", 22, KILL),
-    "in the final scoring": lambda: at_call(fit, "score_split", 7, KILL, after=True),
+    "in the final scoring": lambda: at_call(validation, "evaluate_split", 7, KILL, after=True),
     "in the export": lambda: at_call(PreTrainedModel, "save_pretrained", 1, KILL, after=True),
     "before the results": lambda: at_call(Run, "write_json", 1, KILL, only=is_results),
 }
@@ -466,7 +466,7 @@ def test_a_full_disk_in_the_export_says_how_to_go_on(home: Path, uninterrupted: 
     def limit_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limits = (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-        at_call(fit, "_take_chosen_weights", 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+        at_call(fit, "take_chosen_weights", 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
 
     run = home / "runs" / name
     outcome = start(home, name, limit_files)

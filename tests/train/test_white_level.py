@@ -11,7 +11,7 @@ import tiny
 from PIL import Image
 
 from vitft import evaluate, finetune, predict
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitft.errors import VitftError
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 
 CLASSES = ("ash", "birch", "cedar")
 COUNTS = {"train": 40, "validation": 16, "test": 6}

@@ -113,7 +113,7 @@ def test_random_boxes_of_a_staged_batch_equal_pillow():
     images = [noise(257, 257, 0), noise(257, 180, 1), noise(40, 257, 2), noise(33, 20, 3)]
     canvas, sizes = canvas_of(images)
     draws = uniform(0, "crop", torch.arange(4), 4)
-    boxes = random_boxes(draws, sizes, (64, 64), scale=(0.2, 1.0), ratio=(0.75, 4 / 3), fit="squash")
+    boxes = random_boxes(draws, sizes, (64, 64), scale=(0.2, 1.0), ratio=(0.75, 4 / 3), resize_mode="squash")
     got = resample(canvas, sizes, boxes, torch.zeros(4, dtype=torch.bool), (64, 64))
     for image, box, size, view in zip(images, boxes.double(), sizes, got, strict=True):
         pixels = (box * torch.cat((size, size))).tolist()
@@ -190,7 +190,7 @@ ORIGINALS = torch.tensor([[200, 300], [300, 200], [64, 64], [100, 1000]])  # hei
 )
 def test_a_whole_scale_gives_what_evaluation_sees(fit, expected):
     draws = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
-    boxes = random_boxes(draws, ORIGINALS, (224, 224), scale=(1, 1), ratio=(0.75, 4 / 3), fit=fit)
+    boxes = random_boxes(draws, ORIGINALS, (224, 224), scale=(1, 1), ratio=(0.75, 4 / 3), resize_mode=fit)
     assert torch.allclose(boxes, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
     assert torch.equal(boxes, whole_boxes(ORIGINALS, (224, 224), fit))
 
@@ -207,7 +207,7 @@ def test_whole_boxes_have_the_shape_of_a_view_that_is_not_square(fit, expected):
 def random_case(fit, image_size, original, n=4000):
     draws = uniform(0, "crop", torch.arange(n), 4)
     originals = torch.tensor([original]).expand(n, 2)
-    return random_boxes(draws, originals, image_size, scale=(0.4, 1.0), ratio=(0.75, 4 / 3), fit=fit)
+    return random_boxes(draws, originals, image_size, scale=(0.4, 1.0), ratio=(0.75, 4 / 3), resize_mode=fit)
 
 
 @pytest.mark.parametrize("image_size", [(224, 224), (96, 192)], ids=str)

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from vitft.data.order import uniform
-from vitft.recipe import AugmentRecipe
-from vitft.views.color import erase, normalize
+from vitft.recipe.keys import AugmentRecipe
+from vitft.views.color import erase
+from vitft.views.pixel_values import Normalisation
 from vitft.views.policy import policy
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -23,12 +24,19 @@ def batch_of(size, first=0, canvas=40):
         sizes.append((height, width))
     positions = torch.arange(first, first + size)
     sizes = torch.tensor(sizes)
-    return SimpleNamespace(images=images, sizes=sizes, originals=3 * sizes, labels=positions % 5, positions=positions)
+    return SimpleNamespace(
+        images=images, sizes=sizes, originals=3 * sizes, labels=positions % 5, sample_indices=positions
+    )
 
 
 def view_of(batch, *, fit="squash", image_size=(24, 24), seed=0, **augment):
     make = policy(
-        AugmentRecipe(**augment), fit=fit, image_size=image_size, mean=MEAN, std=STD, num_classes=5, seed=seed
+        AugmentRecipe(**augment),
+        resize_mode=fit,
+        image_size=image_size,
+        normalise=Normalisation(MEAN, STD),
+        num_classes=5,
+        seed=seed,
     )
     return make(batch)
 
@@ -44,19 +52,20 @@ def test_without_any_randomness_a_view_is_the_resized_and_normalised_image():
     assert torch.equal(targets, F.one_hot(batch.labels, 5).float())
 
 
-def test_normalize_takes_uint8_and_gives_what_the_formula_says():
+@pytest.mark.parametrize("is_bgr", [False, True])
+def test_pixel_values_of_uint8_are_what_the_formula_says_in_the_models_order_of_channels(is_bgr):
     images = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 3, 1, 3)
-    got = normalize(images, MEAN, STD)
+    got = Normalisation(MEAN, STD, is_bgr)(images)
     for channel in range(3):
         expected = [(value / 255 - MEAN[channel]) / STD[channel] for value in (0, 128, 255)]
-        assert got[0, channel, 0].tolist() == pytest.approx(expected, abs=1e-6)
+        assert got[0, 2 - channel if is_bgr else channel, 0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_flip_mirrors_the_drawn_half():
     batch = batch_of(64)
     plain, _ = view_of(batch, **STILL)
     flipped, _ = view_of(batch, **STILL | {"flip": 0.5})
-    expected = uniform(0, "flip", batch.positions)[:, 0] < 0.5
+    expected = uniform(0, "flip", batch.sample_indices)[:, 0] < 0.5
     assert 16 < expected.sum() < 48
     assert torch.allclose(flipped, torch.where(expected[:, None, None, None], plain.flip(-1), plain), atol=1e-5)
 
@@ -127,7 +136,7 @@ def test_the_same_crop_is_seen_at_every_stage_size():
             sizes=torch.tensor([size]),
             originals=torch.tensor([[300, 500]]),
             labels=torch.tensor([0]),
-            positions=torch.tensor([9]),
+            sample_indices=torch.tensor([9]),
         )
         views.append(view_of(batch)[0])
     assert (views[0] - views[1]).abs().max() * max(STD) < 3 / 255

@@ -21,11 +21,11 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft import launch, signals, worker
 from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize
 from vitft.cli.flags import CONTEXT, Command, rank
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
 from vitft.outside import shown
+from vitft.processes import launch, signals, worker
 
 __all__ = ["app", "main"]
 

@@ -33,7 +33,7 @@ from vitft.errors import UsageError
 from vitft.outside import shown
 
 if TYPE_CHECKING:
-    from vitft.recipe import DataRecipe
+    from vitft.recipe.keys import DataRecipe
 
 
 def evaluate(
@@ -133,7 +133,7 @@ def _sweep(
     """Score at several sizes, print one table and draw it."""
     from vitft import tasks
     from vitft.names import slug
-    from vitft.report.figures import check_figure_path, draw_size_sweep
+    from vitft.report.size_plot import check_figure_path, draw_size_sweep
 
     plot = check_figure_path(plot or Path(f"{slug(model)}-sizes.png"))
     result = tasks.evaluate_sizes(model, data, sizes, **options)

@@ -40,7 +40,7 @@ from vitft.files import is_file
 from vitft.outside import shown
 
 if TYPE_CHECKING:
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
     from vitft.tasks import FinetuneResult
 
 
@@ -202,7 +202,7 @@ def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
 
 def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]) -> Recipe | None:
     """Return the recipe of the run; None for a run to resume that has none, which is for tasks to explain."""
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     if resume is None:
         resolved = Recipe.load(recipe, changes)

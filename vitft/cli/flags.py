@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from vitft import launch
 from vitft.errors import UsageError, did_you_mean
 from vitft.files import exists, is_file, is_folder
+from vitft.processes import launch
 from vitft.reading.listing import IMAGE_SUFFIXES, image_files
 
 if TYPE_CHECKING:
-    from vitft.recipe import DataRecipe
+    from vitft.recipe.keys import DataRecipe
 
 Dataset = Annotated[
     str | None,
@@ -218,7 +218,7 @@ class Command(TyperCommand):
 
 def image_sizes(text: str | None) -> list[tuple[int, int]]:
     """Read what was given to ``--image-size``: one size, or several with commas between them."""
-    from vitft.sizes import parse_size
+    from vitft.recipe.sizes import parse_size
 
     try:
         return [parse_size(part) for part in text.split(",")] if text is not None else []
@@ -228,7 +228,7 @@ def image_sizes(text: str | None) -> list[tuple[int, int]]:
 
 def one_size(text: str | None) -> tuple[int, int] | None:
     """Read what was given to ``--image-size`` of a command that takes one."""
-    from vitft.sizes import show_size
+    from vitft.recipe.sizes import show_size
 
     sizes = image_sizes(text)
     if len(sizes) > 1:
@@ -273,7 +273,7 @@ def _images_of(folder: str) -> list[str]:
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:
     """Read what was given to ``--set``; of a key given twice the last counts."""
-    from vitft.yaml12 import parse_setting
+    from vitft.recipe.yaml12 import parse_setting
 
     return dict(parse_setting(text) for text in texts or ())
 
@@ -284,7 +284,7 @@ def data_settings(flags: Mapping[str, object], texts: Sequence[str] | None, exam
     Raises:
         UsageError: if ``--set`` is given a key of another section.
     """
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     given = settings(texts)
     others = [key for key in given if not key.startswith("data.")]
@@ -345,7 +345,7 @@ def _advice(flag: str, command: Command) -> str:
     if flag in FOREIGN:
         return f"use {FOREIGN[flag]}" if FOREIGN[flag].startswith("--") else FOREIGN[flag]
     if "--set" in own:
-        from vitft.recipe import keys  # pydantic: only on the way to an error
+        from vitft.recipe.recipe import keys  # pydantic: only on the way to an error
 
         word = flag.removeprefix("--").replace("-", "_")
         matches = [key for key, _ in keys() if key.split(".")[-1] == word]

@@ -70,7 +70,7 @@ def inspect(
     size = one_size(image_size)
 
     from vitft import tasks
-    from vitft.recipe import DataRecipe
+    from vitft.recipe.keys import DataRecipe
 
     result = tasks.inspect(
         model,

@@ -87,7 +87,7 @@ def predict(
 
 def _max_pixels(given: dict[str, object]) -> int | None:
     """Return the one setting that there is here; raise UsageError for any other."""
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     others = [key for key in given if key != "data.max_pixels"]
     if others:

@@ -16,7 +16,7 @@ from vitft.files import is_folder
 from vitft.outside import printable, shown
 
 if TYPE_CHECKING:
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +45,7 @@ def show(name: Name, debug: Debug = False) -> None:
     What is printed is itself a recipe.
     """
     from vitft.builtin import recipe_path
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     path = recipe_path(name)
     recipe = Recipe.load(path)
@@ -85,7 +85,7 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Check recipes; every error of every file is reported."""
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     wrong = []
     for file in files:
@@ -101,7 +101,7 @@ def validate(
 @app.command("schema", cls=Command, context_settings=CONTEXT)
 def schema(debug: Debug = False) -> None:
     """Print the JSON schema of recipes, for editors."""
-    from vitft.recipe import Recipe
+    from vitft.recipe.recipe import Recipe
 
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
     print(json.dumps(document, indent=2))
@@ -126,7 +126,7 @@ def list_keys(
 
 def describe() -> Iterator[tuple[str, str, str]]:
     """Yield (key, default, meaning) for every key of a recipe."""
-    from vitft.recipe import Recipe, keys
+    from vitft.recipe.recipe import Recipe, keys
 
     defaults = Recipe().flat()
     for key, field in keys():
@@ -150,7 +150,7 @@ def annotated(recipe: Recipe) -> Iterator[str]:
 
 def in_line(value: Any) -> str:
     """Return a value as YAML on one line."""
-    from vitft.yaml12 import write_yaml
+    from vitft.recipe.yaml12 import write_yaml
 
     text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...").strip()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -13,6 +15,27 @@ import numpy as np
 from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, shorten
 from vitft.outside import printable
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row that has not been read yet."""
+
+    index: int
+    """Its number in the split; -1 where a stream has none."""
+    encoded: Callable[[], bytes | str]
+    """Returns the undecoded content of its image file, or its path; empty bytes if it has no image."""
+    label: Callable[[], int]
+    """Returns its class id."""
+    where: Callable[[], str]
+    """Returns its name for people."""
+    white_level: int
+    """Value that is white in 16-bit grey images."""
+
+
+def file_row(index: int, path: str | Path, white_level: int) -> EncodedRow:
+    """Return an image file without a label as a row."""
+    return EncodedRow(index, lambda: str(path), lambda: -1, lambda: str(path), white_level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +66,16 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def row(self, index: int) -> EncodedRow:
+        """Return a row, to be read when it is wanted."""
+        return EncodedRow(
+            index,
+            partial(self.encoded, index),
+            lambda: int(self.labels[index]),
+            partial(self.where, index),
+            self.white_level,
+        )
+
     def encoded(self, index: int) -> bytes | str:
         """Return the undecoded content of an image file, or its path; empty bytes if the row has no image."""
         return encoded_image(filled(self.rows[int(index)], self.image_columns), self.folders)
@@ -70,6 +103,11 @@ class StreamSplit:
     folders: tuple[str, ...] = ()
     white_level: int = WHITE_LEVEL
     """Value that is white in 16-bit grey images."""
+
+    def row(self, row: Mapping[str, Any], number: int = -1) -> EncodedRow:
+        """Return a row as all splits give it; ``number`` is its place in the stream, where that is known."""
+        where = "an image of the stream" if number < 0 else f"row {number} of the stream's {self.name}"
+        return EncodedRow(number, partial(self.encoded, row), partial(self.label, row), lambda: where, self.white_level)
 
     def encoded(self, row: Mapping[str, Any]) -> bytes | str:
         """Return the undecoded content of a row's image, or its path."""

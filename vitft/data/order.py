@@ -1,7 +1,7 @@
-"""Which sample stands at which position, and every random number of a run.
+"""Which sample is taken when, and every random number of a run.
 
-A position counts the samples taken since the start of training. Nothing here has state: the sample at a
-position and each random draw are pure functions of (seed, stream, position). So resuming is never having
+A sample index counts the samples taken since the start of training. Nothing here has state: the sample taken at an
+index and each random draw are pure functions of (seed, stream, sample index). So resuming is never having
 stopped, and any number of processes, workers or micro-batches takes the same steps.
 
 Integers are hashed with SplitMix64's finaliser (Steele, Lea, Flood, "Fast splittable pseudorandom number
@@ -20,21 +20,21 @@ _GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: consecutive counters la
 _FEISTEL_ROUNDS = 6
 
 
-def uniform(seed: int, stream: str, positions: Tensor, k: int = 1) -> Tensor:
-    """Draw ``k`` uniform numbers for each position.
+def uniform(seed: int, stream: str, sample_indices: Tensor, k: int = 1) -> Tensor:
+    """Draw ``k`` uniform numbers for each sample index.
 
     Args:
         seed: the run's seed.
         stream: what the numbers are for, such as ``"crop"``; streams are independent of each other.
-        positions: int64 of any device, shape (B,).
-        k: draws per position.
+        sample_indices: int64 of any device, shape (B,).
+        k: draws per sample index.
 
     Returns:
-        float32 in [0, 1), multiples of 2^-24, shape (B, k), on the device of ``positions``. The same numbers
+        float32 in [0, 1), multiples of 2^-24, shape (B, k), on the device of ``sample_indices``. The same numbers
         on every device, whatever else is in the batch.
     """
-    columns = torch.tensor([_weyl(column + 1) for column in range(k)], device=positions.device)
-    bits = _mix(_mix(positions ^ _signed(_key(seed, stream)))[:, None] + columns)
+    columns = torch.tensor([_weyl(column + 1) for column in range(k)], device=sample_indices.device)
+    bits = _mix(_mix(sample_indices ^ _signed(_key(seed, stream)))[:, None] + columns)
     return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
 
 
@@ -46,22 +46,22 @@ def derived_seed(seed: int, stream: str, *counters: int) -> int:
     return int(_shift_right(state, 1))
 
 
-def sample_at(seed: int, positions: Tensor, n: int, *, stream: str = "order") -> Tensor:
-    """Return the index of the sample at each position.
+def sample_at(seed: int, sample_indices: Tensor, n: int, *, stream: str = "order") -> Tensor:
+    """Return which sample is taken at each sample index.
 
-    Position p is entry ``p mod n`` of the permutation of epoch ``p div n``.
+    Sample index i is entry ``i mod n`` of the permutation of epoch ``i div n``.
 
     Args:
         seed: the run's seed.
-        positions: int64, shape (B,), not negative.
+        sample_indices: int64, shape (B,), not negative.
         n: number of samples in an epoch.
         stream: name of the permutation.
 
     Returns:
         int64 in [0, n), shape (B,).
     """
-    epochs = torch.div(positions, n, rounding_mode="floor")
-    return _permute(positions - epochs * n, n, _mix(epochs ^ _signed(_key(seed, stream))))
+    epochs = torch.div(sample_indices, n, rounding_mode="floor")
+    return _permute(sample_indices - epochs * n, n, _mix(epochs ^ _signed(_key(seed, stream))))
 
 
 def _permute(entries: Tensor, n: int, keys: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 from vitft.errors import DataError
 from vitft.files import Unreadable, read_regular
 from vitft.outside import printable
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Python prints what Pillow logs of broken files
 
@@ -58,17 +57,6 @@ _EXIF_ORIENTATION = 0x0112
 
 class BadImage(DataError):  # noqa: N818 - a finding about the data
     """An image that cannot be used. It says why; whoever knows the row adds it."""
-
-
-class StagedImage(NamedTuple):
-    """What remains of an image after staging."""
-
-    pixels: Tensor
-    """uint8, shape (3, min(height, size), min(width, size))."""
-    height: int
-    """Of the upright original, in pixels."""
-    width: int
-    """Of the upright original, in pixels."""
 
 
 def decode(
@@ -132,11 +120,14 @@ def brightest(encoded: bytes | str) -> tuple[int, bool] | None:
         return int(np.asarray(image.convert("RGB")).max()) * 257, True
 
 
-def stage(image: Image.Image, size: int) -> StagedImage:
+def stage(image: Image.Image, size: int) -> Tensor:
     """Shrink each side of an RGB image to at most ``size`` pixels, independently of the other.
 
     The kernel is bicubic and antialiased, within two levels of Pillow's: views, whose kernel is a triangle,
     then come closer to views of the original than after a bilinear stage.
+
+    Returns:
+        uint8, shape (3, min(height, size), min(width, size)).
     """
     assert image.mode == "RGB", image.mode
     width, height = image.size
@@ -145,7 +136,7 @@ def stage(image: Image.Image, size: int) -> StagedImage:
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if staged_size != (height, width):
         pixels = F.interpolate(pixels[None], staged_size, mode="bicubic", antialias=True)[0]
-    return StagedImage(pixels.contiguous(), height, width)
+    return pixels.contiguous()
 
 
 def _read(path: str, max_pixels: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from vitft.errors import HubError, UsageError
 from vitft.hub.bundle import TRAINING
 from vitft.names import endpoint, is_offline
-from vitft.recipe import HubRecipe
+from vitft.recipe.keys import HubRecipe
 from vitft.retry import is_passing, is_unreachable, kinds_of, patiently, status_of
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.\-]{0,94}[A-Za-z0-9_])?", re.ASCII)

@@ -14,7 +14,8 @@ from typing import Any
 from vitft.errors import HubError
 from vitft.files import at_home, exists
 from vitft.names import looks_like_path
-from vitft.recipe import HubRecipe, Recipe
+from vitft.recipe.keys import HubRecipe
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 
 Bundle = dict[str, Path | bytes]

@@ -16,7 +16,7 @@ from vitft.files import at_home
 from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
 from vitft.names import slug
 from vitft.outside import printable
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 
 _SHOWN_CLASSES = 50

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -17,21 +17,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vitft.architectures.config import classifier_class
+from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.weights import find_key
 from vitft.errors import ModelError, one_line
-from vitft.model.config import classifier_class
-from vitft.model.families import vision_config
-from vitft.model.processor import normalisation
-from vitft.model.weights import find_key
-from vitft.sizes import MOST_PIXELS, show_size
+from vitft.model.pixels import normalisation
+from vitft.recipe.sizes import MOST_PIXELS, show_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.image_processing_utils import BaseImageProcessor
 
 _QUICKLY_RUN = 1_000_000_000  # parameters with which one image on the CPU takes a second or two
-_CACHING = ("beit", "data2vec-vision")  # they make their offsets on the CPU and keep them for all models
 _SMALL, _FEW = 20_000_000, 300  # parameters and tensors that are not worth an early word
 _WITHOUT_VALUES = re.compile(r"\bmeta (device|tensors?)\b|\bdevice meta\b|\bregister_meta\b", re.IGNORECASE)  # torch
-_MOST_POINTS = 32 * 32  # LeViT compares each with each other, in Python
 
 
-def check_model(config: Any, size: tuple[int, int], named: str) -> None:
+def check_model(config: PreTrainedConfig, size: tuple[int, int], named: str) -> None:
     """Make sure that a configuration can be built on this machine, runs at its own size, and gives logits.
 
     Args:
@@ -44,16 +46,17 @@ def check_model(config: Any, size: tuple[int, int], named: str) -> None:
     """
     if not all(1 <= side <= MOST_PIXELS for side in size):
         raise _lies(named, f"an image size of {show_size(size)}", f"1 to {MOST_PIXELS} pixels a side")
-    step = 16 if config.model_type == "levit" else 1
-    if step > 1 and math.prod(side // step for side in size) > _MOST_POINTS:
-        raise _lies(named, f"an image size of {show_size(size)} for a LeViT", "at most 512x512")
+    family = family_of(config)
+    if family and family.most_places and math.prod(side // family.step(config) for side in size) > family.most_places:
+        most = math.isqrt(family.most_places) * family.step(config)
+        raise _lies(named, f"an image size of {show_size(size)} for a {config.model_type}", f"at most {most}x{most}")
     channels = int(getattr(vision_config(config), "num_channels", None) or 3)
     try:
         with torch.device("meta"):
             model = classifier_class(config)(config).eval()
         _check_memory(model, named)
-        if config.model_type in _CACHING:
-            return
+        if family and family.keeps_offsets:
+            return  # for later models, which would find them without values
         with torch.no_grad():  # not under torch.device("meta"): what a module keeps for later calls must have values
             logits = model(torch.zeros(1, channels, *size, device="meta")).logits
     except ImportError as error:
@@ -72,7 +75,7 @@ def check_model(config: Any, size: tuple[int, int], named: str) -> None:
         raise _lies(named, f"{config.num_labels} classes, but gives {tuple(logits.shape)}", "one number for each class")
 
 
-def check_processor(processor: Any, named: str) -> None:
+def check_processor(processor: BaseImageProcessor, named: str) -> None:
     """Make sure that an image processor makes something of an image that can be shown to a model.
 
     Whether that has the model's size is for whoever runs the model: training gives it a processor that fits.
@@ -83,7 +86,8 @@ def check_processor(processor: Any, named: str) -> None:
     what = f"the image processor of {named}, a {type(processor).__name__},"
     hint = "mend its preprocessor_config.json; without the file, ViT's processor is used"
     try:
-        values = [value for part in normalisation(processor) for value in part]
+        normal = normalisation(processor)
+        values = [*normal.mean, *normal.std]
         image = Image.fromarray(np.arange(24 * 40 * 3, dtype=np.uint8).reshape(24, 40, 3))
         made = np.asarray(processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0])
     except Exception as error:  # each class refuses in its own way
@@ -94,7 +98,7 @@ def check_processor(processor: Any, named: str) -> None:
         raise ModelError(f"{what} makes {made.shape} of an image, or no finite numbers", hint=hint)
 
 
-def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
+def check_amount(config: PreTrainedConfig, state: Mapping[str, Tensor], named: str) -> None:
     """Refuse a configuration of a far larger model than the file holds, before memory is taken for what it lacks.
 
     Args:
@@ -117,7 +121,7 @@ def check_amount(config: Any, state: Mapping[str, Tensor], named: str) -> None:
         )
 
 
-def misfits(config: Any, state: Mapping[str, Tensor]) -> list[str]:
+def misfits(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> list[str]:
     """Describe the tensors whose shape is not the one that the configuration asks for."""
     with torch.device("meta"):
         model = classifier_class(config)(config)
@@ -157,7 +161,7 @@ def check_values(model: nn.Module, size: tuple[int, int], named: str) -> list[st
     return [f"weights that are not finite, but change no prediction: {said}"] if wrong else []
 
 
-def require_colour(config: Any, named: str) -> None:
+def require_colour(config: PreTrainedConfig, named: str) -> None:
     """Refuse a model that takes other than three channels, which all images are made to have."""
     channels = getattr(vision_config(config), "num_channels", None) or 3
     if channels != 3:
@@ -166,7 +170,7 @@ def require_colour(config: Any, named: str) -> None:
         )
 
 
-def needs_package(config: Any, error: ImportError) -> ModelError:
+def needs_package(config: PreTrainedConfig, error: ImportError) -> ModelError:
     """Return what a missing package means."""
     return ModelError(f"a {config.model_type} model needs a package that is not here: {one_line(error)}")
 

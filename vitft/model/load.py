@@ -1,4 +1,4 @@
-"""A pretrained checkpoint with a new head, and a report of what was kept and what is new.
+"""A checkpoint's weights in a classifier: with a new head to be trained, or as it is, with a report of what was kept.
 
 Only the head, and what the recipe's ``model.allow_new`` names, may be newly initialised. Everything else must
 come from the checkpoint, or loading stops and lists what did not.
@@ -9,76 +9,44 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from vitft.architectures.blocks import head_modules, is_within
+from vitft.architectures.config import classifier_class, drop_path_off, set_classes, table_size, was_for
+from vitft.architectures.families import family_of
+from vitft.architectures.timm_models import PREFIX, WRAPPER
+from vitft.architectures.weights import read_weights, spelled_in_file
 from vitft.errors import ModelError, one_line
 from vitft.model import gate
-from vitft.model.config import classifier_class, drop_path_off, read_config, set_classes, was_for
-from vitft.model.encoding import choose_architecture, encode_positions
-from vitft.model.families import family_of, head_modules, is_within
+from vitft.model.classifier import Classifier
+from vitft.model.fitting import fit_processor, for_one_size, resize_processor
 from vitft.model.locate import locate
-from vitft.model.origin import Origin, read_origin
-from vitft.model.processor import (
-    Fit,
-    fit_processor,
-    for_one_size,
-    load_processor,
-    processor_of_timm,
-    resize_processor,
-)
-from vitft.model.retarget import (
-    Retargeting,
-    Target,
-    check_runs,
-    image_size_of,
-    retarget_config,
-    retarget_state,
-    table_size,
-)
-from vitft.model.weights import read_weights, spelled_in_file
-from vitft.model.wrapped import PREFIX, WRAPPER, take_transforms
-from vitft.recipe import ModelRecipe
-from vitft.sizes import show_size
+from vitft.model.opening import Opened, open_checkpoint
+from vitft.model.origin import read_origin
+from vitft.recipe.choices import ResizeMode
+from vitft.recipe.keys import ModelRecipe
+from vitft.recipe.sizes import show_size
+from vitft.resolution.encoding import choose_architecture, encode_positions
+from vitft.resolution.retarget import Retargeting, Target, check_runs, retarget_config, retarget_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
-@dataclass
-class Pretrained:
-    """A model ready to be trained.
-
-    Attributes:
-        model: in float32 on the CPU, with a zero-initialised head for the dataset's classes.
-        processor: the image processor at the trained size.
-        id, revision: what the user named, and the commit it stands for (None for local ones).
-        image_size: (height, width) in pixels.
-        head: names of the parameters whose shape depends on the classes.
-        notes: what is new, what was left, what was decided.
-        retargeting: what a changed size made of the checkpoint.
-        origin: its base model on the Hub, and its licence.
-    """
-
-    model: Any
-    processor: Any
-    id: str
-    revision: str | None
-    image_size: tuple[int, int]
-    head: tuple[str, ...]
-    retargeting: Retargeting
-    origin: Origin
-    notes: list[str] = field(default_factory=list)
-
-
-def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, seed: int = 0) -> Pretrained:
-    """Load a checkpoint and give it a new head.
+def load_for_training(
+    recipe: ModelRecipe, classes: Sequence[str], resize_mode: ResizeMode, *, seed: int = 0
+) -> Classifier:
+    """Load a checkpoint, give it a new, zero-initialised head, and let learn what the recipe says.
 
     Args:
         recipe: which checkpoint, and from what it may differ.
         classes: names of the dataset's classes, by number.
-        fit: how an image fills the model's rectangle.
+        resize_mode: how an image fills the model's rectangle.
         seed: of the weights where ``model.init`` is random.
 
     Raises:
@@ -93,121 +61,74 @@ def load_for_training(recipe: ModelRecipe, classes: Sequence[str], fit: Fit, *, 
     # Read before anything else, which could already cost what a wrong config.json makes of its size.
     state, note = read_weights_for(opened.config, folder, named) if recipe.init != "random" else ({}, None)
     notes += [note] if note else []
-    old_problem = opened.config.problem_type
+    old_problem, was = opened.config.problem_type, opened.config.model_type
     set_classes(opened.config, classes)
     drop_path_off(opened.config, notes)
-    was, kind = opened.config.model_type, recipe.position.kind
-    opened.config = choose_architecture(opened.config, kind, recipe.init, named)
+    opened.config = choose_architecture(opened.config, recipe.position.kind, recipe.init, named)
     target = Target(recipe.image_size, recipe.patch_size, recipe.window_size, recipe.resize_method)
     config, retargeting = retarget_config(opened.config, opened.image_size, target, named)
-    image_size = retargeting.new
-    processor = fit_processor(opened.processor, image_size, fit)
-    if type(processor) is not type(opened.processor):
-        notes.append(f"{type(opened.processor).__name__} cannot {fit}: saved with {type(processor).__name__} instead")
-    table = table_size(config)
-    if table and table != image_size and getattr(family_of(config), "resamples_itself", False):
-        notes.append(
-            f"runs at {show_size(image_size)}, the size of its image processor; its positions are of "
-            f"{show_size(table)} and are resampled in every pass (--image-size {image_size[0]} does it once)"
-        )
+    processor = _fitted(opened, retargeting.new, resize_mode)
+    _note_own_resampling(opened, config, retargeting)
 
     classifier = classifier_class(config)
     head = _head_parameters(classifier, config)
     if recipe.init == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # the one place where torch's generator makes weights
-            model = classifier(config)
-        notes.append(f"all weights are random: model.init: random takes only the architecture of {named}")
+        model = _random(classifier, config, seed, notes, named)
     else:
         state = retarget_state(with_prefix(state, config), opened.config, config, retargeting, target.method, named)
         model = _load_backbone(classifier, config, state, head, recipe, notes)
+    loaded = Classifier(named, model, processor, retargeting, head, has_head=False, revision=revision, notes=notes)
+    loaded.origin = read_origin(folder, named, is_on_hub=revision is not None)
     if retargeting:
-        check_runs(model, image_size, config)
+        check_runs(model, loaded.image_size, config)
     notes += retargeting.lines()
-    if kind:
-        notes.append(encode_positions(model, kind, image_size, is_new=recipe.init == "random", was=was))
+    if kind := recipe.position.kind:
+        notes.append(encode_positions(model, kind, loaded.image_size, is_new=recipe.init == "random", was=was))
     _zero(model, head)
     if recipe.init != "random":
-        notes += gate.check_values(model.eval(), image_size, named)
+        notes += gate.check_values(model.eval(), loaded.image_size, named)
     notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}")
-    origin = read_origin(folder, named, is_on_hub=revision is not None)
-    return Pretrained(model, processor, named, revision, image_size, head, retargeting, origin, notes)
+    return loaded
 
 
-@dataclass
-class Finished:
-    """A fine-tuned model, at its own size or another.
-
-    Attributes:
-        model: in evaluation mode.
-        processor: its image processor at that size.
-        retargeting: what the size changed.
-        notes: the same as sentences.
-        has_head: whether the checkpoint has a head; without one that of the model is zero.
-    """
-
-    model: Any
-    processor: Any
-    retargeting: Retargeting
-    notes: list[str] = field(default_factory=list)
-    has_head: bool = True
+def _fitted(opened: Opened, size: tuple[int, int], resize_mode: ResizeMode) -> BaseImageProcessor:
+    """Return the image processor of a checkpoint at another size, and note if it is of another class."""
+    processor = fit_processor(opened.processor, size, resize_mode)
+    own, other = type(opened.processor), type(processor)
+    if own is not other:
+        opened.notes.append(f"{own.__name__} cannot {resize_mode}: saved with {other.__name__} instead")
+    return processor
 
 
-@dataclass
-class Opened:
-    """A checkpoint folder before its weights are read.
-
-    Attributes:
-        config: of a classifier.
-        processor: its image processor, ViT's if it has none.
-        image_size: (height, width) that it runs at.
-        notes: what was noticed.
-    """
-
-    config: Any
-    processor: Any
-    image_size: tuple[int, int]
-    notes: list[str]
+def _note_own_resampling(opened: Opened, config: PreTrainedConfig, done: Retargeting) -> None:
+    """Note where transformers resamples the positions in every pass, as the size is not that of the table."""
+    table, size = table_size(config), done.new
+    if table and table != size and done.known and done.known.resamples_itself:
+        opened.notes.append(
+            f"runs at {show_size(size)}, the size of its image processor; its positions are of "
+            f"{show_size(table)} and are resampled in every pass (--image-size {size[0]} does it once)"
+        )
 
 
-def open_checkpoint(folder: Path, named: str) -> Opened:
-    """Read a checkpoint's configuration and image processor, and try both: the gate that every command goes through.
-
-    Raises:
-        ModelError: if either cannot be used.
-    """
-    try:
-        opened = _read_folder(folder, named)
-    except ModelError:
-        raise
-    except Exception as error:  # what configurations make of values that are none is the affair of each
-        raise ModelError(
-            f"the configuration of {named} cannot be used: {type(error).__name__}: {one_line(error)}",
-            hint="mend its config.json and preprocessor_config.json, or use another checkpoint",
-        ) from error
-    gate.check_processor(opened.processor, named)
-    gate.check_model(opened.config, opened.image_size, named)
-    return opened
+def _random(
+    classifier: type[PreTrainedModel], config: PreTrainedConfig, seed: int, notes: list[str], named: str
+) -> PreTrainedModel:
+    """Return a model of random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the one place where torch's generator makes weights
+        model = classifier(config)
+    notes.append(f"all weights are random: model.init: random takes only the architecture of {named}")
+    return model
 
 
-def _read_folder(folder: Path, named: str) -> Opened:
-    config, notes = read_config(folder, named)
-    if config.model_type == WRAPPER and (taken := take_transforms(config, folder)):
-        processor, more = processor_of_timm(taken[0])
-        return Opened(config, processor, image_size_of(config, processor), [*notes, *more, taken[1]])
-    processor, note = load_processor(folder, named, config)
-    notes += [note] if note else []
-    return Opened(config, processor, image_size_of(config, None if note else processor), notes)
-
-
-def load_finished(folder: Path, named: str, target: Target | None = None, *, needs_head: bool = True) -> Finished:
-    """Load a fine-tuned model as it is, or at another size.
+def load_finished(folder: Path, named: str, target: Target | None = None, *, needs_head: bool = True) -> Classifier:
+    """Load a fine-tuned model as it is, or at another size, in evaluation mode.
 
     Args:
         folder: with config.json, weights and image processor.
         named: how the user called it.
         target: the size to have; its own when not given.
-        needs_head: whether a checkpoint of an encoder alone is refused.
+        needs_head: whether a checkpoint of an encoder alone is refused; if not, it gets a head of zeros.
 
     Raises:
         ModelError: if it is no classifier, or any of its weights is not there, or it cannot have that size.
@@ -221,27 +142,27 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
     state = retarget_state(state, opened.config, config, retargeting, target.method, named)
     classifier = classifier_class(config, as_saved=True)
     model, info = _from_state(classifier, config, state, named)
-    head = _head_parameters(classifier, config) if info["missing_keys"] and not needs_head else ()
-    missing = [name for name in info["missing_keys"] if name.split(".")[0] not in {each.split(".")[0] for each in head}]
+    head = _head_parameters(classifier, config)
+    new = head if info["missing_keys"] and not needs_head else ()
+    missing = [name for name in info["missing_keys"] if name.split(".")[0] not in {each.split(".")[0] for each in new}]
     if missing:
         raise ModelError(
             f"{named} lacks weights of its own architecture: {_spelled(model, missing)}",
             hint=f"fine-tune it first: vitft finetune --model {named} --dataset ...",
         )
-    _zero(model, head)
-    finished = Finished(model.eval(), opened.processor, retargeting, has_head=not head)
-    if needs_head:
-        finished.notes += gate.check_values(finished.model, retargeting.new, named)
+    _zero(model, new)
+    notes = gate.check_values(model.eval(), retargeting.new, named) if needs_head else []
+    processor = opened.processor
     if retargeting:
         check_runs(model, retargeting.new, config)
-        finished.processor, note = resize_processor(opened.processor, retargeting.old, retargeting.new)
-        finished.notes += [*retargeting.lines(), *([note] if note else [])]
-    finished.processor, note = for_one_size(finished.processor, retargeting.new)
-    finished.notes += [note] if note else []
-    return finished
+        processor, note = resize_processor(processor, retargeting.old, retargeting.new)
+        notes += [*retargeting.lines(), *([note] if note else [])]
+    processor, note = for_one_size(processor, retargeting.new)
+    notes += [note] if note else []
+    return Classifier(named, model.eval(), processor, retargeting, head, has_head=not new, notes=notes)
 
 
-def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:
+def check_loads(config: PreTrainedConfig, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:
     """Make sure that a model loads and, where its shapes do not say it all, runs at a size; its head may be missing.
 
     Raises:
@@ -264,12 +185,7 @@ def check_loads(config: Any, state: dict[str, Tensor], named: str, size: tuple[i
 # --- weights -----------------------------------------------------------------------------------------------
 
 
-def head_of(model: Any) -> str:
-    """Return the name of the module that makes logits of features; the first of several."""
-    return _head_parameters(type(model), model.config)[0].split(".")[0]
-
-
-def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
+def _head_parameters(classifier: type[PreTrainedModel], config: PreTrainedConfig) -> tuple[str, ...]:
     """Return the parameters that depend on the number of classes: two models of other sizes differ in them."""
     shapes = []
     for extra in (0, 1):
@@ -287,14 +203,14 @@ def _head_parameters(classifier: Any, config: Any) -> tuple[str, ...]:
     return tuple(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
 
 
-def read_weights_for(config: Any, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
+def read_weights_for(config: PreTrainedConfig, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
     """Read a checkpoint's tensors, of which there must be about as many as its configuration describes."""
     state, note = read_weights(folder, named)
     gate.check_amount(config, state, named)
     return state, note
 
 
-def with_prefix(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+def with_prefix(state: dict[str, Tensor], config: PreTrainedConfig) -> dict[str, Tensor]:
     """Return the tensors under the names that they have in the model; ``state`` itself if it has those.
 
     A tower may have been saved alone, and timm saves its models without the wrapper.
@@ -307,13 +223,13 @@ def with_prefix(state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
 
 
 def _load_backbone(
-    classifier: Any,
-    config: Any,
+    classifier: type[PreTrainedModel],
+    config: PreTrainedConfig,
     state: dict[str, Tensor],
     head: tuple[str, ...],
     recipe: ModelRecipe,
     notes: list[str],
-) -> Any:
+) -> PreTrainedModel:
     """Load all but the head, and make sure that nothing else is new."""
     halves = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
     if halves:
@@ -338,7 +254,9 @@ def _load_backbone(
     return model
 
 
-def _from_state(classifier: Any, config: Any, state: dict[str, Tensor], named: str) -> tuple[Any, Any]:
+def _from_state(
+    classifier: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str, Tensor], named: str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return a model in float32 with the tensors of ``state``, and transformers' report of what fitted."""
     try:
         model, info = classifier.from_pretrained(
@@ -356,7 +274,7 @@ def _is_allowed(name: str, rules: Sequence[str]) -> bool:
     return any(name == rule or (rule.endswith("*") and name.startswith(rule[:-1])) for rule in rules)
 
 
-def _spelled(model: Any, names: Iterable[str]) -> str:
+def _spelled(model: PreTrainedModel, names: Iterable[str]) -> str:
     """Name some parameters as the file spells them, and as they are called in memory where transformers renamed them.
 
     The first few are looked up: it takes a millisecond for each, and a wrong file can lack thousands.
@@ -366,7 +284,7 @@ def _spelled(model: Any, names: Iterable[str]) -> str:
     return _some([name if in_file == name else f"{in_file} (in memory {name})" for in_file, name in both] + rest)
 
 
-def _check_surplus(model: Any, unexpected: Iterable[str], named: str, notes: list[str]) -> None:
+def _check_surplus(model: PreTrainedModel, unexpected: Iterable[str], named: str, notes: list[str]) -> None:
     """Refuse a checkpoint with more of the model's own parts than its config says; note parts of other kinds."""
     kinds = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
     surplus = [key for key in unexpected if re.sub(r"\d+", "#", key) in kinds]

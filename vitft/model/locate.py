@@ -6,10 +6,10 @@ import hashlib
 import re
 from pathlib import Path
 
+from vitft.architectures.weights import weight_files
 from vitft.builtin import checkpoint_path
 from vitft.errors import ModelError
 from vitft.files import at_home, is_file, is_folder
-from vitft.model.weights import weight_files
 from vitft.names import explain_hub_error, looks_like_path
 from vitft.retry import is_passing, patiently, status_of
 

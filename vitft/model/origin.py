@@ -9,7 +9,7 @@ from typing import Any
 
 from vitft.errors import RecipeError
 from vitft.files import read_regular
-from vitft.yaml12 import parse_yaml
+from vitft.recipe.yaml12 import parse_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(?:/[A-Za-z0-9][\w.\-]*)?")
 _LONGEST = 10**7  # bytes of a card

@@ -10,20 +10,24 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from vitft.architectures.families import TOWERS
+from vitft.architectures.settings import read_settings
+from vitft.architectures.timm_models import PREFIX, WRAPPER, written
 from vitft.disk import whole_folder
 from vitft.errors import ModelError
 from vitft.files import exists
-from vitft.model.families import TOWERS
-from vitft.model.load import check_loads, open_checkpoint, read_weights_for, with_prefix
-from vitft.model.processor import resize_processor
-from vitft.model.retarget import Retargeting, Target, retarget_config, retarget_state
-from vitft.model.settings import read_settings
-from vitft.model.wrapped import PREFIX, WRAPPER, written
-from vitft.sizes import show_size
+from vitft.model.fitting import resize_processor
+from vitft.model.load import check_loads, read_weights_for, with_prefix
+from vitft.model.opening import open_checkpoint
+from vitft.recipe.sizes import show_size
+from vitft.resolution.retarget import Retargeting, Target, retarget_config, retarget_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _OF_MAE_ALONE = re.compile(r"decoder\.|mask_token|(vit\.)?embeddings\.mask_token")
 _READ = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -96,7 +100,7 @@ def _model_type(folder: Path) -> str:
     return str(read_settings(folder / "config.json", str(folder), as_stored=True)[0].get("model_type"))
 
 
-def _settings(folder: Path, config: Any, done: Retargeting) -> dict[str, Any]:
+def _settings(folder: Path, config: PreTrainedConfig, done: Retargeting) -> dict[str, Any]:
     """Return config.json with the changed keys, everything else as it was."""
     values, _ = read_settings(folder / "config.json", str(folder), as_stored=True)
     if config.model_type == WRAPPER:

@@ -8,12 +8,15 @@ Legend: B images, W windows (1 where attention is global), A heads, Q queries, K
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from vitft.pictures.recording import Attention, recording
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SINK = 10.0
 """A patch token is called a sink where it receives more than so many times the uniform share of attention."""
@@ -145,9 +148,9 @@ class Summary:
 
     def __call__(self, seen: Attention) -> None:
         """Add a layer of a batch."""
-        probs, prefix = seen.probs.detach(), seen.layout.prefix
+        probs, prefix = seen.probs.detach(), seen.places.prefix
         if seen.index == len(self._layers):
-            distances = seen.layout.distances
+            distances = seen.places.distances
             self._distances[seen.index] = distances.to(probs)  # float32 is plenty for pixels
             self._layers.append(_Sums(seen.block))
             self._layers[-1].uniform_distance = float(distances.mean())
@@ -159,7 +162,7 @@ class Summary:
             "entropy": entropy(probs, prefix=prefix),
             "on_special": probs[..., prefix:, :prefix].mean((0, 1, 3)),
         }
-        if seen.layout.grid and probs.shape[1] == 1 and probs.shape[-1] == probs.shape[-2]:
+        if seen.places.grid and probs.shape[1] == 1 and probs.shape[-1] == probs.shape[-2]:
             received = received_attention(probs)[:, prefix:]
             is_sink = received > SINK
             means["sinks"] = is_sink.sum(-1).double().mean()
@@ -203,7 +206,7 @@ class Rollout:
 
     Attributes:
         with_residual, without_residual: rollout of all layers, float64 where the device has it, (B, Q, N).
-        layout: of the first layer, whose keys the columns stand for.
+        places: of the first layer, whose keys the columns stand for.
         last: attention of each head in the last layer, output row only, (B, A, K - prefix).
         received: how much attention each patch receives in each layer, 1 being uniform, (layers, B, K - prefix).
     """
@@ -212,7 +215,7 @@ class Rollout:
         self.reads, self.multiply = reads, multiply
         self.with_residual: Tensor | None = None
         self.without_residual: Tensor | None = None
-        self.layout: Any = None
+        self.places: Any = None
         self.last_layout: Any = None
         self.last: Tensor | None = None
         self.received: list[Tensor] = []
@@ -221,15 +224,15 @@ class Rollout:
         """Multiply one more layer."""
         if seen.index == 0:
             self.with_residual = self.without_residual = None
-            self.layout, self.received = seen.layout, []
+            self.places, self.received = seen.places, []
         probs = seen.probs.detach()
-        self.last_layout, self.last = seen.layout, None
+        self.last_layout, self.last = seen.places, None
         if probs.shape[1] > 1:
             return
         probs = probs[:, 0]
-        self.last = output_row(probs, self.reads, seen.layout.prefix).cpu().clone()  # a view would keep all alive
+        self.last = output_row(probs, self.reads, seen.places.prefix).cpu().clone()  # a view would keep all alive
         if probs.shape[-1] == probs.shape[-2]:
-            self.received.append(received_attention(probs[:, None])[:, seen.layout.prefix :].cpu())
+            self.received.append(received_attention(probs[:, None])[:, seen.places.prefix :].cpu())
         if self.multiply:
             mean = probs.mean(1).to(_widest(probs))
             self.with_residual = rollout_step(self.with_residual, mean, residual=True)
@@ -239,12 +242,12 @@ class Rollout:
         """Return the attention of the output token to the input, on the grid of patches: (B, rows, columns)."""
         rollout = self.with_residual if residual else self.without_residual
         assert rollout is not None
-        prefix = self.layout.prefix
+        prefix = self.places.prefix
         row = rollout[:, 0] if self.reads == "class" and prefix else rollout[:, prefix:].mean(1)
-        return row[:, prefix:].cpu().reshape(-1, *self.layout.grid)
+        return row[:, prefix:].cpu().reshape(-1, *self.places.grid)
 
 
-def relevance(model: Any, pixel_values: Tensor, classes: Tensor, reads: Literal["class", "mean"]) -> Tensor:
+def relevance(model: PreTrainedModel, pixel_values: Tensor, classes: Tensor, reads: Literal["class", "mean"]) -> Tensor:
     """Return which patches speak for a class, gradient-weighted (Chefer et al., arXiv:2103.15679, equations 5 and 6).
 
     R <- R + mean over heads of max(0, gradient * attention) R, from the identity, layer by layer.
@@ -259,18 +262,18 @@ def relevance(model: Any, pixel_values: Tensor, classes: Tensor, reads: Literal[
         Shape (B, rows, columns), not negative, in no unit.
     """
     kept: list[Tensor] = []
-    layouts = []
+    places_by_layer = []
 
     def keep(seen: Attention) -> None:
         kept.append(seen.probs)
-        layouts.append(seen.layout)
+        places_by_layer.append(seen.places)
 
     with torch.enable_grad(), recording(model, keep, in_graph=True):
         # Where parameters are frozen the graph begins at the image.
         logits = model(pixel_values.detach().requires_grad_()).logits
         chosen = logits.gather(1, classes[:, None].to(logits.device)).sum()
         gradients = torch.autograd.grad(chosen, kept)
-    prefix, grid = layouts[0].prefix, layouts[0].grid
+    prefix, grid = places_by_layer[0].prefix, places_by_layer[0].grid
     relevances: Tensor | None = None
     for probs, gradient in zip(kept, gradients, strict=True):
         weighted = (gradient * probs).detach().clamp_min(0).mean((1, 2))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitft.outside import printable
 from vitft.pictures.look import KINDS, Look
-from vitft.sizes import show_size
+from vitft.recipe.sizes import show_size
 
 Looks = Sequence[tuple[str, Look]]
 """(label, what was seen) of one model, or of several to be compared side by side."""

@@ -150,23 +150,22 @@ def usual_range(weights: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def photo_of(pixels: Tensor, *, bgr: bool = False) -> Tensor:
+def photo_of(pixels: Tensor) -> Tensor:
     """Return uint8 (3, H, W) as (H, W, 3) in [0, 1]."""
-    return (pixels.flip(0) if bgr else pixels).movedim(0, -1).float() / 255
+    return pixels.movedim(0, -1).float() / 255
 
 
-def lit(pixels: Tensor, weights: Tensor, *, bgr: bool = False) -> Tensor:
+def lit(pixels: Tensor, weights: Tensor) -> Tensor:
     """Return a photo that is bright where a map is high (ViT, arXiv:2010.11929, figure 6).
 
     Args:
         pixels: uint8 (3, H, W).
         weights: map on the grid of patches, (rows, columns), scaled by :func:`usual_range`.
-        bgr: whether the channels are blue, green, red.
     """
     low, high = usual_range(weights)
     mask = ((weights - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).float()
     mask = F.interpolate(mask[None, None], tuple(pixels.shape[-2:]), mode="bilinear", align_corners=False)[0, 0]
-    return photo_of(pixels, bgr=bgr) * (0.12 + 0.88 * mask[..., None])
+    return photo_of(pixels) * (0.12 + 0.88 * mask[..., None])
 
 
 def shortened(text: str, most: int) -> str:

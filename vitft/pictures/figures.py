@@ -273,11 +273,11 @@ def _draw_images(
 
 
 def _picture(shown: Shown) -> Tensor:
-    return photo_of(shown.photo.pixels, bgr=shown.photo.bgr)
+    return photo_of(shown.photo.pixels)
 
 
 def _lit(shown: Shown, weights: Tensor) -> Tensor:
-    return lit(shown.photo.pixels, weights, bgr=shown.photo.bgr)
+    return lit(shown.photo.pixels, weights)
 
 
 def _told(shown: Shown) -> str:
@@ -331,7 +331,7 @@ def _draw_tokens(looks: Looks) -> Figure | None:
 def _draw_neighbours(looks: Looks) -> Figure | None:
     def tiles(shown: Shown) -> list[Tile | None]:
         return [
-            Tile(photo_of(photo.pixels, bgr=photo.bgr), f"{photo.label or photo.name}\n{similarity:.3f}")
+            Tile(photo_of(photo.pixels), f"{photo.label or photo.name}\n{similarity:.3f}")
             for similarity, photo in shown.neighbours
         ]
 

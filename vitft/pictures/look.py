@@ -6,23 +6,27 @@ What a model cannot show has a reason in its place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from vitft.architectures.families import has_no_tables, tokens_of, vision_config
+from vitft.architectures.family import Size
 from vitft.errors import UsageError, did_you_mean
-from vitft.model.families import Size, family_of, vision_config
-from vitft.model.processor import takes_bgr
+from vitft.model.classifier import Classifier
 from vitft.pictures.attention import Layer, Rollout, Summary, relevance
 from vitft.pictures.filters import Filters, first_convolution, principal_filters
-from vitft.pictures.layout import fill_grid, tokens_of
 from vitft.pictures.positions import Positions, positions_of
 from vitft.pictures.recording import Attention, recording
+from vitft.pictures.token_places import fill_grid
 from vitft.pictures.tokens import Nearest, colours_of, watching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 KINDS = {
     "filters": "principal components of the first layer's filters",
@@ -49,15 +53,13 @@ class Photo:
 
     Attributes:
         name: for the person.
-        pixels: uint8 (3, H, W), before it is normalised.
+        pixels: uint8 RGB (3, H, W).
         label: its class, if that is known.
-        bgr: whether the channels are blue, green, red.
     """
 
     name: str
     pixels: Tensor
     label: str | None = None
-    bgr: bool = False
 
 
 @dataclass
@@ -130,29 +132,6 @@ class Look:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The model to be looked at.
-
-    Attributes:
-        model: in evaluation mode, on its device.
-        processor: its image processor.
-        normalise: uint8 images (B, 3, H, W) -> pixel values on the device.
-        named: how the user called it.
-        image_size: (height, width) that it runs at.
-        head: name of the module that makes logits of features.
-        has_head: whether that is trained.
-    """
-
-    model: Any
-    processor: Any
-    normalise: Callable[[Tensor], Tensor]
-    named: str
-    image_size: Size
-    head: str
-    has_head: bool = True
-
-
 def check_kinds(kinds: Iterable[str]) -> list[str]:
     """Return the kinds of pictures in their order; raise UsageError for unknown ones."""
     wanted = list(kinds)
@@ -169,7 +148,7 @@ def check_kinds(kinds: Iterable[str]) -> list[str]:
 
 @torch.no_grad()
 def look(
-    subject: Subject,
+    classifier: Classifier,
     kinds: Sequence[str],
     photos: Iterable[Photo] = (),
     *,
@@ -180,46 +159,46 @@ def look(
     """Look inside a model.
 
     Args:
-        subject: the model.
+        classifier: in evaluation mode, on its device.
         kinds: of pictures, of :data:`KINDS`.
         photos: images for everything but filters and positions; each is read once and not kept.
         show: how many of them, the first, are shown one by one.
         target_class: whose relevance is shown; the predicted one of each image when not given.
         pool: images among which neighbours are sought.
     """
-    model, tokens = subject.model, tokens_of(subject.model.config)
+    model, tokens = classifier.model, tokens_of(classifier.config)
     vision = vision_config(model.config)
-    seen = Look(subject.named, model.config.model_type, subject.image_size, note=tokens.note)
+    seen = Look(classifier.name, model.config.model_type, classifier.image_size, note=tokens.note)
     seen.special, seen.reads = tokens.special(vision), tokens.reads(vision)
     if "filters" in kinds:
         first = first_convolution(model)
         if first:
-            bgr = takes_bgr(subject.processor)
-            seen.filters = principal_filters(first[1].weight, name=first[0], bgr=bgr)
+            is_bgr = classifier.pixel_values.is_bgr
+            seen.filters = principal_filters(first[1].weight, name=first[0], bgr=is_bgr)
         else:
             seen.reasons["filters"] = "it has no convolution that sees three colours"
     if "positions" in kinds:
-        seen.positions = positions_of(model, subject.image_size)
+        seen.positions = positions_of(model, classifier.image_size)
         if not seen.positions:
             seen.reasons["positions"] = "no table of positions was found in it"
     seen.reasons |= {kind: reason for kind in kinds if (reason := _refusal(kind, model.config))}
     wanted = [kind for kind in kinds if kind not in OF_WEIGHTS and kind not in seen.reasons]
     if wanted:
-        _look_at_photos(subject, seen, wanted, iter(photos), show, target_class)
+        _look_at_photos(classifier, seen, wanted, iter(photos), show, target_class)
     if "neighbours" in wanted and seen.shown:
-        _find_neighbours(subject, seen, pool)
+        _find_neighbours(classifier, seen, pool)
     return seen
 
 
-def drawable(config: Any) -> list[str]:
+def drawable(config: PreTrainedConfig) -> list[str]:
     """Return the kinds of pictures that a family can have."""
     return [kind for kind in KINDS if not _refusal(kind, config)]
 
 
-def _refusal(kind: str, config: Any) -> str:
+def _refusal(kind: str, config: PreTrainedConfig) -> str:
     """Return why a family cannot have a kind of picture, empty if it can."""
-    tokens, family, entry = tokens_of(config), config.model_type, family_of(config)
-    if kind == "positions" and entry and not entry.tables:
+    tokens, family = tokens_of(config), config.model_type
+    if kind == "positions" and has_no_tables(config):
         return f"{family} models have no table of positions"
     if kind in OF_ATTENTION and tokens.no_attention:
         return f"{family} models have none: {tokens.no_attention}"
@@ -229,7 +208,7 @@ def _refusal(kind: str, config: Any) -> str:
 
 
 def _look_at_photos(
-    subject: Subject, seen: Look, kinds: list[str], photos: Iterator[Photo], show: int, target: int | None
+    classifier: Classifier, seen: Look, kinds: list[str], photos: Iterator[Photo], show: int, target: int | None
 ) -> None:
     """Run the model over the photos: the first ones closely, all of them for the means."""
     has_attention = any(kind in OF_ATTENTION for kind in kinds)
@@ -237,26 +216,26 @@ def _look_at_photos(
     if not first:
         seen.reasons |= dict.fromkeys(kinds, "there are no images")
         return
-    size = _batch_size(subject, first[0]) if has_attention else 16
+    size = _batch_size(classifier, first[0]) if has_attention else 16
     summary = Summary()
     for start in range(0, len(first), size):
-        seen.shown += _look_closely(subject, seen, first[start : start + size], summary, has_attention)
+        seen.shown += _look_closely(classifier, seen, first[start : start + size], summary, has_attention)
     seen.num_images = len(first)
     if has_attention and not summary.layers:  # a family that is unknown here, such as a network of timm
         missing = [kind for kind in kinds if kind in OF_ATTENTION]
         seen.reasons |= dict.fromkeys(missing, f"no attention was seen in this {seen.family} model")
         kinds = [kind for kind in kinds if kind not in missing]
     if any(kind in ("distance", "entropy", "sinks") for kind in kinds):
-        with recording(subject.model, summary):
+        with recording(classifier.model, summary):
             while batch := list(islice(photos, size)):
-                subject.model(_pixels(subject, batch))
+                classifier.model(_pixels(classifier, batch))
                 seen.num_images += len(batch)
     seen.layers = summary.layers
     if "tokens" in kinds:
         _colour(seen)
     if "relevance" in kinds:
         for each in seen.shown:
-            _explain(subject, seen, each, target)
+            _explain(classifier, seen, each, target)
     if "heads" in kinds and all(each.heads is None for each in seen.shown):
         seen.reasons["heads"] = "its last layer attends within groups of tokens, never over the whole image"
     if "sinks" in kinds and not seen.special and any(layer.on_sinks is None for layer in seen.layers):
@@ -264,32 +243,32 @@ def _look_at_photos(
 
 
 def _look_closely(
-    subject: Subject, seen: Look, photos: list[Photo], summary: Summary, has_attention: bool
+    classifier: Classifier, seen: Look, photos: list[Photo], summary: Summary, has_attention: bool
 ) -> list[Shown]:
     """Run the model over photos that are shown one by one."""
-    rollout = Rollout(seen.reads, multiply=not tokens_of(subject.model.config).no_rollout)
-    pixels = _pixels(subject, photos)
-    with watching(subject.model, subject.head) as watched:
+    rollout = Rollout(seen.reads, multiply=not tokens_of(classifier.config).no_rollout)
+    pixels = _pixels(classifier, photos)
+    with watching(classifier.model, classifier.head_module) as watched:
         if has_attention:
-            with recording(subject.model, summary, rollout) as seen.how:
-                logits = subject.model(pixels).logits
+            with recording(classifier.model, summary, rollout) as seen.how:
+                logits = classifier.model(pixels).logits
         else:
-            logits = subject.model(pixels).logits
+            logits = classifier.model(pixels).logits
     shown = [Shown(photo) for photo in photos]
     probs = logits.float().softmax(-1).cpu()
-    best = probs.topk(min(3, probs.shape[-1])) if subject.has_head else None
-    last = watched.grid(len(seen.special), subject.image_size)
-    if last is None and rollout.layout is not None:  # of an unknown family, whose attention tells
-        last = watched.grid(rollout.layout.prefix, subject.image_size)
+    best = probs.topk(min(3, probs.shape[-1])) if classifier.has_head else None
+    last = watched.grid(len(seen.special), classifier.image_size)
+    if last is None and rollout.places is not None:  # of an unknown family, whose attention tells
+        last = watched.grid(rollout.places.prefix, classifier.image_size)
     for number, each in enumerate(shown):
         if best is not None:
             ranked = zip(best.indices[number].tolist(), best.values[number].tolist(), strict=True)
-            each.predictions = [(class_name(subject.model.config, label), value) for label, value in ranked]
+            each.predictions = [(classifier.classes[label], value) for label, value in ranked]
         each.features = watched.features[number] if watched.features is not None else None
         if last is not None:
             each.tokens, each.norms = last[number], last[number].norm(dim=-1)
-    if has_attention and rollout.layout is not None:
-        _spread(shown, rollout, subject.image_size)
+    if has_attention and rollout.places is not None:
+        _spread(shown, rollout, classifier.image_size)
     return shown
 
 
@@ -303,11 +282,11 @@ def _spread(shown: list[Shown], rollout: Rollout, image_size: Size) -> None:
     if rollout.last is not None and grid:
         for number, each in enumerate(shown):
             each.heads = rollout.last[number].reshape(-1, *grid)
-    of_places = math.prod(rollout.layout.grid or (0,))
+    of_places = math.prod(rollout.places.grid or (0,))
     if rollout.received and all(layer.shape[-1] == of_places for layer in rollout.received):
         received = torch.stack(rollout.received, 1)
         for number, each in enumerate(shown):
-            each.received = received[number].reshape(-1, *rollout.layout.grid)
+            each.received = received[number].reshape(-1, *rollout.places.grid)
 
 
 def _colour(seen: Look) -> None:
@@ -320,23 +299,23 @@ def _colour(seen: Look) -> None:
         each.colours = its
 
 
-def _explain(subject: Subject, seen: Look, shown: Shown, target: int | None) -> None:
+def _explain(classifier: Classifier, seen: Look, shown: Shown, target: int | None) -> None:
     """Add an image's relevance: one at a time, as all layers' attention is kept for its gradients."""
-    if not subject.has_head:
+    if not classifier.has_head:
         seen.reasons["relevance"] = "the checkpoint has no trained head, so no class has a logit"
         return
-    pixels = _pixels(subject, [shown.photo])
-    number = int(subject.model(pixels).logits.argmax()) if target is None else target
-    shown.relevance = relevance(subject.model, pixels, torch.tensor([number]), seen.reads)[0]
-    shown.relevant_class = class_name(subject.model.config, number)
+    pixels = _pixels(classifier, [shown.photo])
+    number = int(classifier.model(pixels).logits.argmax()) if target is None else target
+    shown.relevance = relevance(classifier.model, pixels, torch.tensor([number]), seen.reads)[0]
+    shown.relevant_class = classifier.classes[number]
 
 
-def _find_neighbours(subject: Subject, seen: Look, pool: Iterable[Photo]) -> None:
+def _find_neighbours(classifier: Classifier, seen: Look, pool: Iterable[Photo]) -> None:
     features = [each.features for each in seen.shown if each.features is not None]
     photos, nearest = iter(pool), Nearest(torch.stack(features))
-    with watching(subject.model, subject.head) as watched:
+    with watching(classifier.model, classifier.head_module) as watched:
         while batch := list(islice(photos, 16)):
-            subject.model(_pixels(subject, batch))
+            classifier.model(_pixels(classifier, batch))
             assert watched.features is not None
             nearest.add(watched.features, batch)
     seen.compared = nearest.passed
@@ -346,16 +325,12 @@ def _find_neighbours(subject: Subject, seen: Look, pool: Iterable[Photo]) -> Non
         each.neighbours = found
 
 
-def class_name(config: Any, number: int) -> str:
-    """Return the name of a class; PVT's configuration may have none."""
-    return str((config.id2label or {}).get(number, f"LABEL_{number}"))
+def _pixels(classifier: Classifier, photos: Sequence[Photo]) -> Tensor:
+    images = torch.stack([photo.pixels for photo in photos])
+    return classifier.pixel_values(images.to(classifier.device))
 
 
-def _pixels(subject: Subject, photos: Sequence[Photo]) -> Tensor:
-    return subject.normalise(torch.stack([photo.pixels for photo in photos]))
-
-
-def _batch_size(subject: Subject, photo: Photo) -> int:
+def _batch_size(classifier: Classifier, photo: Photo) -> int:
     """Return how many images keep a layer's attention small, by trying one."""
     largest = 1
 
@@ -363,6 +338,6 @@ def _batch_size(subject: Subject, photo: Photo) -> int:
         nonlocal largest
         largest = max(largest, seen.probs.numel())
 
-    with recording(subject.model, measure):
-        subject.model(_pixels(subject, [photo]))
+    with recording(classifier.model, measure):
+        classifier.model(_pixels(classifier, [photo]))
     return max(1, min(16, _FLOATS_AT_ONCE // largest))

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vitft.model.families import Size, Table, family_of, vision_config
-from vitft.model.retarget import table_size
-from vitft.pictures.layout import fill_grid
+from vitft.architectures.blocks import position_tables
+from vitft.architectures.family import Size, Table
+from vitft.pictures.token_places import fill_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MOST_TILES = 14
 """Tiles a side of a picture of similarities; of larger grids every so many-th place is shown."""
@@ -93,26 +97,21 @@ def rotary_similarity(cosines: Tensor, sines: Tensor) -> Tensor:
     return turned @ turned.T / cosines.shape[-1]
 
 
-def positions_of(model: Any, image_size: Size) -> list[Positions]:
+def positions_of(model: PreTrainedModel, image_size: Size) -> list[Positions]:
     """Return the picture of each position table of a model, empty if it has none.
 
     Args:
         model: the classifier.
         image_size: (height, width) that it runs at.
     """
-    config, family = model.config, family_of(model.config)
-    found = []
-    if family is not None:
-        size = table_size(config) or image_size
-        for name, parameter in model.named_parameters():
-            for table in family.tables:
-                grid = table.grid_of(name, vision_config(config), size)
-                if grid:
-                    found.append(_of_table(name, parameter, table, grid))
+    found = [
+        _of_table(name, attrgetter(name)(model), table, grid)
+        for name, table, grid in position_tables(model, image_size)
+    ]
     for name, module in model.named_modules():
         if hasattr(module, "continuous_position_bias_mlp"):  # SwinV2
             found.append(_of_network(name, module))
-        elif hasattr(module, "inv_freq") and hasattr(config, "patch_size"):  # rotary: DINOv3
+        elif hasattr(module, "inv_freq") and hasattr(model.config, "patch_size"):  # rotary: DINOv3
             found.append(_of_rotation(name, module, image_size))
     return found
 
@@ -120,14 +119,14 @@ def positions_of(model: Any, image_size: Size) -> list[Positions]:
 def _of_table(name: str, parameter: Tensor, table: Table, grid: Size) -> Positions:
     short = re.sub(r"^\w+\.(encoder\.)?", "", name)
     values = parameter.detach().float().cpu()
-    if table.layout == "places":
+    if table.entries == "places":
         places = values.reshape(-1, values.shape[-1])[-grid[0] * grid[1] :]
         rows, columns = (tuple(range(0, side, -(-side // MOST_TILES))) for side in grid)
         similarity = position_similarity(places, grid, rows, columns)
         return Positions(
             short, "similarity", grid, rows, columns, similarity, row_column_share(places.reshape(*grid, -1))
         )
-    if table.layout == "offsets":
+    if table.entries == "offsets":
         down, right = (2 * side - 1 for side in grid)
         bias = values[: down * right].T.reshape(-1, down, right)
         return Positions(short, "bias", grid, (), (), bias, row_column_share(bias.movedim(0, -1)))

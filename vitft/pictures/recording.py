@@ -12,15 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vitft.model.families import Size, blocks
-from vitft.pictures.layout import Layout, layout_of
+from vitft.architectures.blocks import blocks
+from vitft.architectures.family import Size
+from vitft.pictures.token_places import TokenPlaces, places_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NAME = "vitft-recording"
 
@@ -33,13 +37,13 @@ class Attention:
         index: number of the layer, from 0.
         block: name of the residual block that it lies in.
         probs: shape (B, W, A, Q, K); rows sum to 1.
-        layout: where its tokens stand.
+        places: where its tokens stand.
     """
 
     index: int
     block: str
     probs: Tensor
-    layout: Layout
+    places: TokenPlaces
 
 
 Taker = Callable[[Attention], None]
@@ -63,7 +67,7 @@ def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scaling: fl
 
 
 @contextmanager
-def recording(model: Any, *takers: Taker, in_graph: bool = False) -> Iterator[str]:
+def recording(model: PreTrainedModel, *takers: Taker, in_graph: bool = False) -> Iterator[str]:
     """Hand every layer's attention to ``takers`` while the model runs.
 
     Args:
@@ -96,7 +100,7 @@ def recording(model: Any, *takers: Taker, in_graph: bool = False) -> Iterator[st
 class _Reader:
     """Counts the layers of a forward pass and hands on what is read."""
 
-    model: Any
+    model: PreTrainedModel
     takers: tuple[Taker, ...]
     in_graph: bool
     inside: list[str] = field(default_factory=list)
@@ -112,9 +116,9 @@ class _Reader:
     def take(self, probs: Tensor) -> Tensor:
         """Hand on probabilities (B * W, A, Q, K), or Hiera's (B, A, W, Q, K); return them as made of what was seen."""
         seen = probs.movedim(2, 1) if probs.ndim == 5 else probs.reshape(self.batch, -1, *probs.shape[1:])
-        layout = layout_of(self.model, self.index, self.inside[-1], tuple(seen.shape), self.image_size)
+        places = places_of(self.model, self.index, self.inside[-1], tuple(seen.shape), self.image_size)
         for taker in self.takers:
-            taker(Attention(self.index, self.inside[-1], seen, layout))
+            taker(Attention(self.index, self.inside[-1], seen, places))
         self.index += 1
         return seen.movedim(1, 2) if probs.ndim == 5 else seen.flatten(0, 1)
 
@@ -124,7 +128,7 @@ class _Reader:
 
 
 @contextmanager
-def _through_interface(model: Any, reader: _Reader) -> Iterator[None]:
+def _through_interface(model: PreTrainedModel, reader: _Reader) -> Iterator[None]:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask

@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from vitft.model.families import Size, blocks
-from vitft.pictures.layout import fill_grid
+from vitft.architectures.blocks import blocks
+from vitft.architectures.family import Size
+from vitft.pictures.token_places import fill_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def colours_of(tokens: Tensor) -> tuple[Tensor, float]:
@@ -68,7 +72,7 @@ class Seen:
 
 
 @contextmanager
-def watching(model: Any, head: str) -> Iterator[Seen]:
+def watching(model: PreTrainedModel, head: str) -> Iterator[Seen]:
     """Keep, of each forward pass, the last block's output and what the head reads.
 
     Args:

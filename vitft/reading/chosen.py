@@ -19,7 +19,7 @@ from vitft.reading.labels import MISSING, Labels, column_values, one_hot, read_l
 from vitft.reading.opened import OpenedSource
 from vitft.reading.splits import Roles
 from vitft.reading.streams import stream_features
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 _NO_ROWS = "fill it, or name another: --set data.train_split=NAME (validation_split, test_split)"
 

@@ -14,7 +14,7 @@ from vitft.reading.splitting import SplitColumn, find_split_column
 from vitft.reading.table_labels import TableLabels, UntoldLabel, find_labels, refuse_several
 from vitft.reading.tables import Table, Unreadable, read_table, table_files
 from vitft.reading.words import Role, is_label_name, role_of, split_and_rest, words_of
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 _ANSWERS = {"submission", "submissions", "submit", "prediction", "predictions", "pred", "preds", "baseline"}
 

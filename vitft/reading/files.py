@@ -20,7 +20,7 @@ from vitft.reading.listing import Listing, count, join
 from vitft.reading.places import MASKS, Places
 from vitft.reading.rows import FilesReading, lay_out
 from vitft.reading.words import alike, is_dimension
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 _CLOSED = (
     ".mat", ".xlsx", ".xls", ".ods", ".npy", ".npz", ".pkl", ".h5", ".hdf5", ".zip", ".rar", ".7z", ".gz", ".tgz",

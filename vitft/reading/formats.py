@@ -21,7 +21,7 @@ from vitft.reading.opened import OpenedSource, reading, refuse_stream
 from vitft.reading.plain import require_plain
 from vitft.reading.shards import class_names, schema_of
 from vitft.reading.tars import holds_examples, open_tars
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 _STREAMS = ("parquet", "webdataset")

@@ -22,7 +22,7 @@ from vitft.reading.rows import FilesReading, Rows
 from vitft.reading.saved import has_configs, open_clone, open_saved
 from vitft.reading.tables import SUFFIXES as TABLE_SUFFIXES
 from vitft.reading.unread import ARCHIVES, archives, note_unread, what_else
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 IMAGE, LABEL = "image", "label"
 

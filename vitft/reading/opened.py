@@ -11,7 +11,7 @@ from typing import Any
 from vitft.errors import DataError, did_you_mean
 from vitft.reading.labels import Parts
 from vitft.reading.words import Role
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,11 @@ local     a folder or a file: see local.py
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # before the import: else every load calls a counting host
 
 import datasets
 import numpy as np
@@ -23,6 +20,7 @@ import pyarrow.compute as pc
 
 from vitft.builtin.digits import load_digits
 from vitft.errors import DataError, VitftError
+from vitft.libraries import count_no_downloads
 from vitft.names import DatasetName, classify_dataset, explain_hub_error, find_dataset_on_hub
 from vitft.reading.columns import flat_features
 from vitft.reading.downloads import downloaded_tars, load_verified, refuse_mixed_names
@@ -32,17 +30,8 @@ from vitft.reading.opened import OpenedSource, known_error, known_rows, link_of,
 from vitft.reading.splitting import SplitColumn, find_split_column
 from vitft.reading.streams import stream_features
 from vitft.reading.words import is_split_name, roles_of
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 from vitft.retry import patiently
-
-# Each load would call a counting host. The attribute too: `datasets` may have been imported before this line.
-os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = os.environ["HF_UPDATE_DOWNLOAD_COUNTS"].upper() in (
-    "1",
-    "ON",
-    "YES",
-    "TRUE",
-)
 
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
 _PLAIN = ("string", "large_string", "int", "bool", "uint")
@@ -55,6 +44,7 @@ def open_splits(data: DataRecipe) -> OpenedSource:
     Raises:
         DataError: if it cannot be found, reached, read or streamed.
     """
+    count_no_downloads()
     if data.dataset is None:
         raise DataError(
             "no dataset was given",

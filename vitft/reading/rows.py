@@ -10,7 +10,7 @@ from vitft.reading.evidence import Evidence
 from vitft.reading.listing import Listing, count
 from vitft.reading.places import UNSPLIT, Places
 from vitft.reading.words import Role, is_measure
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 UNNAMED = "no row of a table names them"
 UNLISTED = "in none of the splits that tables name"

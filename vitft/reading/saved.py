@@ -14,7 +14,7 @@ from vitft.reading.evidence import table_role
 from vitft.reading.labels import Parts
 from vitft.reading.opened import OpenedSource, known_rows, reading, refuse, refuse_stream
 from vitft.reading.shards import class_names
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def open_saved(root: Path, data: DataRecipe, *, is_dict: bool) -> OpenedSource:

@@ -32,7 +32,7 @@ from vitft.reading.opened import OpenedSource
 from vitft.reading.opening import open_splits
 from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, named_split
 from vitft.reading.streams import stream_source
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 __all__ = ["open_for_evaluation", "open_source"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vitft.errors import DataError, did_you_mean, shorten
 from vitft.reading.words import Role, flag_role, is_split_name, role_of, roles_of, squeezed
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 _TRUE, _FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n", "f"}
 _MOST = 50  # values of a column of splits

@@ -24,7 +24,7 @@ from vitft.reading.labels import (
 )
 from vitft.reading.opened import OpenedSource
 from vitft.reading.splits import Roles
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 
 def stream_source(

@@ -10,7 +10,7 @@ from vitft.reading.formats import FORMATS
 from vitft.reading.listing import IMAGE_SUFFIXES, Listing, count, describe_left_out
 from vitft.reading.rows import FilesReading
 from vitft.reading.words import role_of
-from vitft.recipe import DataRecipe
+from vitft.recipe.keys import DataRecipe
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _NO_IMAGES = (

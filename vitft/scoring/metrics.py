@@ -24,6 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from vitft.errors import DataError, UsageError
+from vitft.libraries import count_no_downloads
 from vitft.scoring.scores import Scores, Tally
 
 OURS = frozenset(each.name for each in fields(Scores)) | {"per_class", "confusion", "bad_images", "shift_consistency"}
@@ -220,12 +221,10 @@ def _plain(values: Sequence[int] | Tensor) -> list[int]:
 
 
 def _import_evaluate() -> Any:
-    # It counts every load on a host of its own, is deaf to HF_HUB_OFFLINE, and takes seconds to import.
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-    import evaluate
+    import evaluate  # here, as it takes seconds
     from huggingface_hub import constants
 
-    evaluate.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    count_no_downloads()
     evaluate.config.HF_EVALUATE_OFFLINE = evaluate.config.HF_EVALUATE_OFFLINE or constants.HF_HUB_OFFLINE
     # A metric's script is copied to this folder before it is imported; a read-only cache must not stop us.
     if not _is_writable(Path(evaluate.config.HF_MODULES_CACHE)):

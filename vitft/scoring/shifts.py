@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitft.errors import UsageError
-from vitft.sizes import show_size
+from vitft.recipe.sizes import show_size
 
 
 def shifted(images: Tensor, pixels: int) -> Iterator[Tensor]:

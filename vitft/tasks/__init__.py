@@ -10,11 +10,11 @@ Functions return results and raise ``VitftError``; notes and progress go to stde
 
 from vitft.hub.push import Published
 from vitft.tasks.describing import describe
+from vitft.tasks.evaluating import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
 from vitft.tasks.inspecting import InspectResult, inspect
 from vitft.tasks.predicting import predict
 from vitft.tasks.publishing import push
 from vitft.tasks.resizing import ResizeResult, resize
-from vitft.tasks.scoring import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
 from vitft.tasks.training import FinetuneResult, finetune
 
 __all__ = [

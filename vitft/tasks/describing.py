@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vitft.recipe import DataRecipe
-from vitft.tasks.shared import quiet_libraries
+from vitft.libraries import quiet_libraries
+from vitft.recipe.keys import DataRecipe
 
 if TYPE_CHECKING:
     from vitft.reading.overview import Overview

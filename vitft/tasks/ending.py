@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from vitft import signals, worker
 from vitft.errors import StoppedEarly, TrainError, VitftError, one_line
 from vitft.ownership import Ownership
+from vitft.processes import signals, worker
 from vitft.run import Run
 
 _FEWEST_FILES, _ENOUGH_FILES = 256, 4096
@@ -124,7 +124,7 @@ def explain(error: BaseException, session: Session) -> VitftError | None:
         error: that came out of torch, the operating system or a library.
         session: what was being done.
     """
-    from vitft.data.batches import ReaderLost  # torch: not before it is needed
+    from vitft.data.workers import ReaderLost  # torch: not before it is needed
 
     if isinstance(error, ReaderLost):
         return _lost_reader(str(error.process), error.signal, session)

@@ -8,44 +8,49 @@ from __future__ import annotations
 
 import shutil
 import sys
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from vitft import signals
 from vitft.errors import DataError, one_line
 from vitft.hub.card import write_card
-from vitft.recipe import Recipe
+from vitft.processes import signals
+from vitft.processes.turns import on_main_process
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
+from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
-from vitft.tasks.shared import headline, on_main_process
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from vitft.data.images import ImageSplit, StreamSplit
+    from vitft.scoring.evaluation import Evaluation
+    from vitft.train.fit import Fitted
+    from vitft.train.setup import Training
 
 
-def score_and_save(
-    session: Session, recipe: Recipe, source: Any, pretrained: Any, plan: Any, fitted: Any, accelerator: Any
-) -> dict[str, Any]:
+def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict[str, Any]:
     """Write the model and its results; return them in the main process, which alone has them."""
-    run = session.run
-    assert run is not None
+    run, accelerator, source = training.run, training.accelerator, training.source
     peak = _peak_memory(accelerator)
-    on_main_process(partial(_save, run, pretrained), accelerator)
+    on_main_process(lambda: training.classifier.save(run.model_folder), accelerator)
     run.say(f"weights: {fitted.weights}; scoring them")
-    scored: dict[str, Any] = {}
-    unscored: dict[str, str] = {}
+    found = _Found()
     for name, split in (("validation", source.validation), ("test", source.test)):
         if split is not None:
-            _score(session, name, split, recipe, fitted, scored, unscored)
+            _score(session, training, name, split, found)
     signals.check()  # somebody's decoder may have swallowed the request
+    retargeting = training.classifier.retargeting
     record = {
-        "train": _training_record(plan, fitted, peak),
+        "train": _training_record(training, fitted, peak),
         "classes": list(source.classes),
         "weights": fitted.weights,
-        "bad_images": fitted.state.bad_rows,
-        "resize": pretrained.retargeting.record() if pretrained.retargeting else None,
+        "bad_images": training.state.bad_rows,
+        "resize": retargeting.record() if retargeting else None,
     }
-    speeds = fitted.speeds if len(plan.phases) > 1 else {}
     results: dict[str, Any] = {}
     # Nobody ends before everything is written.
-    on_main_process(lambda: _write_results(run, recipe, results, record, scored, unscored, speeds), accelerator)
+    on_main_process(lambda: _write_results(training, fitted, found, record, results), accelerator)
     return results
 
 
@@ -72,24 +77,19 @@ def finish(run: Run, license: str | None) -> None:
 # --- the model, and what it is worth -----------------------------------------------------------------------
 
 
-def _save(run: Run, pretrained: Any) -> None:
-    from vitft.model.encoding import with_written_positions
-    from vitft.model.processor import save_model
+@dataclass
+class _Found:
+    """What scoring the splits gave: an evaluation for each, or why there is none."""
 
-    save_model(with_written_positions(pretrained.model), pretrained.processor, run.model_folder)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    unscored: dict[str, str] = field(default_factory=dict)
 
 
-def _score(
-    session: Session,
-    name: str,
-    split: Any,
-    recipe: Recipe,
-    fitted: Any,
-    scored: dict[str, Any],
-    unscored: dict[str, str],
-) -> None:
+def _score(session: Session, training: Training, name: str, split: ImageSplit | StreamSplit, found: _Found) -> None:
     """Score a split with whatever of it can be read; all processes do, and learn the same."""
     from accelerate.utils import gather_object
+
+    from vitft.train.validation import evaluate
 
     failures: list[str] = []
 
@@ -98,72 +98,69 @@ def _score(
             raise error
         failures.append(one_line(error) or type(error).__name__)
 
-    found = fitted.score(split, collect=bool(recipe.run.metrics), on_failure=keep)
+    evaluation = evaluate(training, split, collect=bool(training.recipe.run.metrics), on_failure=keep)
     if said := gather_object(failures):
-        unscored[name] = said[0]
+        found.unscored[name] = said[0]
         return
-    scored[name] = found
-    if found.bad_rows and recipe.data.bad_images == "stop":
-        assert session.run is not None
-        session.run.note(
-            f"{name}: its score leaves out what cannot be read, images: {len(found.bad_rows)} (data.bad_images: stop "
-            "holds for training, which is over)"
+    found.evaluations[name] = evaluation
+    if evaluation.bad_rows and training.recipe.data.bad_images == "stop":
+        training.run.note(
+            f"{name}: its score leaves out what cannot be read, images: {len(evaluation.bad_rows)} (data.bad_images: "
+            "stop holds for training, which is over)"
         )
 
 
 def _write_results(
-    run: Run,
-    recipe: Recipe,
-    results: dict[str, Any],
-    record: dict[str, Any],
-    scored: dict[str, Any],
-    unscored: dict[str, str],
-    speeds: dict[str, dict[str, float]],
+    training: Training, fitted: Fitted, found: _Found, record: dict[str, Any], results: dict[str, Any]
 ) -> None:
     """Fill in the results, say what is not in them, and write them down."""
-    for name, each in scored.items():
-        _take_scores(name, each, results, unscored)
+    run = training.run
+    for name, evaluation in found.evaluations.items():
+        _take_scores(name, evaluation, results, found.unscored)
     results |= record
-    if unscored:
-        results["unscored"] = unscored
-    for name, reason in unscored.items():
+    if found.unscored:
+        results["unscored"] = found.unscored
+    for name, reason in found.unscored.items():
         run.note(f"{name} has no score, and the model is saved all the same: {reason}")
-    _add_metrics_of_others(run, recipe, scored, results)
-    for size, each in speeds.items():
+    _add_metrics_of_others(run, training.recipe, found.evaluations, results)
+    for size, each in fitted.speeds.items() if len(training.plan.phases) > 1 else ():
         run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
     log_results(run, results)
     run.write_json("results.json", results)
 
 
-def _take_scores(name: str, scored: Any, results: dict[str, Any], unscored: dict[str, str]) -> None:
+def _take_scores(name: str, evaluation: Evaluation, results: dict[str, Any], unscored: dict[str, str]) -> None:
     from vitft.scoring.metrics import final_scores
 
     try:
-        results[name] = final_scores(scored.tally)
+        results[name] = final_scores(evaluation.tally)
     except DataError as error:  # not one image of it can be read
         unscored[name] = error.wrong
 
 
-def _training_record(plan: Any, fitted: Any, peak: int) -> dict[str, Any]:
+def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str, Any]:
+    plan, state = training.plan, training.state
     return {
-        "steps": fitted.state.step,
-        "samples": min(fitted.state.step * plan.batch_size, plan.total_samples),
+        "steps": state.step,
+        "samples": min(state.step * plan.batch_size, plan.total_samples),
         "images": plan.num_samples,
         "batch_size": plan.batch_size,
-        "seconds": round(fitted.state.elapsed_seconds, 3),
+        "seconds": round(state.elapsed_seconds, 3),
         "images_per_second": round(fitted.images_per_second, 2),
         "peak_memory_bytes": peak,
         "speeds": fitted.speeds,
     }
 
 
-def _add_metrics_of_others(run: Run, recipe: Recipe, scored: dict[str, Any], results: dict[str, Any]) -> None:
+def _add_metrics_of_others(
+    run: Run, recipe: Recipe, evaluations: dict[str, Evaluation], results: dict[str, Any]
+) -> None:
     """Compute the recipe's further metrics; one that fails costs itself, and is named."""
     from vitft.scoring.metrics import further_scores
 
     refused: dict[str, str] = {}
-    for name in [name for name in scored if name in results and recipe.run.metrics]:
-        each = scored[name]
+    for name in [name for name in evaluations if name in results and recipe.run.metrics]:
+        each = evaluations[name]
         further = further_scores(recipe.run.metrics, each.predictions, each.labels, len(results["classes"]))
         results[name] |= further.values
         refused |= further.refused
@@ -174,7 +171,7 @@ def _add_metrics_of_others(run: Run, recipe: Recipe, scored: dict[str, Any], res
     signals.check()  # a stranger's code may have swallowed the request
 
 
-def end_training(run: Run, accelerator: Any) -> None:
+def end_training(run: Run, accelerator: Accelerator) -> None:
     """Let trackers and processes end together.
 
     What holds connections between processes must be gone by now: torch may hang where one that wraps a model
@@ -188,7 +185,7 @@ def end_training(run: Run, accelerator: Any) -> None:
         run.note(f"a tracker did not end well: {one_line(error)}")
 
 
-def reset_peak_memory(accelerator: Any) -> None:
+def reset_peak_memory(accelerator: Accelerator) -> None:
     """Begin to measure the memory of a run."""
     import torch
 
@@ -196,7 +193,7 @@ def reset_peak_memory(accelerator: Any) -> None:
         torch.cuda.reset_peak_memory_stats(accelerator.device)
 
 
-def _peak_memory(accelerator: Any) -> int:
+def _peak_memory(accelerator: Accelerator) -> int:
     """Return the most memory that this process had: of the GPU, or resident on the CPU."""
     import torch
 

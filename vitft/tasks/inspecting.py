@@ -12,13 +12,15 @@ from vitft.disk import whole_folder
 from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
 from vitft.files import at_home, exists
 from vitft.names import slug
-from vitft.recipe import DataRecipe
-from vitft.sizes import show_size
+from vitft.recipe.choices import ResizeMethod
+from vitft.recipe.keys import DataRecipe
+from vitft.recipe.sizes import show_size
 from vitft.tasks.ending import explained
-from vitft.tasks.photos import Photos, subject_of
-from vitft.tasks.shared import Ready, ready
+from vitft.tasks.models import load_model
+from vitft.tasks.photos import Photos
 
 if TYPE_CHECKING:
+    from vitft.model.classifier import Classifier
     from vitft.pictures.captions import Looks
     from vitft.pictures.look import Look
 
@@ -61,7 +63,7 @@ def inspect(
     out: str | Path | None = None,
     format: str = "png",
     image_size: tuple[int, int] | None = None,
-    method: str = "bicubic",
+    method: ResizeMethod = "bicubic",
     bad_images: str = "stop",
     device: str = "auto",
     revision: str | None = None,
@@ -97,22 +99,22 @@ def inspect(
     if format not in FORMATS:
         raise UsageError(f"pictures cannot be written as {format!r}", allowed=", ".join(FORMATS))
     folder = _free_folder(out, model) if out or format != "json" else None
-    loaded, before = _load(model, device, image_size, method, revision, has_positions="positions" in kinds)
-    photos = Photos(loaded, images, dataset, split, num_images, show=show, skip_bad=bad_images == "skip")
-    if not loaded.has_head:
+    classifier, before = _load(model, device, image_size, method, revision, has_positions="positions" in kinds)
+    photos = Photos(classifier, images, dataset, split, num_images, show=show, skip_bad=bad_images == "skip")
+    if not classifier.has_head:
         photos.notes.append("the checkpoint has no trained head, so nothing is predicted")
     seen = look(
-        subject_of(loaded, str(model)),
+        classifier,
         kinds,
         photos.read(),
         show=show,
-        target_class=_class_number(loaded.model.config, target_class),
+        target_class=_class_number(classifier.classes, target_class),
         pool=photos.training(),
     )
     if only and all(kind in seen.reasons for kind in kinds):
         raise ModelError(
             f"nothing of what was asked for can be drawn of {model}: {'; '.join(_told(seen.reasons))}",
-            allowed=", ".join(drawable(loaded.model.config)),
+            allowed=", ".join(drawable(classifier.config)),
             hint="--only filters",
         )
     seen.images = photos.source
@@ -125,20 +127,20 @@ def _load(
     model: str | Path,
     device: str,
     image_size: tuple[int, int] | None,
-    method: str,
+    method: ResizeMethod,
     revision: str | None,
     *,
     has_positions: bool,
-) -> tuple[Ready, Looks]:
+) -> tuple[Classifier, Looks]:
     """Return the model at the size that was asked for, and what its positions were before if that is another."""
     from vitft.pictures.look import look
 
-    loaded = ready(model, "fp32", device, revision=revision, needs_head=False)
-    old = loaded.retargeting.new
+    classifier, _ = load_model(model, "fp32", device, revision=revision, needs_head=False)
+    old = classifier.image_size
     if image_size is None or image_size == old:
-        return loaded, []
-    before: Looks = [(show_size(old), look(subject_of(loaded, str(model)), ["positions"]))] if has_positions else []
-    return ready(model, "fp32", device, image_size, method, revision, needs_head=False), before
+        return classifier, []
+    before: Looks = [(show_size(old), look(classifier, ["positions"]))] if has_positions else []
+    return load_model(model, "fp32", device, image_size, method, revision, needs_head=False)[0], before
 
 
 # --- what is to be drawn -----------------------------------------------------------------------------------
@@ -170,16 +172,14 @@ def _kinds(
     return kept, {} if only else {kind: reasons[kind] for kind in KINDS if kind in reasons}
 
 
-def _class_number(config: Any, wanted: str | None) -> int | None:
+def _class_number(classes: Sequence[str], wanted: str | None) -> int | None:
     """Return the number of a class that was named, or given by its number."""
     if wanted is None:
         return None
-    from vitft.pictures.look import class_name
-
-    names = {class_name(config, number): number for number in range(config.num_labels)}
+    names = {name: number for number, name in enumerate(classes)}
     if wanted in names:
         return names[wanted]
-    if wanted.isdigit() and int(wanted) < config.num_labels:
+    if wanted.isdigit() and int(wanted) < len(classes):
         return int(wanted)
     guess = did_you_mean(wanted, names)
     raise UsageError(

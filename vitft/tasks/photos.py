@@ -1,4 +1,4 @@
-"""What pictures are taken of: a model on its device, and images one by one."""
+"""The images that pictures are taken of, one by one."""
 
 from __future__ import annotations
 
@@ -8,35 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from vitft.errors import DataError, UsageError
 from vitft.outside import printable
-from vitft.recipe import DataRecipe
-from vitft.tasks.shared import Ready
+from vitft.recipe.keys import DataRecipe
 
 if TYPE_CHECKING:
-    from vitft.pictures.look import Look, Photo, Subject
+    from vitft.data.images import ImageSource, ImageSplit
+    from vitft.model.classifier import Classifier
+    from vitft.pictures.look import Look, Photo
 
 NUM_IMAGES = 128
 """Images that the ViT paper takes attention distances over."""
 POOL = 256
 """Training images among which neighbours are sought, evenly spaced; each costs a forward pass."""
-
-
-def subject_of(loaded: Ready, named: str) -> Subject:
-    """Return a checkpoint as something to be looked at."""
-    from vitft.model.load import head_of
-    from vitft.model.processor import normalisation
-    from vitft.pictures.look import Subject
-    from vitft.views.color import normalize
-
-    mean, std = normalisation(loaded.processor)
-    return Subject(
-        model=loaded.model,
-        processor=loaded.processor,
-        normalise=lambda images: normalize(images.to(loaded.accelerator.device), mean, std),
-        named=named,
-        image_size=loaded.retargeting.new,
-        head=head_of(loaded.model),
-        has_head=loaded.has_head,
-    )
 
 
 class Photos:
@@ -49,7 +31,7 @@ class Photos:
 
     def __init__(
         self,
-        loaded: Ready,
+        classifier: Classifier,
         images: Sequence[str | Path],
         dataset: str | DataRecipe | None,
         split: str | None,
@@ -61,7 +43,7 @@ class Photos:
         from vitft.pictures.captions import short_name
 
         self.notes: list[str] = []
-        self._loaded, self._show, self._skipped = loaded, show, self.notes if skip_bad else None
+        self._classifier, self._show, self._skipped = classifier, show, self.notes if skip_bad else None
         self._max_pixels = (dataset if isinstance(dataset, DataRecipe) else DataRecipe()).max_pixels
         self._opened = _open(dataset) if dataset else None
         if images:
@@ -77,21 +59,24 @@ class Photos:
         """Yield the images to look at; the first ``show`` of a dataset come from all over it."""
         if self._paths:
             files = ((path, path, None) for path in self._paths)
-            yield from read_photos(files, self._loaded, self._skipped, self._max_pixels)
+            yield from read_photos(files, self._classifier, self._skipped, self._max_pixels)
         elif self._opened is not None:
             yield from self._rows(self._split, self._asked, self._show)
 
     def training(self) -> Iterator[Photo]:
         """Yield the training images among which neighbours are sought."""
+        from vitft.data.images import ImageSplit
+
         if self._opened is not None:
+            assert isinstance(self._opened.train, ImageSplit)  # streams were refused
             yield from self._rows(self._opened.train, POOL)
 
-    def _rows(self, split: Any, count: int, first: int = 0) -> Iterator[Photo]:
+    def _rows(self, split: ImageSplit, count: int, first: int = 0) -> Iterator[Photo]:
         assert self._opened is not None
         return evenly_spaced(
             split,
             self._opened.classes,
-            self._loaded,
+            self._classifier,
             count,
             first=first,
             skipped=self._skipped,
@@ -108,9 +93,9 @@ class Photos:
 
 
 def evenly_spaced(
-    split: Any,
+    split: ImageSplit,
     classes: Sequence[str],
-    loaded: Ready,
+    classifier: Classifier,
     count: int,
     *,
     first: int = 0,
@@ -122,7 +107,7 @@ def evenly_spaced(
     Args:
         split: with random access.
         classes: names by number.
-        loaded: whose image processor makes them.
+        classifier: whose image processor makes them.
         count: images at most.
         first: how many are to come from all over the split.
         skipped: gets a line for each image that cannot be read; None raises DataError.
@@ -134,12 +119,12 @@ def evenly_spaced(
     order = [*ahead, *(place for place in range(some) if place not in ahead)]
     places = (place * len(split) // some for place in order)
     rows = ((split.where(i), split.encoded(i), classes[split.labels[i]]) for i in places)
-    return read_photos(rows, loaded, skipped, max_pixels)
+    return read_photos(rows, classifier, skipped, max_pixels)
 
 
 def read_photos(
     encoded: Iterable[tuple[str, bytes | str, str | None]],
-    loaded: Ready,
+    classifier: Classifier,
     skipped: list[str] | None,
     max_pixels: int | None = None,
 ) -> Iterator[Photo]:
@@ -147,15 +132,14 @@ def read_photos(
 
     Args:
         encoded: (name, file or its path, class) of each.
-        loaded: whose image processor makes them.
+        classifier: whose image processor makes them.
         skipped: gets a line for each image that cannot be read; None raises DataError.
         max_pixels: as the recipe's ``data.max_pixels``.
     """
     from vitft.data.staging import MAX_PIXELS, BadImage, decode
-    from vitft.model.processor import takes_bgr
     from vitft.pictures.look import Photo
 
-    process, bgr = loaded.process, takes_bgr(loaded.processor)
+    process = classifier.process
     for name, content, label in encoded:
         try:
             pixels = process(decode(content, max_pixels or MAX_PIXELS, process.white_level)[0])
@@ -166,10 +150,10 @@ def read_photos(
             skipped.append(f"passed over {name}: {error.wrong}")
             continue
         shown_as = printable(name if label else Path(name).name)
-        yield Photo(shown_as, pixels, printable(label) if label else None, bgr)
+        yield Photo(shown_as, pixels, printable(label) if label else None)
 
 
-def _open(dataset: str | DataRecipe) -> Any:
+def _open(dataset: str | DataRecipe) -> ImageSource:
     from vitft.reading.source import open_source
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
@@ -178,7 +162,7 @@ def _open(dataset: str | DataRecipe) -> Any:
     return open_source(data, seed=0)
 
 
-def _choose_split(source: Any, wanted: str | None) -> Any:
+def _choose_split(source: ImageSource, wanted: str | None) -> Any:
     """Return the split that was named by its role or its own name; test if none was, else validation."""
     splits = {role: split for role in ("test", "validation", "train") if (split := getattr(source, role)) is not None}
     if wanted is None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitft.recipe import DataRecipe
+from vitft.recipe.choices import ResizeMethod
+from vitft.recipe.keys import DataRecipe
 from vitft.tasks.ending import explained
-from vitft.tasks.shared import ready
+from vitft.tasks.models import load_model
 
 
 @explained()
@@ -21,7 +22,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     image_size: tuple[int, int] | None = None,
-    method: str = "bicubic",
+    method: ResizeMethod = "bicubic",
     revision: str | None = None,
     max_pixels: int | None = None,
 ) -> list[dict[str, Any]]:
@@ -43,17 +44,14 @@ def predict(
         not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline:
         probabilities of the classes, of each label for several labels or one logit, values for regression.
     """
-    from vitft.model.processor import normalisation
-    from vitft.scoring.predict import predict_files
+    from vitft.scoring.prediction import predict_files
 
-    loaded = ready(model, precision, device, image_size, method, revision)
+    classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
     return list(
         predict_files(
-            loaded.model,
-            loaded.process,
+            classifier,
             [Path(image) for image in images],
-            normalisation=normalisation(loaded.processor),
-            accelerator=loaded.accelerator,
+            accelerator,
             batch_size=batch_size or 32,
             top_k=top_k,
             max_pixels=max_pixels or DataRecipe().max_pixels,

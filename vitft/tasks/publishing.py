@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from vitft import signals
 from vitft.errors import HubError, PublishError, UsageError
 from vitft.hub.access import Destination, Unreachable, find_destination, make_destination
 from vitft.hub.background import BackgroundPushes
@@ -16,7 +15,9 @@ from vitft.hub.bundle import collect, collect_training
 from vitft.hub.card import Card, minimal_card, write_card
 from vitft.hub.push import Published, push_bundle
 from vitft.ownership import Ownership
-from vitft.recipe import HubRecipe, Recipe
+from vitft.processes import signals
+from vitft.recipe.keys import HubRecipe
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 from vitft.tasks.ending import explained
 

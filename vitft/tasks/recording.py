@@ -4,51 +4,47 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from vitft.environment import environment
 from vitft.outside import shown
+from vitft.recipe.sizes import show_size
 from vitft.run import Run
-from vitft.sizes import show_size
+
+if TYPE_CHECKING:
+    from vitft.data.images import ImageSplit, StreamSplit
+    from vitft.train.setup import Setup
 
 
-@dataclass
-class Parts:
-    """What a run is made of, loaded."""
-
-    source: Any
-    pretrained: Any
-    plan: Any
-    overview: str = ""
-
-
-def tell(run: Run, parts: Parts, hub_notes: Sequence[str]) -> None:
+def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
     """Say and record everything that was chosen before the first step."""
-    pretrained = parts.pretrained
+    classifier = setup.classifier
     run.say(f"run      {run.folder}")
-    run.say(f"model    {pretrained.id} at {show_size(pretrained.image_size)}")
+    run.say(f"model    {classifier.name} at {show_size(classifier.image_size)}")
     for note in hub_notes:
         run.say(f"  {note}")
     if run.newest_checkpoint():  # a resumed run, in which all this is written already
-        run.say(str(parts.plan))
+        run.say(str(setup.plan))
         if run.is_main and run.read_json("environment.json") is None:
             run.say("  environment.json is missing or broken: written anew, with what is here now")
-            write_environment(run, parts)
+            write_environment(run, setup)
         return
     run.cut_metrics(0)
-    for note in parts.source.notes:  # said at once, when the dataset was read
+    for note in setup.source.notes:  # said at once, when the dataset was read
         run.log("note", about="data", text=shown(note))
-    for note in pretrained.notes:
+    for note in classifier.notes:
         run.note(note, about="model")
-    run.say(str(parts.plan))
-    write_environment(run, parts)
+    run.say(str(setup.plan))
+    write_environment(run, setup)
 
 
-def write_environment(run: Run, parts: Parts) -> None:
+def write_environment(run: Run, setup: Setup) -> None:
     """Write down what the run was made of, and where."""
-    source, pretrained = parts.source, parts.pretrained
+    source, classifier = setup.source, setup.classifier
     splits = {name: split for name in ("train", "validation", "test") if (split := getattr(source, name)) is not None}
+    train = source.train
+    assert train is not None
     dataset = {
         "id": source.id,
         "revision": source.revision,
@@ -56,17 +52,17 @@ def write_environment(run: Run, parts: Parts) -> None:
         "rows": {name: _num_images(split) for name, split in splits.items()},
         # The source's own names: a validation split that was carved has that of the training split.
         "splits": {name: getattr(split, "source_name", "") for name, split in splits.items()},
-        "image_column": next(iter(source.train.image_columns), None) if source.label_column else None,
+        "image_column": next(iter(train.image_columns), None) if source.label_column else None,
         "label_column": source.label_column,
         "labels_from": source.labels_from,
     }
-    model = {"id": pretrained.id, "revision": pretrained.revision, **asdict(pretrained.origin)}
-    device = parts.plan.device
+    model = {"id": classifier.name, "revision": classifier.revision, **asdict(classifier.origin)}
+    device = setup.plan.device
     run.write_json(
         "environment.json",
         environment(dataset=dataset, model=model, device=device, command=[*map(shown, sys.argv)]),
     )
 
 
-def _num_images(split: Any) -> int | None:
+def _num_images(split: ImageSplit | StreamSplit) -> int | None:
     return len(split) if hasattr(split, "__len__") else split.num_rows  # None: a stream that does not say

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitft.libraries import quiet_libraries
+from vitft.recipe.choices import ResizeMethod
 from vitft.tasks.ending import explained
-from vitft.tasks.shared import quiet_libraries
 
 
 @dataclass
@@ -36,7 +37,7 @@ def resize(
     image_size: tuple[int, int] | None = None,
     patch_size: int | None = None,
     window_size: int | None = None,
-    method: Any = "bicubic",
+    method: ResizeMethod = "bicubic",
     revision: str | None = None,
 ) -> ResizeResult:
     """Write a checkpoint at another size; plain transformers runs the result.
@@ -55,8 +56,8 @@ def resize(
         ModelError: if it cannot have that size, does not fit its own config, or cannot be written.
     """
     from vitft.model.locate import locate
-    from vitft.model.retarget import Target
     from vitft.model.rewrite import rewrite_checkpoint
+    from vitft.resolution.retarget import Target
 
     quiet_libraries(with_datasets=False)
     folder, _ = locate(str(model), revision)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vitft.errors import TrainError, UsageError, one_line
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _PIP = {
     "tensorboard": "'vitft[track]'", "trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow",
@@ -31,7 +34,7 @@ def check_trackers(names: Sequence[str]) -> None:
         )
 
 
-def start_trackers(run: Run, recipe: Recipe, accelerator: Any) -> None:
+def start_trackers(run: Run, recipe: Recipe, accelerator: Accelerator) -> None:
     """Start the recipe's trackers; raise a TrainError if one cannot, as for want of a login."""
     if not recipe.run.track:
         return

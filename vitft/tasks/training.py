@@ -5,24 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vitft import signals, worker
 from vitft.errors import PublishError, RecipeError, UsageError
-from vitft.hub.access import check_form
+from vitft.hub.access import Destination, check_form
 from vitft.hub.push import Published
+from vitft.libraries import quiet_libraries
 from vitft.names import slug
 from vitft.outside import shown
-from vitft.recipe import Recipe
+from vitft.processes import signals, worker
+from vitft.processes.turns import main_process_first, on_main_process
+from vitft.recipe.recipe import Recipe
 from vitft.run import Run
+from vitft.scoring.table import score_table
 from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
-from vitft.tasks.picturing import picture_run
+from vitft.tasks.picturing import load_untrained, note_pictures, picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
-from vitft.tasks.recording import Parts, tell, write_environment
-from vitft.tasks.shared import import_libraries, main_process_first, on_main_process, quiet_libraries, score_table
+from vitft.tasks.recording import tell, write_environment
 from vitft.tasks.tracking import check_trackers, start_trackers
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from vitft.train.setup import Setup
 
 
 @dataclass
@@ -72,7 +80,7 @@ def finetune(
     """
     session = Session()
     with ended_well(session):
-        import_libraries()
+        _import_libraries()
         run = None
         if resume is not None:
             run, recipe = _resumed(resume, changes or {})
@@ -87,8 +95,8 @@ def finetune(
 
 
 def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: bool) -> FinetuneResult:
+    from vitft.processes.device import make_accelerator
     from vitft.scoring.metrics import try_metrics
-    from vitft.train.device import make_accelerator
 
     quiet_libraries()
     accelerator, reasons = make_accelerator(recipe)
@@ -98,11 +106,11 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
         if run.is_scored:
             return _make_what_is_missing(session, recipe, accelerator, reasons)
     destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
-    parts = _load(run, recipe, accelerator, reasons, is_quiet=dry_run)
-    on_main_process(lambda: try_metrics(recipe.run.metrics, len(parts.source.classes)), accelerator)
+    setup = _load(run, recipe, accelerator, reasons, is_quiet=dry_run)
+    on_main_process(lambda: try_metrics(recipe.run.metrics, len(setup.source.classes)), accelerator)
     signals.check()
     if dry_run:
-        return FinetuneResult(None, plan_text=f"{parts.overview}\n{parts.plan}")
+        return FinetuneResult(None, plan_text=f"{setup.overview}\n{setup.plan}")
 
     is_new = run is None
     if run is None:
@@ -110,13 +118,24 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     else:
         destination, made = on_main_process(lambda: prepare(destination), accelerator)
         start_trackers(run, recipe, accelerator)
-    tell(run, parts, [*hub_notes, *made])
+    tell(run, setup, [*hub_notes, *made])
     with pushes_during_training(run, recipe.hub, destination):
-        results = _train_and_score(session, recipe, parts, accelerator, resume=not is_new)
+        results = _train_and_score(session, run, setup, resume=not is_new)
         end_training(run, accelerator)
-        picture_run(run, recipe, parts.source, parts.plan, accelerator)
+        picture_run(run, setup)
     finish(run, recipe.hub.license)
-    return _published(run, recipe, destination, FinetuneResult(run.folder, results, str(parts.plan)))
+    return _published(run, recipe, destination, FinetuneResult(run.folder, results, str(setup.plan)))
+
+
+_LIBRARIES = ("torch", "accelerate", "datasets", "transformers", "vitft.train.fit", "vitft.scoring.metrics")
+
+
+def _import_libraries() -> None:
+    """Import what training needs while a request to stop waits: breaking into an import of torch ends in C++."""
+    with signals.postponed():
+        for name in _LIBRARIES:
+            import_module(name)
+        from transformers import AutoImageProcessor, AutoModelForImageClassification  # noqa: F401 - loaded when named
 
 
 def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
@@ -135,34 +154,35 @@ def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
 
 
 def _load(
-    run: Run | None, recipe: Recipe, accelerator: Any, reasons: Mapping[str, str], *, is_quiet: bool = False
-) -> Parts:
+    run: Run | None, recipe: Recipe, accelerator: Accelerator, reasons: Mapping[str, str], *, is_quiet: bool = False
+) -> Setup:
     """Open the dataset, which is shown, load the checkpoint and make the plan, the main process first."""
     from vitft.data.staging import WHITE_LEVEL
-    from vitft.model.adapt import choose_trainable
-    from vitft.model.load import load_for_training
+    from vitft.model.trainable import choose_trainable
     from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source
     from vitft.train.plan import make_plan
+    from vitft.train.setup import Setup
 
     with main_process_first(accelerator):
         source = open_source(recipe.data, seed=recipe.train.seed)
-        overview = overview_of(source)
+        overview = str(overview_of(source))
         if accelerator.is_main_process and not is_quiet:
             print(shown(overview), file=sys.stderr, flush=True)
-        wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
-        pretrained = load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
+        classifier = load_untrained(recipe, source)
     signals.check()
     if (level := source.white_level) != WHITE_LEVEL:
-        pretrained.processor.white_level = level
-        pretrained.notes.append(f"white level: {level:,}, also written into preprocessor_config.json")
-    pretrained.notes.append(choose_trainable(pretrained.model, recipe.model.train, pretrained.head))
+        classifier.processor.white_level = level
+        classifier.notes.append(f"white level: {level:,}, also written into preprocessor_config.json")
+    classifier.notes.append(choose_trainable(classifier.model, recipe.model.train, classifier.head))
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
-    plan = make_plan(recipe, source, pretrained, accelerator, dict(reasons), settled)
-    return Parts(source, pretrained, plan, str(overview))
+    plan = make_plan(recipe, source, classifier, accelerator, dict(reasons), settled)
+    return Setup(recipe, source, classifier, plan, accelerator, overview)
 
 
-def _begin(session: Session, recipe: Recipe, destination: Any, accelerator: Any) -> tuple[Run, Any, list[str]]:
+def _begin(
+    session: Session, recipe: Recipe, destination: Destination | None, accelerator: Accelerator
+) -> tuple[Run, Destination | None, list[str]]:
     """Make the run directory, the repository that is missing and the trackers; all of it or no run."""
     folder = on_main_process(lambda: Run.create(recipe, _name(recipe)).folder, accelerator)
     run = _run_at(folder, recipe, is_main=accelerator.is_main_process)
@@ -179,20 +199,18 @@ def _begin(session: Session, recipe: Recipe, destination: Any, accelerator: Any)
     return run, destination, made
 
 
-def _train_and_score(
-    session: Session, recipe: Recipe, parts: Parts, accelerator: Any, *, resume: bool
-) -> dict[str, Any]:
+def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) -> dict[str, Any]:
     from vitft.train.fit import fit
+    from vitft.train.setup import build
 
-    run = session.run
-    assert run is not None
-    reset_peak_memory(accelerator)
+    reset_peak_memory(setup.accelerator)
+    training = build(run, setup)
     try:
-        fitted = fit(run, recipe, parts.plan, parts.source, parts.pretrained, accelerator, resume=resume)
+        fitted = fit(training, resume=resume)
     finally:
         run.status.stop()
     session.is_trained = True
-    return score_and_save(session, recipe, parts.source, parts.pretrained, parts.plan, fitted, accelerator)
+    return score_and_save(session, training, fitted)
 
 
 # --- going on with a run -----------------------------------------------------------------------------------
@@ -220,7 +238,7 @@ def _run_at(folder: Path, recipe: Recipe, *, is_main: bool) -> Run:
     return Run(folder, is_main=is_main, flags=("--trust-metrics",) if recipe.run.metrics else ())
 
 
-def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Any) -> Run:
+def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelerator) -> Run:
     """Become the owner of a run that exists, say what is broken in it, and take away what a killed process left."""
     run = _run_at(run.folder, recipe, is_main=accelerator.is_main_process)
 
@@ -242,7 +260,7 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Any) -> 
 
 
 def _make_what_is_missing(
-    session: Session, recipe: Recipe, accelerator: Any, reasons: Mapping[str, str]
+    session: Session, recipe: Recipe, accelerator: Accelerator, reasons: Mapping[str, str]
 ) -> FinetuneResult:
     """Go on with a run that is trained and scored: pictures, card and publication, and no training."""
     run = session.run
@@ -264,10 +282,13 @@ def _make_what_is_missing(
     if missing != [_PUBLICATION]:
         if not run.cut_metrics_after("results"):
             log_results(run, results)
-        parts = _load(run, recipe, accelerator, reasons) if {_ENVIRONMENT, _PICTURES} & set(missing) else None
-        if parts is not None and _ENVIRONMENT in missing:
-            write_environment(run, parts)
-        picture_run(run, recipe, parts and parts.source, parts and parts.plan, accelerator)
+        if {_ENVIRONMENT, _PICTURES} & set(missing):
+            setup = _load(run, recipe, accelerator, reasons)
+            if _ENVIRONMENT in missing:
+                write_environment(run, setup)
+            picture_run(run, setup)
+        elif accelerator.is_main_process:
+            note_pictures(run)
         finish(run, recipe.hub.license)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results))
 
@@ -302,7 +323,7 @@ def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) ->
     state = checkpoint.load_state(path)
     if state.recipe["train"]["micro_batch_size"] != recipe.train.micro_batch_size:
         return None
-    return int(state.layout["micro_batch_size"]) if state.layout["processes"] == num_processes else None
+    return int(state.conditions["micro_batch_size"]) if state.conditions["processes"] == num_processes else None
 
 
 def _name(recipe: Recipe) -> str:
@@ -311,7 +332,9 @@ def _name(recipe: Recipe) -> str:
     return f"{slug(recipe.model.checkpoint)}-{slug(recipe.data.dataset)}"
 
 
-def _announce(run: Run | None, recipe: Recipe, accelerator: Any, *, dry_run: bool) -> tuple[Any, list[str]]:
+def _announce(
+    run: Run | None, recipe: Recipe, accelerator: Accelerator, *, dry_run: bool
+) -> tuple[Destination | None, list[str]]:
     """Ask the Hub whether the result may be pushed; all processes learn the answer, or end alike."""
     if not recipe.hub.push:
         return None, []
@@ -322,7 +345,7 @@ def _announce(run: Run | None, recipe: Recipe, accelerator: Any, *, dry_run: boo
     return on_main_process(lambda: announce(recipe.hub, name), accelerator)
 
 
-def _published(run: Run, recipe: Recipe, destination: Any, result: FinetuneResult) -> FinetuneResult:
+def _published(run: Run, recipe: Recipe, destination: Destination | None, result: FinetuneResult) -> FinetuneResult:
     """Push the model, if that was asked for; only the main process does."""
     if not recipe.hub.push or not run.is_main:
         return result

@@ -65,7 +65,7 @@ class TrainState:
         scaler: fp16's gradient scaler.
         stream: where a streaming source stands, one entry per process.
         bad_rows: reasons by name of the row, of images that were passed over.
-        layout: what exactness depends on: processes, threads, versions.
+        conditions: what exactness depends on: processes, threads, versions.
         fingerprint, recipe: what the run is a function of.
     """
 
@@ -79,7 +79,7 @@ class TrainState:
     scaler: dict[str, Any] = field(default_factory=dict)
     stream: list[dict[str, Any]] = field(default_factory=list)
     bad_rows: dict[str, str] = field(default_factory=dict)
-    layout: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def forward_gflop(model: Any, image_size: tuple[int, int]) -> float:
+
+def forward_gflop(model: PreTrainedModel, image_size: tuple[int, int]) -> float:
     """Return 1e9 floating-point operations of one image's forward pass, a multiply-add counted as two."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitft.model.adapt import has_no_decay, layer_groups
-from vitft.recipe import OptimRecipe
+from vitft.architectures.blocks import layer_groups
+from vitft.model.trainable import has_no_decay
+from vitft.recipe.choices import Schedule
+from vitft.recipe.keys import OptimRecipe
 
 
 def lr_at(
@@ -20,7 +22,7 @@ def lr_at(
     peak: float,
     total_steps: int,
     warmup_steps: int,
-    schedule: Literal["cosine", "linear", "constant"],
+    schedule: Schedule,
 ) -> float:
     """Return the learning rate of a step, counted from 0.
 
@@ -73,10 +75,14 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: OptimRecipe, *, fused: 
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=fused)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its part of ``lr``."""
+def set_lr(
+    optimizer: torch.optim.Optimizer, recipe: OptimRecipe, step: int, total_steps: int, warmup_steps: int
+) -> float:
+    """Give every group its part of the learning rate of a step, and return that rate."""
+    lr = lr_at(step, peak=recipe.lr, total_steps=total_steps, warmup_steps=warmup_steps, schedule=recipe.schedule)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+    return lr
 
 
 class AveragedWeights:

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from vitft.accelerate_config import accelerate_settings, reconcile
-from vitft.data.batches import STAGE_MARGIN, StepLayout, staging_seconds
+from vitft.architectures.blocks import check_activations
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
-from vitft.durations import Duration
+from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_seconds
 from vitft.errors import ModelError, RecipeError, TrainError
-from vitft.model.adapt import check_activations, check_drop_path, checkpoint_activations
-from vitft.model.load import Pretrained
-from vitft.model.multisize import MultiSize
-from vitft.model.retarget import check_runs
-from vitft.recipe import Recipe
-from vitft.sizes import show_size
+from vitft.model.classifier import Classifier
+from vitft.model.drop_path import check_drop_path
+from vitft.processes.accelerate_config import accelerate_settings, reconcile
+from vitft.recipe.keys import OptimRecipe
+from vitft.recipe.lengths import Duration
+from vitft.recipe.recipe import Recipe
+from vitft.recipe.sizes import show_size
+from vitft.resolution.multisize import MultiSize
+from vitft.resolution.retarget import check_runs
 from vitft.train.cost import forward_gflop
+from vitft.train.memory import even, find_micro_batch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 _DEFAULT_BATCH = 128
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
@@ -51,6 +58,7 @@ class Plan:
         num_samples: training samples per epoch; None for a stream of unknown length.
         total_samples: samples of the whole training.
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one.
+        lr: peak learning rate, of the head.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image.
@@ -66,6 +74,7 @@ class Plan:
     total_samples: int
     batch_size: int
     micro_batch_size: int
+    lr: float
     total_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -81,9 +90,9 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def layout(self, rank: int, micro_batch_size: int | None = None) -> StepLayout:
-        """Return which positions process ``rank`` takes."""
-        return StepLayout(
+    def slices(self, rank: int, micro_batch_size: int | None = None) -> StepSlices:
+        """Return which samples of each step process ``rank`` takes."""
+        return StepSlices(
             self.num_samples or self.total_samples,
             self.batch_size,
             micro_batch_size or self.micro_batch_size,
@@ -126,6 +135,7 @@ class Plan:
                 self.micro_batch_size,
                 f"x {self.accumulation} accumulated x {self.world_size} processes",
             ),
+            ("lr", f"{self.lr:g}", ""),
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
@@ -149,15 +159,15 @@ class Plan:
 def make_plan(
     recipe: Recipe,
     source: ImageSource,
-    pretrained: Pretrained,
-    accelerator: Any,
+    classifier: Classifier,
+    accelerator: Accelerator,
     reasons: dict[str, str],
     settled_micro_batch: int | None = None,
 ) -> Plan:
     """Derive the plan.
 
     Args:
-        recipe, source, pretrained, accelerator: what the run is made of.
+        recipe, source, classifier, accelerator: what the run is made of.
         reasons: of device and precision, as :func:`vitft.train.device.make_accelerator` gave them.
         settled_micro_batch: what the checkpoint of a resumed run was made with.
 
@@ -165,7 +175,7 @@ def make_plan(
         RecipeError: if the batch is smaller than twice the number of processes, or a length cannot be counted.
     """
     assert source.train is not None
-    _check_possible(recipe, source.train, pretrained.model)
+    _check_possible(recipe, source.train, classifier.model)
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
@@ -177,17 +187,19 @@ def make_plan(
     def steps(length: Duration) -> int:
         return max(1, length.in_steps(batch_size=batch_size, num_samples=num_samples, total_steps=total_steps))
 
-    phases = _phases(recipe, pretrained, total_steps)
+    phases = _phases(recipe, classifier, total_steps)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
-    micro = settled_micro_batch or _micro_batch_size(recipe, pretrained, accelerator, batch_size, largest, reasons)
+    micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     warmup = recipe.optim.warmup
+    reasons["lr"] = _lr_in_words(recipe.optim)
     return Plan(
         num_samples=num_samples,
         total_samples=total_samples,
         batch_size=batch_size,
         micro_batch_size=micro,
+        lr=recipe.optim.lr,
         total_steps=total_steps,
         warmup_steps=min(steps(warmup) if warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
@@ -198,14 +210,20 @@ def make_plan(
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
-        num_parameters=sum(p.numel() for p in pretrained.model.parameters()),
+        num_parameters=sum(p.numel() for p in classifier.model.parameters()),
         phases=phases,
         reasons=reasons,
-        notes=(*_layout_warnings(pretrained.model), *_stream_warning(source)),
+        notes=(*_layout_warnings(classifier.model), *_stream_warning(source)),
     )
 
 
-def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: Any) -> None:
+def _lr_in_words(optim: OptimRecipe) -> str:
+    course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
+    layers = "" if optim.layer_decay == 1 else f"; each block below has {optim.layer_decay:g} of the one above"
+    return f"peak, of the head; {course}{layers}"
+
+
+def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
     """Refuse, before anything is written, what building the run would find impossible."""
     if recipe.model.drop_path:
         check_drop_path(model)
@@ -218,14 +236,14 @@ def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: Any)
         )
 
 
-def _phases(recipe: Recipe, pretrained: Pretrained, total_steps: int) -> tuple[Phase, ...]:
+def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[Phase, ...]:
     """Turn parts of the steps into first steps; a part too small for one step is left out, the last never."""
-    own, method = pretrained.image_size, recipe.model.resize_method
+    own, method = classifier.image_size, recipe.model.resize_method
     schedule = recipe.train.resolution_schedule or ((own, 100.0),)
     try:
-        model = MultiSize(pretrained.model, own, (size for size, _ in schedule), method)
+        model = MultiSize(classifier.model, own, (size for size, _ in schedule), method)
         for size in {size for size, _ in schedule} - {own}:
-            check_runs(model, size, pretrained.model.config)
+            check_runs(model, size, classifier.model.config)
     except ModelError as error:
         hint = "another size in train.resolution_schedule"
         raise ModelError(f"train.resolution_schedule: {error.wrong}", allowed=error.allowed, hint=hint) from error
@@ -270,8 +288,8 @@ def _total_samples(duration: Duration, num_samples: int | None, batch_size: int)
 
 def _micro_batch_size(
     recipe: Recipe,
-    pretrained: Pretrained,
-    accelerator: Any,
+    classifier: Classifier,
+    accelerator: Accelerator,
     batch_size: int,
     image_size: tuple[int, int],
     reasons: dict[str, str],
@@ -286,62 +304,24 @@ def _micro_batch_size(
         return int(said.value)
     given = recipe.train.micro_batch_size
     if given != "auto":
-        return min(_even(int(given)), part)
+        return min(even(int(given)), part)
     if accelerator.device.type == "cpu":
         height, width = image_size
-        micro = min(part, max(8, _even(_CPU_PIXELS // (height * width))), 128)
+        micro = min(part, max(8, even(_CPU_PIXELS // (height * width))), 128)
         reasons["micro_batch_size"] = "auto: keeps the CPU's cores busy"
         return micro
-    micro = _largest_that_fits(recipe, pretrained, accelerator, part, image_size)
+    micro = find_micro_batch(recipe, classifier, accelerator, part, image_size)
     reasons["micro_batch_size"] = (
         "auto: the most that fit, found by trial" if micro < part else "auto: a whole part fits"
     )
     return micro
 
 
-def _even(number: int) -> int:
-    return max(2, number // 2 * 2)
-
-
-def _largest_that_fits(
-    recipe: Recipe, pretrained: Pretrained, accelerator: Any, start: int, image_size: tuple[int, int]
-) -> int:
-    """Try forward and backward passes, halving from ``start`` until one fits; the least of all processes counts."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-    model = pretrained.model.to(accelerator.device).train()
-    if recipe.train.gradient_checkpointing:
-        checkpoint_activations(model)
-    several = MultiSize(model, pretrained.image_size, [image_size], recipe.model.resize_method)
-    size = start
-    while True:
-        try:
-            images: torch.Tensor | None = torch.zeros(size, 3, *image_size, device=accelerator.device)
-            with accelerator.autocast():
-                several(images).logits.float().sum().backward()
-            # What AdamW, averages and best weights will want later: four more copies of the weights.
-            torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
-            break
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error) or size <= 2:
-                raise TrainError(
-                    f"not even {size} images fit on {accelerator.device}: {error}",
-                    hint="--set train.gradient_checkpointing=true",
-                ) from error
-            size = _even(size // 2)
-        finally:
-            model.zero_grad(set_to_none=True)
-            images = None
-            clear_device_cache(garbage_collection=True)
-    least = accelerator.gather(torch.tensor([size], device=accelerator.device)).min()
-    return int(least)
-
-
 def _workers(
     recipe: Recipe,
     train: ImageSplit | StreamSplit,
     stage_size: int,
-    accelerator: Any,
+    accelerator: Accelerator,
     reasons: dict[str, str],
 ) -> int:
     given = recipe.data.workers

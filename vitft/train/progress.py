@@ -1,12 +1,12 @@
-"""What is said of a run's speed while it trains."""
+"""What is said of a run while it trains: its steps, its speed, the time that is left."""
 
 from __future__ import annotations
 
 import time
 
-from vitft.run import Run, duration_text
-from vitft.sizes import show_size
-from vitft.train.plan import Plan
+from vitft.recipe.sizes import show_size
+from vitft.run import duration_text
+from vitft.train.setup import Training
 
 _LONG = 4 * 3600
 
@@ -56,28 +56,59 @@ class Speed:
         }  # fmt: skip
 
 
-def announce_phase(run: Run, plan: Plan, step: int, speed: Speed) -> None:
-    """Say that a step is the first at another image size, and how fast the sizes so far were."""
-    if len(plan.phases) == 1 or plan.phase_at(step).first_step != step:
-        return
-    so_far = ", ".join(f"{s} {v['steps_per_second']:.2f} steps/s" for s, v in speed.by_size().items())
-    run.say(f"  step {step}: now at {show_size(plan.phase_at(step).image_size)}" + (f" ({so_far})" if so_far else ""))
+class Progress:
+    """What is shown, logged and tracked of a training's steps, and the clock that it runs by."""
 
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._first_step = training.state.step
+        self._started = time.monotonic() - training.state.elapsed_seconds
+        self.speed = Speed()
+        training.run.status.start("training", training.plan.total_steps, training.state.step)
 
-def show_progress(
-    run: Run, plan: Plan, step: int, timed: int, *, loss: float, lr: float, images_per_second: float
-) -> None:
-    """Show step, loss, speed and, once ``timed`` steps of this session are done, how long the run will take."""
-    if not images_per_second:
-        return
-    left = plan.work(step) / (images_per_second * plan.phase_at(step - 1).gflop)
-    if timed == min(5, plan.total_steps - 1):
-        run.say(f"  {images_per_second:.1f} images/s: {duration_text(left)} to go on this machine")
-        if left > _LONG and plan.device == "cpu":
-            run.say(
-                "  that is long: a GPU, --train head, fewer --epochs or a smaller checkpoint would take less, such as "
-                "--model facebook/deit-tiny-patch16-224 (7.5 GFLOP per training image; "
-                f"this one takes {3 * plan.gflop:.1f})"
-            )
-    detail = f"loss {loss:.3f}  lr {lr:.2e}  {images_per_second:.0f} images/s  {duration_text(left)} left"
-    run.status.update(step, plan.total_steps, detail)
+    def begin(self, step: int) -> None:
+        """Start the clock of a step, and say if it is the first at another image size."""
+        self.speed.begin()
+        plan = self._training.plan
+        if len(plan.phases) == 1 or plan.phase_at(step).first_step != step:
+            return
+        so_far = ", ".join(f"{s} {v['steps_per_second']:.2f} steps/s" for s, v in self.speed.by_size().items())
+        size = show_size(plan.phase_at(step).image_size)
+        self._training.run.say(f"  step {step}: now at {size}" + (f" ({so_far})" if so_far else ""))
+
+    def end(self, step: int, *, loss: float, grad_norm: float, lr: float) -> None:
+        """Log and show a step that is done."""
+        training, size = self._training, self._training.plan.phase_at(step).image_size
+        speed = self.speed.end(training.batches.slices.step_size(step), size)
+        seen = {"loss": loss, "grad_norm": grad_norm, "lr": lr}
+        training.run.log("step", step=step + 1, **seen, images_per_second=round(speed, 1), image_size=list(size))
+        training.track(seen)
+        if speed:
+            self._show(step + 1, f"loss {loss:.3f}  lr {lr:.2e}", speed)
+
+    def pause(self) -> None:
+        """Do not count what happened since the last step: an evaluation, a checkpoint."""
+        self.speed.forget()
+
+    def elapsed(self) -> float:
+        """Return the seconds of all sessions so far."""
+        return time.monotonic() - self._started
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._training.run.status.stop()
+
+    def _show(self, step: int, detail: str, images_per_second: float) -> None:
+        """Show a step and, once a few of this session are timed, how long the run will take."""
+        run, plan = self._training.run, self._training.plan
+        left = plan.work(step) / (images_per_second * plan.phase_at(step - 1).gflop)
+        if step - self._first_step == min(5, plan.total_steps - 1):
+            run.say(f"  {images_per_second:.1f} images/s: {duration_text(left)} to go on this machine")
+            if left > _LONG and plan.device == "cpu":
+                run.say(
+                    "  that is long: a GPU, --train head, fewer --epochs or a smaller checkpoint would take less, such "
+                    "as --model facebook/deit-tiny-patch16-224 (7.5 GFLOP per training image; "
+                    f"this one takes {3 * plan.gflop:.1f})"
+                )
+        detail = f"{detail}  {images_per_second:.0f} images/s  {duration_text(left)} left"
+        run.status.update(step, plan.total_steps, detail)

@@ -7,10 +7,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from vitft.errors import TrainError, one_line
-from vitft.recipe import Recipe
+from vitft.recipe.recipe import Recipe
 from vitft.train import checkpoint
-from vitft.train.build import Training
 from vitft.train.checkpoint import RESUMABLE_CHANGES, TrainState
+from vitft.train.setup import Training
 
 
 def save(training: Training) -> None:
@@ -40,12 +40,12 @@ def save(training: Training) -> None:
         raise TrainError(failures[0][0], hint=failures[0][1])
 
 
-def restore(training: Training) -> TrainState:
+def restore(training: Training) -> None:
     """Continue from the newest complete checkpoint, or from the start if there is none."""
     path = checkpoint.newest(training.run.checkpoints)
     if path is None:
         training.run.say("no checkpoint yet: starting from the first step")
-        return training.state
+        return
     state, tensors = checkpoint.load(path)
     _check_unchanged(training, state)
     try:
@@ -59,14 +59,15 @@ def restore(training: Training) -> TrainState:
         ) from error
     training.run.cut_metrics(state.metrics_length)
     for change in (
-        f"{k}: {state.layout.get(k)} -> {v}" for k, v in training.state.layout.items() if state.layout.get(k) != v
+        f"{k}: {state.conditions.get(k)} -> {v}"
+        for k, v in training.state.conditions.items()
+        if state.conditions.get(k) != v
     ):
         training.run.say(f"  resuming is close but not bit for bit, as this changed: {change}")
-    state.layout = training.state.layout
+    state.conditions = training.state.conditions
     state.micro_batch_size = min(state.micro_batch_size, training.state.micro_batch_size)
     training.run.say(f"resumed from {path} at step {state.step} of {training.plan.total_steps}")
     training.state = state
-    return state
 
 
 def _put_back(training: Training, state: TrainState, tensors: dict[str, dict[str, Tensor]]) -> None:

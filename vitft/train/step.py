@@ -7,14 +7,14 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from vitft.data import order
 from vitft.data.batches import StagedBatch
 from vitft.errors import TrainError
 from vitft.train import checkpoint
-from vitft.train.build import Training
+from vitft.train.memory import until_it_fits
+from vitft.train.setup import Training
 
 _MOST_OVERFLOWS = 30  # fp16 halves its loss scale each time: 2^16 is used up long before
 
@@ -40,59 +40,53 @@ def take_step(training: Training, step: int, batches: list[StagedBatch]) -> tupl
 
 
 def _accumulate_until_it_fits(training: Training, step: int, batches: list[StagedBatch]) -> float:
-    while True:
-        micro = training.state.micro_batch_size
+    """Compute the gradient of a step, in smaller micro-batches if memory runs out: the step stays the same."""
+
+    def accumulate(micro: int) -> float:
         parts = [part for batch in batches for part in (batch.split(micro) if len(batch) > micro else [batch])]
-        try:
-            return _accumulate(training, step, parts)
-        except RuntimeError as error:
-            # With several processes the others wait inside a collective; they cannot be called back.
-            if not should_reduce_batch_size(error) or micro <= 2:
-                raise
-            smaller = max(2, micro // 4 * 2)
-            if training.plan.world_size > 1:
-                where = f"process {training.accelerator.process_index} ran out of memory at step {step + 1}"
-                raise TrainError(
-                    f"{where} with {micro} images",
-                    hint=f"{training.run.resume_command} --set train.micro_batch_size={smaller}",
-                ) from error
-            training.state.micro_batch_size = smaller
-            training.optimizer.zero_grad(set_to_none=True)
-            clear_device_cache(garbage_collection=True)
-            training.run.note(
-                f"out of memory with {micro} images at once: now {training.state.micro_batch_size}, same steps"
+        return _accumulate(training, step, parts)
+
+    def shrink(too_many: int, smaller: int) -> None:
+        if training.plan.world_size > 1:  # the others wait inside a collective; they cannot be called back
+            process = training.accelerator.process_index
+            raise TrainError(
+                f"process {process} ran out of memory at step {step + 1} with {too_many} images",
+                hint=f"{training.run.resume_command} --set train.micro_batch_size={smaller}",
             )
+        training.state.micro_batch_size = smaller
+        training.optimizer.zero_grad(set_to_none=True)
+        training.run.note(f"out of memory with {too_many} images at once: now {smaller}, same steps")
+
+    return until_it_fits(accumulate, training.state.micro_batch_size, shrink)
 
 
 def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> float:
     """Sum the gradients of all micro-batches; they are reduced over processes with the last one only."""
-    step_size = training.batches.layout.step_size(step)
+    step_size = training.batches.slices.step_size(step)
     local_loss = torch.zeros((), device=training.accelerator.device)
     for number, part in enumerate(parts):
         rank = training.accelerator.process_index
         # For dropout inside transformers, which draws from torch's generator.
         torch.manual_seed(order.derived_seed(training.recipe.train.seed, "dropout", step, rank, number))
         is_last = number == len(parts) - 1
-        with nullcontext() if is_last else training.accelerator.no_sync(training.wrapped):
+        with nullcontext() if is_last else training.accelerator.no_sync(training.network):
             loss = _loss(training, step, part)
             # DDP averages over processes; the step's loss is the sum over all samples / their number.
             training.accelerator.backward(loss * (training.plan.world_size / step_size))
         local_loss += loss.detach()
     if not parts:  # a short last step left this process without samples; the others wait for its gradients
         blank = torch.zeros(1, 3, *training.plan.phase_at(step).image_size, device=training.accelerator.device)
-        training.set_positions(None)
-        training.accelerator.backward(training.wrapped(blank).logits.sum() * 0)
+        training.set_sample_indices(None)
+        training.accelerator.backward(training.network(blank).logits.sum() * 0)
     return float(training.accelerator.reduce(local_loss, "sum")) / step_size
 
 
 def _loss(training: Training, step: int, batch: StagedBatch) -> Tensor:
     """Return the summed cross-entropy of a micro-batch with its soft targets."""
     pixel_values, targets = training.views[training.plan.phase_at(step).image_size](batch)
-    if training.bgr:
-        pixel_values = pixel_values.flip(1)
-    training.set_positions(batch.positions.to(pixel_values.device))
+    training.set_sample_indices(batch.sample_indices.to(pixel_values.device))
     with training.accelerator.autocast():
-        logits = training.wrapped(pixel_values).logits
+        logits = training.network(pixel_values).logits
     return F.cross_entropy(logits.float(), targets, weight=training.class_weights, reduction="sum")
 
 
@@ -107,8 +101,8 @@ def _non_finite(training: Training, step: int, value: float) -> TrainError:
 
 def _note_images(training: Training, batches: list[StagedBatch]) -> None:
     for batch in batches:
-        training.note_bad({row.where: row.reason for row in batch.skipped})
-        for note in batch.notes:
+        training.note_bad({row.where: row.text for row in batch.skipped})
+        for note in map(str, batch.notes):
             if note not in training.warned_of:
                 training.warned_of.add(note)
                 training.run.note(note)

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from vitft import signals
-from vitft.durations import Duration
+from vitft.processes import signals
+from vitft.recipe.lengths import Duration
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class StopRequests:
+    """SIGTERM, SIGUSR1 and the time limit of this session; a resumed run has the whole limit again."""
+
+    def __init__(self, time_limit: Duration | None, accelerator: Accelerator) -> None:
+        self._time_limit, self._accelerator = time_limit, accelerator
+        self._started = time.monotonic()
+
+    def request(self) -> str:
+        """Return why this process is to stop, empty to go on."""
+        if name := signals.requested():
+            return name
+        limit = self._time_limit
+        is_over = limit is not None and time.monotonic() - self._started > limit.seconds
+        return f"the time limit of {limit}" if is_over else ""
+
+    def agreed(self) -> str:
+        """Return why all processes stop after this step, empty if they go on; all of them must ask."""
+        reason = self.request()
+        if self._accelerator.num_processes == 1:
+            return reason
+        wanted = torch.tensor([float(bool(reason))], device=self._accelerator.device)
+        if float(self._accelerator.reduce(wanted, "sum")) == 0:
+            return ""
+        return reason or "another process was asked to stop"
 
 
 @contextmanager
-def stop_requests(time_limit: Duration | None) -> Iterator[Callable[[], str]]:
-    """Let SIGTERM, SIGUSR1 and the time limit wait for the end of a step.
-
-    Yields:
-        What returns why to stop, empty to go on.
-    """
-    started = time.monotonic()  # of this session: a resumed run has the whole limit again
-
-    def request() -> str:
-        if name := signals.requested():
-            return name
-        is_over = time_limit is not None and time.monotonic() - started > time_limit.seconds
-        return f"the time limit of {time_limit}" if is_over else ""
-
+def stop_requests(time_limit: Duration | None, accelerator: Accelerator) -> Iterator[StopRequests]:
+    """Let requests to stop wait while this is entered, for whoever asks for them."""
     with signals.postponed():
-        yield request
-
-
-def agree(request: Callable[[], str], accelerator: Any) -> str:
-    """Return why all processes stop after this step, empty if they go on."""
-    reason = request()
-    if accelerator.num_processes == 1:
-        return reason
-    wanted = torch.tensor([float(bool(reason))], device=accelerator.device)
-    if float(accelerator.reduce(wanted, "sum")) == 0:
-        return ""
-    return reason or "another process was asked to stop"
+        yield StopRequests(time_limit, accelerator)

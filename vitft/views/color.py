@@ -1,4 +1,4 @@
-"""What happens to the values of pixels: normalisation and erasing.
+"""What happens to the values of pixels: erasing.
 
 Operations on colour and tone belong here: each a function (images, draws) -> images on a whole batch, without
 state, with Pillow's as the reference.
@@ -9,26 +9,11 @@ Legend: B batch, C channels, H W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 _ERASE_RATIO = 0.3  # smallest height / width of an erased rectangle; the largest is its inverse (arXiv:1708.04896)
-
-
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return (images / 255 - mean) / std in float32.
-
-    Args:
-        images: any dtype, in [0, 255], shape (B, C, H, W).
-        mean: per channel, of values in [0, 1].
-        std: per channel, of values in [0, 1].
-    """
-    statistics = torch.tensor([list(mean), list(std)])
-    means, stds = statistics.to(images.device, non_blocking=True)[:, :, None, None]  # blocking would stall a GPU
-    centred: Tensor = images.to(torch.float32) - 255 * means
-    return centred.div_(255 * stds)
 
 
 def erase(pixel_values: Tensor, draws: Tensor, *, probability: float, area: tuple[float, float]) -> Tensor:

@@ -11,12 +11,11 @@ Legend: B batch, C channels, S_h S_w canvas, H W view.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Fit = Literal["squash", "crop", "pad"]
+from vitft.recipe.choices import ResizeMode
 
 # A pixel belongs to a box that covers more than this much of it; the sliver left by rounding does not count.
 _SLIVER = 1e-3
@@ -29,7 +28,7 @@ def random_boxes(
     *,
     scale: tuple[float, float],
     ratio: tuple[float, float],
-    fit: Fit,
+    resize_mode: ResizeMode,
 ) -> Tensor:
     """Draw the box of a random resized crop for each image (Szegedy et al., arXiv:1409.4842).
 
@@ -47,14 +46,14 @@ def random_boxes(
         image_size: height and width of the view.
         scale: smallest and largest area.
         ratio: smallest and largest shape.
-        fit: how an image fills the view.
+        resize_mode: how an image fills the view.
 
     Returns:
         float32, shape (B, 4).
     """
     if scale == (1.0, 1.0):
-        return whole_boxes(originals, image_size, fit)
-    frames = _frames(originals, image_size, fit)
+        return whole_boxes(originals, image_size, resize_mode)
+    frames = _frames(originals, image_size, resize_mode)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shapes = image_size[1] / image_size[0] * torch.exp(low + (high - low) * draws[:, 1])
     largest = _largest_area(shapes, frames)
@@ -63,10 +62,10 @@ def random_boxes(
     return _place(areas, shapes, draws[:, 2:], frames, originals)
 
 
-def whole_boxes(originals: Tensor, image_size: tuple[int, int], fit: Fit) -> Tensor:
+def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
     """Return the box that an evaluation sees: all of the image, its largest centre crop, or its letterbox."""
-    frames = _frames(originals, image_size, fit)
-    if fit == "squash":
+    frames = _frames(originals, image_size, resize_mode)
+    if resize_mode == "squash":
         shapes = frames[:, 1] / frames[:, 0]
     else:
         shapes = torch.full_like(frames[:, 0], image_size[1] / image_size[0])
@@ -103,10 +102,10 @@ def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_
         return rows[:, None] @ narrow.view(num_images, channels, canvas_height, width)
 
 
-def _frames(originals: Tensor, image_size: tuple[int, int], fit: Fit) -> Tensor:
+def _frames(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
     """Return height and width, in true pixels, of the rectangle in which boxes lie, shape (B, 2)."""
     originals = originals.to(torch.float32)
-    if fit != "pad":
+    if resize_mode != "pad":
         return originals
     shape = image_size[1] / image_size[0]
     height, width = originals.unbind(1)

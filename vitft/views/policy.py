@@ -2,65 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from vitft.data import order
-from vitft.recipe import AugmentRecipe
-from vitft.views.color import erase, normalize
-from vitft.views.geometry import Fit, random_boxes, resample
+from vitft.data.batches import StagedBatch
+from vitft.recipe.choices import ResizeMode
+from vitft.recipe.keys import AugmentRecipe
+from vitft.views.color import erase
+from vitft.views.geometry import random_boxes, resample
 from vitft.views.mixing import draw_mixture, mix, soft_targets
 
-
-class StagedBatch(Protocol):
-    """What a policy reads of a batch, which begins at an even slot of its step and splits no pair."""
-
-    @property
-    def images(self) -> Tensor:
-        """Canvas, uint8, shape (B, 3, S_h, S_w)."""
-
-    @property
-    def sizes(self) -> Tensor:
-        """Height and width of each image in the canvas, int64, shape (B, 2)."""
-
-    @property
-    def originals(self) -> Tensor:
-        """Height and width of each image before staging, int64, shape (B, 2)."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Class ids, int64, shape (B,)."""
-
-    @property
-    def positions(self) -> Tensor:
-        """Places in the order of samples, int64, shape (B,); on the CPU no draw waits for a GPU."""
+View = Callable[[StagedBatch], tuple[Tensor, Tensor]]
+"""Makes pixel_values, float32 (B, 3, H, W), and targets, float32 (B, K), of a staged batch, on its images' device."""
 
 
 def policy(
     augment: AugmentRecipe,
     *,
-    fit: Fit,
+    resize_mode: ResizeMode,
     image_size: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
+    normalise: Callable[[Tensor], Tensor],
     num_classes: int,
     seed: int,
-) -> Callable[[StagedBatch], tuple[Tensor, Tensor]]:
+) -> View:
     """Return the function that makes the random views of a run.
 
-    A view is a function of the seed, the image and its position (mixing: and its partner's), never of what
+    A view is a function of the seed, the image and its sample index (mixing: and its partner's), never of what
     else is in the batch; each operation draws from a stream of its own, so changing one leaves the others as
     they were.
 
     Args:
         augment: which operations, how strong.
-        fit: how an image fills the view.
+        resize_mode: how an image fills the view.
         image_size: height and width of the view in pixels.
-        mean: per channel, of values in [0, 1].
-        std: per channel, of values in [0, 1].
+        normalise: makes float32 of uint8 images (B, 3, S_h, S_w), channel by channel.
         num_classes: K.
         seed: of the run.
 
@@ -76,21 +54,22 @@ def policy(
         device = batch.images.device
 
         def draw(stream: str, k: int) -> Tensor:
-            return order.uniform(seed, stream, batch.positions, k).to(device, non_blocking=True)
+            return order.uniform(seed, stream, batch.sample_indices, k).to(device, non_blocking=True)
 
         scale, ratio = augment.crop_scale, augment.crop_ratio
-        boxes = random_boxes(draw("crop", 4), batch.originals, image_size, scale=scale, ratio=ratio, fit=fit)
+        boxes = random_boxes(
+            draw("crop", 4), batch.originals, image_size, scale=scale, ratio=ratio, resize_mode=resize_mode
+        )
         flips = draw("flip", 1)[:, 0] < augment.flip
         # Normalised first, so that the outside of a letterbox is 0, as the image processors leave it.
-        normal = normalize(batch.images, mean, std)
-        pixel_values = resample(normal, batch.sizes, boxes, flips, image_size)
+        pixel_values = resample(normalise(batch.images), batch.sizes, boxes, flips, image_size)
         if augment.erase:
             draws = draw("erase", 5)
             pixel_values = erase(pixel_values, draws, probability=augment.erase, area=augment.erase_area)
 
         targets = soft_targets(batch.labels, num_classes, augment.label_smoothing)
         if has_mixing and len(targets) > 1:
-            even_slots = batch.positions[: len(targets) // 2 * 2 : 2]  # their positions name the pairs
+            even_slots = batch.sample_indices[: len(targets) // 2 * 2 : 2]  # they name the pairs
             mixture = draw_mixture(
                 order.uniform(seed, "mix", even_slots, 5),
                 image_size,

@@ -1,0 +1,148 @@
+"""The parts of a model: its position tables, its residual blocks from input to output, its head."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vitft.architectures.config import image_size_of, table_size
+from vitft.architectures.families import family_of, vision_config
+from vitft.architectures.family import Size, Table
+from vitft.architectures.timm_models import PREFIX
+from vitft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def plain_name(name: str) -> str:
+    """Return the name of the table that a factor is of; other names stay."""
+    return re.sub(r"\bparametrizations\.(\w+)\.original\d*$", r"\1", name)
+
+
+def position_tables(model: PreTrainedModel, image_size: Size) -> Iterator[tuple[str, Table, Size]]:
+    """Yield (name, what is known of it, its grid) of a model's position tables.
+
+    Args:
+        model: a classifier.
+        image_size: (height, width) that it runs at, where its configuration does not say that of its tables.
+    """
+    config, family = model.config, family_of(model.config)
+    size, vision = table_size(config) or image_size, vision_config(config)
+    for name in dict.fromkeys(plain_name(each) for each, _ in model.named_parameters()):
+        for table in family.tables if family else ():
+            if grid := table.grid_of(name, vision, size):
+                yield name, table, grid
+
+
+def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return (name, module) of the model's residual blocks, from input to output."""
+    family = family_of(model.config)
+    if family is None or not family.blocks:
+        return _repeated_modules(model)
+    return [(name, module) for name, module in model.named_modules() if re.fullmatch(family.blocks, name)]
+
+
+def _repeated_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Find the blocks of a family without an entry.
+
+    They are the members of numbered lists that share a class, and of all such classes the outermost one that
+    occurs at least three times and holds most of the parameters.
+    """
+    numbered = [(n, m) for n, m in model.named_modules() if re.search(r"\.\d+$", n) and type(m) is not nn.ModuleList]
+    counts = Counter(type(module) for _, module in numbered)
+    total = sum(p.numel() for p in model.parameters())
+    for kind in counts:  # in the order in which modules are listed: outer ones first
+        alike = [(name, module) for name, module in numbered if type(module) is kind]
+        if len(alike) >= 3 and sum(p.numel() for _, module in alike for p in module.parameters()) > total / 2:
+            return alike
+    return []
+
+
+def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
+    """Return the depth of each parameter: 0 embeddings, 1 to L the blocks, L + 1 what follows them and the head.
+
+    What runs between two blocks (a stage's downsampling) belongs to the block before it. The order is that of
+    execution, not of declaration, in which several families differ.
+    """
+    number_of = {name: number for number, (name, _) in enumerate(blocks(model), start=1)}
+    top = len(number_of) + 1
+    depth_of = dict.fromkeys(head_modules(head), top)
+    begun = 0
+    for name in modules_in_order(model):
+        block = next((number_of[part] for part in _upwards(name) if part in number_of), 0)
+        begun = max(begun, block)
+        depth_of.setdefault(name, block or (begun if begun < top - 1 else top))
+    return {
+        name: next(depth_of[part] for part in _upwards(name) if part in depth_of)
+        for name, _ in model.named_parameters()
+    }
+
+
+def _upwards(name: str) -> list[str]:
+    """Return a dotted name and those of all that it lies in, the model itself ("") last."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def modules_in_order(model: PreTrainedModel) -> list[str]:
+    """Return the names of modules in the order in which an image enters them.
+
+    A real image on the real model: BEiT's forward pass caches tensors for the whole process, which must not be
+    those of a meta device.
+    """
+    names: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: names.append(name))
+        for name, module in model.named_modules()
+    ]
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, *image_size_of(model.config), device=next(model.parameters()).device))
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return names
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Let the blocks forget their activations and compute them again in the backward pass.
+
+    Raises:
+        ModelError: if the family cannot.
+    """
+    check_activations(model)
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its older name
+    enable({"use_reentrant": False})
+
+
+def check_activations(model: PreTrainedModel) -> None:
+    """Make sure that a model's blocks can forget their activations.
+
+    Raises:
+        ModelError: if the family cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"train.gradient_checkpointing is not there for the family {model.config.model_type!r}",
+            hint="--set train.gradient_checkpointing=false, and a smaller train.micro_batch_size",
+        )
+
+
+def head_modules(head: Iterable[str]) -> set[str]:
+    """Return the names of the modules that a head is made of.
+
+    Args:
+        head: names of the parameters that depend on the number of classes.
+    """
+    return {name.rpartition(".")[0] if name.startswith(PREFIX) else name.split(".")[0] for name in head}
+
+
+def is_within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a parameter lies in one of some modules."""
+    return any(name.startswith(f"{module}.") for module in modules)

@@ -1,0 +1,129 @@
+"""Sample indices -> the staged micro-batches of each training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vitft.data import order
+from vitft.data.batches import Decoder, RowNote, StagedBatch, failed
+from vitft.data.images import EncodedRow, ImageSplit
+from vitft.data.staging import MAX_PIXELS, BadImage, decode, stage
+from vitft.data.workers import loader
+
+STAGE_MARGIN = 1.15  # a crop of 3/4 of the stage's area still has the model's resolution
+
+
+@dataclass(frozen=True)
+class StepSlices:
+    """Which samples of a step this process takes, and in what micro-batches.
+
+    Attributes:
+        num_samples: samples per epoch.
+        batch_size: samples per step over all processes.
+        micro_batch_size: samples per forward pass, even.
+        total_samples: of the whole training; the last step is short if it must.
+        rank, world_size: this process among all.
+    """
+
+    num_samples: int
+    batch_size: int
+    micro_batch_size: int
+    total_samples: int
+    rank: int = 0
+    world_size: int = 1
+
+    def step_size(self, step: int) -> int:
+        """Return the number of samples of a step over all processes."""
+        return min(self.batch_size, self.total_samples - step * self.batch_size)
+
+    def micro_batches(self, step: int) -> list[range]:
+        """Return this process's sample indices in a step, one range per micro-batch; none if its part is empty."""
+        start, stop = order.step_slots(self.step_size(step), self.world_size)[self.rank]
+        first = step * self.batch_size
+        cuts = range(start, stop, self.micro_batch_size)
+        return [range(first + cut, first + min(cut + self.micro_batch_size, stop)) for cut in cuts]
+
+
+class TrainBatches:
+    """The micro-batches of each step, in order, from any step on."""
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        slices: StepSlices,
+        *,
+        seed: int,
+        stage_size: int,
+        skip_bad: bool,
+        workers: int,
+        pin: bool,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.slices = slices
+        self._staging = _Staging(split, seed, Decoder(partial(stage, size=stage_size), skip_bad, max_pixels))
+        self._workers, self._pin = workers, pin
+
+    def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
+        """Yield, for each step in [first, last), the list of this process's micro-batches.
+
+        A process whose part of a (last, short) step is empty gets an empty list.
+        """
+        plan = (list(part) for step in range(first, last) for part in self.slices.micro_batches(step))
+        staged = iter(loader(self._staging, plan, self._workers, pin=self._pin))
+        for step in range(first, last):
+            batches = [next(staged) for _ in self.slices.micro_batches(step)]
+            for batch in batches:
+                batch.raise_failure()
+            yield batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {}: a sample index says everything."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept what :meth:`state_dict` gave."""
+
+
+class _Staging(Dataset[StagedBatch]):
+    """Worker side: sample indices -> one staged batch."""
+
+    def __init__(self, split: ImageSplit, seed: int, decoder: Decoder) -> None:
+        self.split, self.seed, self.decoder = split, seed, decoder
+
+    def __getitems__(self, sample_indices: list[int]) -> StagedBatch:
+        rows = order.sample_at(self.seed, torch.tensor(sample_indices), len(self.split)).tolist()
+        batch = self.decoder.batch(
+            (index, self._candidates(index, row)) for index, row in zip(sample_indices, rows, strict=True)
+        )
+        if batch.failure is None and len(batch) < len(sample_indices):
+            return failed(RowNote(-1, "every training image", "not one can be decoded"))
+        return batch
+
+    def _candidates(self, sample_index: int, row: int) -> Iterator[EncodedRow]:
+        """Yield the row of a sample index, then those that follow in this epoch: a function of the data alone."""
+        yield self.split.row(row)
+        n = len(self.split)
+        epoch_start = sample_index - sample_index % n
+        for attempt in range(1, n):
+            entry = (sample_index + attempt) % n
+            yield self.split.row(int(order.sample_at(self.seed, torch.tensor([epoch_start + entry]), n)))
+
+
+def staging_seconds(split: ImageSplit, stage_size: int, max_pixels: int = MAX_PIXELS, sample: int = 16) -> float:
+    """Measure the seconds that staging one image takes here, over a few images spread over the split."""
+    rows = np.linspace(0, len(split) - 1, num=min(sample, len(split)), dtype=int).tolist()
+    start = time.perf_counter()
+    for row in rows:
+        try:
+            stage(decode(split.encoded(row), max_pixels, split.white_level)[0], stage_size)
+        except BadImage:
+            continue  # the run meets it again and says so
+    return (time.perf_counter() - start) / len(rows)

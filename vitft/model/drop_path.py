@@ -1,0 +1,124 @@
+"""Stochastic depth that resuming and any number of processes reproduce."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from vitft.architectures.blocks import blocks as residual_blocks
+from vitft.architectures.blocks import modules_in_order
+from vitft.architectures.families import family_of
+from vitft.data import order
+from vitft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def check_drop_path(model: nn.Module) -> tuple[str, ...]:
+    """Make sure that it is known which branches a model's blocks have.
+
+    Returns:
+        The names of those that pass no drop path of their own.
+
+    Raises:
+        ModelError: if it is not.
+    """
+    config: PreTrainedConfig = model.config
+    family = family_of(config)
+    branches = family.branches if family else ()
+    blocks = [block for _, block in residual_blocks(model)]
+    if not any(_own_drop_paths(block) or any(hasattr(block, name) for name in branches) for block in blocks):
+        raise ModelError(
+            f"model.drop_path is not known for the family {config.model_type!r}",
+            allowed="0 for every family; more for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
+            hint="--set model.drop_path=0",
+        )
+    return branches
+
+
+def _own_drop_paths(block: nn.Module) -> list[str]:
+    return [name for name, _ in block.named_modules() if re.fullmatch(r"drop_path\d?", name.rpartition(".")[2])]
+
+
+class DropPath:
+    """Stochastic depth whose draws are a function of (seed, block, branch, sample index).
+
+    A residual branch is left out for some samples of the batch and scaled up for the others (Huang et al.,
+    arXiv:1603.09382); block b of L, from 0, has the rate ``rate * b / (L - 1)``. transformers' own modules draw
+    from a global generator, which neither resuming nor another number of processes would reproduce.
+
+    Raises:
+        ModelError: if it is not known which branches the family's blocks have.
+    """
+
+    def __init__(self, model: nn.Module, rate: float, seed: int) -> None:
+        self.sample_indices: Tensor | None = None
+        """Sample indices of the images in the next forward pass, int64 (B,); None lets every branch through."""
+        self._seed = seed
+        branches = check_drop_path(model)
+        blocks = residual_blocks(model)
+        modules = modules_in_order(model)
+        for depth, (name, block) in enumerate(blocks):
+            block_rate = rate * depth / max(len(blocks) - 1, 1)
+            first = next(each for each in modules if each.startswith(f"{name}."))
+            self._replace(block, model.get_submodule(first), depth, block_rate)
+            self._hook(block, branches, depth, block_rate)
+
+    def _replace(self, block: nn.Module, first: nn.Module, depth: int, rate: float) -> None:
+        """Put ours in the place of a block's own drop path."""
+        for name in _own_drop_paths(block):
+            ours = _Branches(self._scale, f"drop_path/{depth}/{name}", rate)
+            block.set_submodule(name, ours)
+            # Counting starts anew with each pass of the block. Gradient checkpointing repeats a block without its
+            # own hooks, but with those of what is inside.
+            first.register_forward_pre_hook(ours.restart)
+
+    def _hook(self, block: nn.Module, branches: Iterable[str], depth: int, rate: float) -> None:
+        """Scale the output of a block's branches that pass no drop path."""
+        for name in filter(partial(hasattr, block), branches):
+            hook = _branch_hook(self._scale, f"drop_path/{depth}/{name}", rate)
+            block.get_submodule(name).register_forward_hook(hook)
+
+    def _scale(self, branch: Tensor, stream: str, rate: float) -> Tensor:
+        """Drop or scale up the samples of one residual branch, (B, ...)."""
+        if rate == 0 or self.sample_indices is None:
+            return branch
+        draws = order.uniform(self._seed, stream, self.sample_indices).to(branch.device)
+        kept = (draws >= rate).to(branch.dtype) / (1 - rate)
+        return branch * kept.view(-1, *[1] * (branch.ndim - 1))
+
+
+_Scale = Callable[[Tensor, str, float], Tensor]
+
+
+class _Branches(nn.Module):
+    """Takes the place of a block's own drop path, which serves its branches in turn; it has no parameters."""
+
+    def __init__(self, scale: _Scale, stream: str, rate: float) -> None:
+        super().__init__()
+        self._scale, self._stream, self._rate, self._number = scale, stream, rate, 0
+
+    def restart(self, *_: object) -> None:
+        self._number = 0
+
+    def forward(self, branch: Tensor) -> Tensor:
+        number, self._number = self._number, self._number + 1
+        return self._scale(branch, f"{self._stream}/{number}", self._rate) if self.training else branch
+
+
+def _branch_hook(scale: _Scale, stream: str, rate: float) -> Callable[[nn.Module, object, Any], Any]:
+    """Return a forward hook for a submodule that is one branch; attention returns (branch, weights)."""
+
+    def hook(module: nn.Module, _: object, output: Any) -> Any:
+        if not module.training:
+            return output
+        if isinstance(output, tuple):
+            return (scale(output[0], stream, rate), *output[1:])
+        return scale(output, stream, rate)
+
+    return hook

@@ -1,0 +1,261 @@
+"""The keys of a recipe, section by section: type, default and meaning of each, here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vitft.recipe.choices import (
+    BadImages,
+    HubEvery,
+    Initialisation,
+    PositionKind,
+    Precision,
+    ResizeMethod,
+    ResizeMode,
+    Schedule,
+)
+from vitft.recipe.lengths import Duration, PartOfTraining, TimeSpan, TrainingLength
+from vitft.recipe.sizes import ImageSize, ResolutionSchedule
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+# Upper bounds far beyond any use: what is larger is a slip of the keyboard, and overflows single precision later.
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0, le=1e30)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
+Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
+Text = Annotated[str, Field(max_length=4096)]
+
+
+def _as_list(value: object) -> object:
+    """Take one text for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """What all parts of a recipe share: unknown keys are errors, nothing changes after validation."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+
+class DataRecipe(Section):
+    """Which images and labels, and how an image becomes a rectangle."""
+
+    dataset: Text | None = None
+    """Hub id (`uoft-cs/cifar100`), old name (`cifar100`), folder, file or `builtin:digits`."""
+    config: Text | None = None
+    """Configuration of a Hub dataset that has several."""
+    revision: Text | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    image_column: Text | None = None
+    """Column with the images; found by type when not given."""
+    label_column: Text | None = None
+    """Column with the labels; found by type when not given."""
+    layout: Literal["auto", "folders", "table", "parquet", "arrow", "webdataset"] = "auto"
+    """What a local folder is read by; auto: what fits, and an error where two readings do (docs/data-layouts.md)."""
+    table: Annotated[tuple[Text, ...], BeforeValidator(_as_list)] = ()
+    """Tables of a folder that say what its images are (csv, JSON, lists), in place of all that are there."""
+    class_level: Count | None = None
+    """Level of the folders that name the classes: 1 for those in the dataset's folder, 2 for the next."""
+    split_column: Text | None = None
+    """Column that says which split a row belongs to; found by its name when not given; `none`: there is none."""
+    train_split: Text | None = None
+    """Name of the training split, or several joined by `+`; `train` when not given."""
+    validation_split: Text | None = None
+    """Name of the validation split; `validation`, `val`, `valid` or `dev`, else carved from training."""
+    test_split: Text | None = None
+    """Name of the test split; `test` when not given. It is scored once, at the end."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training split that becomes validation when there is none (stratified, at most 10,000)."""
+    max_train_samples: Count | None = None
+    """Train on so many images at most, an equal number of each class where the data allows it."""
+    similar_names: Literal["stop", "merge", "keep"] = "stop"
+    """Class names that differ only in case, spaces or separators: an error, one class, or several."""
+    accept_classes: bool = False
+    """Train on the classes that were read although they look wrong (split words, masks, one for each image)."""
+    allow_overlap: bool = False
+    """Accept images that are in two splits; otherwise they are an error."""
+    check_images: Literal["sample", "all", "off"] = "sample"
+    """Which images are decoded once before anything else; `vitft data D --set data.check_images=all` takes time."""
+    white_level: Literal["auto"] | Annotated[int, Field(gt=0, le=65535)] | None = None
+    """Value that is white in 16-bit grey images, 65535 when not given; auto: the next above a sample's brightest."""
+    bad_images: BadImages = "stop"
+    """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
+    max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
+    """Images of more pixels are bad images, never decoded; JPEGs of up to 4 times as many are read at half size."""
+    fit: ResizeMode = "squash"
+    """How an image fills the model's rectangle: distorted, centre-cropped, or letterboxed."""
+    streaming: bool = False
+    """Read the dataset as a stream instead of downloading it (Hub and webdataset sources)."""
+    shuffle_buffer: Count = 2048
+    """Rows among which a stream is shuffled."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = "auto"
+    """Processes per training process that decode and resize images; 0 stages them in the training process."""
+
+
+class PositionRecipe(Section):
+    """How a model is told where its patches are."""
+
+    kind: PositionKind | None = None
+    """Another position encoding, as an experiment (ViT's appendix D.4); null keeps the checkpoint's own."""
+
+
+class ModelRecipe(Section):
+    """Which checkpoint, and which part of it learns."""
+
+    checkpoint: Text = "google/vit-base-patch16-224-in21k"
+    """Hub id, folder, or `builtin:vit-micro`."""
+    revision: Text | None = None
+    """Branch, tag or commit of a Hub checkpoint."""
+    init: Initialisation = "pretrained"
+    """Start from the checkpoint's weights, or only from its architecture."""
+    image_size: ImageSize | None = None
+    """The model's input in pixels, `384` or `384x512` (height x width); the checkpoint's own when not given."""
+    patch_size: Count | None = None
+    """Side of a patch in pixels (FlexiViT's resize, arXiv:2212.08013); the checkpoint's own when not given."""
+    window_size: Count | None = None
+    """Side of Swin's attention windows in patches; the checkpoint's own when not given."""
+    resize_method: ResizeMethod = "bicubic"
+    """How position tables are resampled to another size (see `vitft resize --help`)."""
+    position: PositionRecipe = PositionRecipe()
+    """How the model is told where its patches are."""
+    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$")] = "all"
+    """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
+    drop_path: BelowOne = 0.0
+    """Stochastic depth of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
+    allow_new: tuple[Text, ...] = ()
+    """Parameters besides the head that may be newly initialised; a name ending in `*` is a prefix."""
+
+
+class AugmentRecipe(Section):
+    """The random views of a training image."""
+
+    crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
+    """Smallest and largest area of the random crop, as a part of the image; [1, 1] leaves the area whole."""
+    crop_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
+    """Smallest and largest width / height of the crop (GoogLeNet, arXiv:1409.4842)."""
+    flip: Fraction = 0.5
+    """Probability of a left-right flip."""
+    erase: Fraction = 0.0
+    """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
+    erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
+    """Smallest and largest area of the erased rectangle."""
+    mixup_alpha: Alpha = 0.0
+    """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
+    cutmix_alpha: Alpha = 0.0
+    """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
+    mix_probability: Fraction = 1.0
+    """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""
+    label_smoothing: BelowOne = 0.1
+    """Part of each target spread evenly over all classes (arXiv:1512.00567)."""
+
+
+class OptimRecipe(Section):
+    """How gradients become weights."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (arXiv:1711.05101), or SGD with momentum."""
+    lr: Positive = 5e-4
+    """Peak learning rate of the head; blocks have less by `layer_decay`."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
+    weight_decay: NotNegative = 0.05
+    """Decoupled weight decay of matrices; biases, norms, tokens and position tables have none."""
+    momentum: BelowOne = 0.9
+    """Momentum of SGD."""
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    """Decay rates of AdamW's averages."""
+    eps: Positive = 1e-8
+    """AdamW's epsilon."""
+    schedule: Schedule = "cosine"
+    """Course of the learning rate after the warmup; cosine and linear end at 0."""
+    warmup: PartOfTraining = Duration(10, "%")
+    """Length of the linear warmup."""
+    max_grad_norm: Positive | None = 1.0
+    """Gradients are scaled down to this norm; null does not clip."""
+    ema_decay: BelowOne = 0.9998
+    """Averaged weights forget with min(this, (1 + t) / (10 + t)) at step t; 0 keeps no average."""
+
+
+class TrainRecipe(Section):
+    """How long, how large the steps, and what is kept."""
+
+    duration: TrainingLength = Duration(10, "epochs")
+    """Length of the training."""
+    resolution_schedule: ResolutionSchedule | None = None
+    """Image sizes in turn, with their parts of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=10**9)] = "auto"
+    """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
+    micro_batch_size: Literal["auto"] | Count = "auto"
+    """Images per forward pass on one device; auto: the most that fit, found by trial on an accelerator."""
+    precision: Precision = "auto"
+    """Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, far less memory."""
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
+    evaluate_every: PartOfTraining = Duration(1, "epochs")
+    """How often the validation split is scored."""
+    checkpoint_every: PartOfTraining = Duration(1, "epochs")
+    """How often a resumable checkpoint is written."""
+    keep_checkpoints: Count = 2
+    """How many of the newest checkpoints stay on disk."""
+    weights: Literal["best", "last"] = "best"
+    """Which weights become the model: those with the best validation score, or the last."""
+    patience: PartOfTraining | None = None
+    """Stop when the validation score has not risen for so long; null trains to the end."""
+    time_limit: TimeSpan | None = None
+    """Stop with a checkpoint after so much time, as on SIGTERM."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of every random choice."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,4})?)$")] = "auto"
+    """Where to train: auto, cpu, cuda, cuda:N, mps or xpu."""
+    deterministic: bool = False
+    """Use only deterministic kernels: slower on a GPU, and resuming there becomes exact."""
+
+
+class RunRecipe(Section):
+    """Where results go and what is measured."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.\-]{0,99}$")] | None = None
+    """Name of the run's folder (letters, digits, `-_.`, at most 100); made from model and dataset when not given."""
+    output_dir: Text = "runs"
+    """Folder of the runs."""
+    metrics: tuple[Text, ...] = ()
+    """Further `evaluate` metrics, from the Hub or a folder: code, which in a recipe file needs `--trust-metrics`."""
+    pictures: Literal["auto", "on", "off"] = "auto"
+    """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
+    track: tuple[
+        Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"], ...
+    ] = ()
+    """Experiment trackers that receive the metrics, by accelerate's names."""
+
+
+class HubRecipe(Section):
+    """Whether and how the result is published."""
+
+    push: bool = False
+    """Publish the model on the Hub."""
+    repo: Text | None = None
+    """`OWNER/NAME`, or `NAME` of your own; the name of the run's folder when not given."""
+    private: bool = False
+    """Make the repository a private one, if it is made."""
+    revision: Text | None = None
+    """Branch to push to; made if it is not there."""
+    create_pr: bool = False
+    """Open a pull request instead of changing the branch."""
+    every: HubEvery = "end"
+    """What is pushed during training, in the background: nothing, each best model, or each checkpoint."""
+    license: Text | None = None
+    """Licence of the model, as the Hub spells it (`apache-2.0`); the base model's when not given."""
+    force: bool = False
+    """Push also into a repository whose content vitft did not make."""

@@ -1,0 +1,188 @@
+"""The recipe: everything that a run needs, typed, frozen and documented field by field.
+
+A field's default stands here and nowhere else. Values are laid over each other once, defaults < recipe file <
+flags < ``--set``, validated together and never changed after; numbers derived from them live in the plan.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, PrivateAttr, ValidationError
+
+from vitft.errors import RecipeError
+from vitft.files import read_regular
+from vitft.recipe.complaints import complaints
+from vitft.recipe.keys import (
+    AugmentRecipe,
+    DataRecipe,
+    HubRecipe,
+    ModelRecipe,
+    OptimRecipe,
+    RunRecipe,
+    Section,
+    TrainRecipe,
+)
+from vitft.recipe.sizes import show_size
+from vitft.recipe.yaml12 import MOST_CHARACTERS, parse_yaml, write_yaml
+
+
+class Recipe(Section):
+    """Everything that a run needs."""
+
+    data: DataRecipe = DataRecipe()
+    model: ModelRecipe = ModelRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    train: TrainRecipe = TrainRecipe()
+    run: RunRecipe = RunRecipe()
+    hub: HubRecipe = HubRecipe()
+    _metrics_from: str = PrivateAttr("")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two recipes say the same, wherever they stand."""
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    @property
+    def metrics_from(self) -> str:
+        """The file that names ``run.metrics``, which are code to be run; empty where the user's own words name them."""
+        return self._metrics_from
+
+    @classmethod
+    def load(cls, base: str | Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
+        """Read a recipe and lay changes over it.
+
+        Args:
+            base: path or name of a recipe file; None starts from the defaults.
+            changes: values by dotted key, such as ``{"optim.lr": 3e-4}``; they win over the file.
+
+        Raises:
+            RecipeError: naming every unknown key and every bad value at once.
+        """
+        from vitft.builtin import recipe_path  # above this floor: where recipes lie is known there
+
+        source = "the recipe"
+        values: dict[str, Any] = {}
+        if base is not None:
+            path = recipe_path(str(base))
+            source = f"{path} with what was laid over it" if changes else str(path)
+            values = read_yaml(path)
+        recipe = validate(overlay(values, changes or {}), source)
+        if base is not None and recipe.run.metrics and "run.metrics" not in (changes or {}):
+            recipe._metrics_from = str(path)
+        return recipe
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """The (height, width) that the model is to have in the end; None for the checkpoint's own."""
+        schedule = self.train.resolution_schedule
+        return schedule[-1][0] if schedule else self.model.image_size
+
+    def dump(self) -> str:
+        """Return the recipe as YAML that :meth:`load` accepts again, every key written out."""
+        return write_yaml(self.model_dump(mode="json"), sort_keys=False, width=100)
+
+    def flat(self) -> dict[str, object]:
+        """Return the plain values by dotted key."""
+        values = self.model_dump(mode="json")
+        return {key: functools.reduce(operator.getitem, key.split("."), values) for key, _ in keys()}
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Return one line for each key whose value is another in ``other``."""
+        mine, theirs = self.flat(), other.flat()
+        return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+
+def keys(section: type[BaseModel] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, pydantic field) for every key of a recipe or of one section of it, in order."""
+    for name, field in (section or Recipe).model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from ((f"{name}.{key}", each) for key, each in keys(field.annotation))
+        else:
+            yield name, field
+
+
+# --- reading, overlaying, validating -----------------------------------------------------------------------
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe file into nested dictionaries, without judging keys or values."""
+    try:
+        text = read_regular(path, MOST_CHARACTERS).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, source: str) -> dict[str, Any]:
+    """Read the text of a recipe into nested dictionaries, without judging keys or values."""
+    values = parse_yaml(text, source)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"{source} holds a {type(values).__name__}, not a recipe",
+            allowed=f"a mapping with the sections {', '.join(Recipe.model_fields)}",
+            hint="vitft recipes show default",
+        )
+    return values
+
+
+def overlay(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Return a copy of nested ``values`` with each dotted key of ``changes`` laid over it."""
+    result: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = result
+        for section in sections:
+            below = place.get(section)
+            place[section] = below = dict(below) if isinstance(below, dict) else {}
+            place = below
+        place[key] = value
+    return result
+
+
+def validate(values: Mapping[str, Any], source: str) -> Recipe:
+    """Make a recipe of nested values; raise one RecipeError that lists everything wrong with them."""
+    try:
+        recipe = Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        lines = list(complaints(error.errors(), dict(keys())))
+        raise RecipeError(
+            f"{source} has {len(lines)} error{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
+            hint="vitft recipes show default (all keys with their defaults)",
+        ) from None
+    lines = list(_contradictions(recipe))
+    if lines:
+        raise RecipeError(
+            f"{source} contradicts itself:\n  " + "\n  ".join(lines), hint="change one of the two, or leave it out"
+        )
+    return recipe
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """Yield what no single field shows: values that are fine alone and wrong together."""
+    for key in ("crop_scale", "crop_ratio", "erase_area"):
+        low, high = getattr(recipe.augment, key)
+        if low > high:
+            yield f"augment.{key}: the smaller bound {low:g} stands behind the larger {high:g}"
+    if recipe.augment.crop_scale[0] == 0:
+        yield "augment.crop_scale: an area of 0 leaves nothing of the image"
+    if recipe.model.init == "random" and recipe.model.train != "all":
+        yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
+    for key in ("duration", "evaluate_every", "checkpoint_every"):
+        if getattr(recipe.train, key).value == 0:
+            yield f"train.{key}: a length of 0 does nothing"
+    schedule, size = recipe.train.resolution_schedule, recipe.model.image_size
+    if schedule and size and schedule[-1][0] != size:
+        yield (
+            f"train.resolution_schedule: it ends at {show_size(schedule[-1][0])}, "
+            f"but model.image_size is {show_size(size)}"
+        )
+    batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
+    if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
+        yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"

@@ -1,0 +1,124 @@
+"""One model that trains at several image sizes, with the parameters of one of them.
+
+The learned position table is that of the final size. A smaller size resamples it inside the forward pass, so its
+gradient reaches the table, and optimizer, averages and checkpoints never see another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from vitft.architectures.blocks import checkpoint_activations, position_tables
+from vitft.architectures.families import runs_at_any_size, vision_config
+from vitft.architectures.family import Size, Table
+from vitft.architectures.timm_models import WRAPPER
+from vitft.recipe.choices import ResizeMethod
+from vitft.resolution.retarget import Target, retarget_config
+from vitft.resolution.tables import resample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
+
+
+class MultiSize(nn.Module):
+    """Passes images on to the model, or to its twin of their size.
+
+    Its only parameters are the model's own, under ``model``. A twin has the modules that its size needs (index
+    tables, grids) and shares every parameter, every running statistic and every hook with the model; only position
+    tables are made anew for each forward pass.
+
+    Raises:
+        ModelError: if the family cannot have one of the sizes.
+    """
+
+    def __init__(self, model: PreTrainedModel, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
+        super().__init__()
+        self.model = model
+        # A plain dictionary: as submodules the twins would give every parameter a second name.
+        self._twins = {size: _Twin(model, own_size, size, method) for size in dict.fromkeys(sizes) if size != own_size}
+
+    def forward(self, pixel_values: Tensor) -> Any:
+        """Return what the model says of images (B, 3, H, W) of its own size or one of the others."""
+        height, width = pixel_values.shape[-2:]
+        twin = self._twins.get((height, width))
+        return self.model(pixel_values) if twin is None else twin(pixel_values)
+
+    def train(self, mode: bool = True) -> MultiSize:
+        """Put the model and its twins into training or evaluation mode."""
+        super().train(mode)
+        for twin in self._twins.values():
+            twin.network.train(mode)
+        return self
+
+
+class _Twin:
+    """The model at another size."""
+
+    def __init__(self, model: PreTrainedModel, own_size: Size, size: Size, method: ResizeMethod) -> None:
+        if runs_at_any_size(model.config):
+            self.network = model
+            self._tables: list[tuple[nn.Module, str, nn.Module, Table, Size, Size]] = []
+            return
+        config, _ = retarget_config(model.config, own_size, Target(size, method=method), "the model")
+        self.network = _without_weights(type(model), config)
+        _share(model, self.network)
+        self._method: ResizeMethod = method
+        self._tables = []
+        for name, table, old in position_tables(model, own_size):
+            new = table.grid_of(name, vision_config(config), size)
+            if new and old != new:
+                where, _, attribute = name.rpartition(".")
+                module = self.network.get_submodule(where)
+                del module._parameters[attribute]  # an ordinary tensor takes its place
+                self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
+
+    def __call__(self, pixel_values: Tensor) -> Any:
+        # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.
+        for module, attribute, source, table, old, new in self._tables:
+            setattr(module, attribute, resample(table, getattr(source, attribute), old, new, self._method))
+        return self.network(pixel_values)
+
+
+def _without_weights(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a model whose parameters are to be those of another; its buffers are real."""
+    if config.model_type != WRAPPER:
+        with init_empty_weights(include_buffers=False):
+            return kind(config)
+    with torch.random.fork_rng(devices=[]):  # timm makes buffers where the parameters are, so these must be real too
+        return kind(config)
+
+
+def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
+    """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
+    for name, module in list(model.named_modules()):
+        if "parametrizations" in name.split("."):  # what a table is made of; the twin gets the table itself
+            continue
+        other = _find(twin, name)
+        if other is None or type(other) is not type_before_parametrizations(module):  # our drop path
+            twin.set_submodule(name, module)
+            continue
+        other._parameters.update(module._parameters)
+        other._parameters.update(dict.fromkeys(getattr(module, "parametrizations", ())))
+        saved = {key for key in module._buffers if key not in module._non_persistent_buffers_set}
+        other._buffers.update({key: module._buffers[key] for key in saved})
+        for hooks in _HOOKS:
+            setattr(other, hooks, getattr(module, hooks))
+    names = ("gradient_checkpointing", "grad_checkpointing")  # transformers' and timm's
+    if any(getattr(module, name, False) for module in model.modules() for name in names):
+        checkpoint_activations(twin)
+    twin.to(next(model.parameters()).device).train(model.training)  # only its own index tables are elsewhere
+
+
+def _find(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None

@@ -1,0 +1,147 @@
+"""A classifier over a split with labels: what it is worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from vitft.data.batches import RowNote, StagedBatch
+from vitft.data.evaluation_batches import evaluation_batches
+from vitft.data.images import ImageSplit, StreamSplit
+from vitft.data.staging import MAX_PIXELS
+from vitft.model.classifier import Classifier
+from vitft.scoring.scores import Tally
+from vitft.scoring.shifts import shifted
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class Evaluation:
+    """What one pass over a split gave, over all processes.
+
+    Attributes:
+        tally: counts and sums.
+        predictions, labels: class ids by row, for metrics that want them; empty unless collected.
+        bad_rows: images that were passed over.
+        notes: what was noticed about images that were used.
+        images_per_second: of the forward passes, after the first, over all processes.
+        shift_consistency: part of the predictions that stayed when the image was shifted; None if none was.
+    """
+
+    tally: Tally
+    predictions: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    bad_rows: list[RowNote] = field(default_factory=list)
+    notes: list[RowNote] = field(default_factory=list)
+    images_per_second: float = 0.0
+    shift_consistency: float | None = None
+
+
+def batches_of(
+    split: ImageSplit | StreamSplit,
+    classifier: Classifier,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    skip_bad: bool,
+    workers: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[StagedBatch]:
+    """Yield this process's part of a split as the classifier sees it; all parts together hold every row once."""
+    return evaluation_batches(
+        split,
+        classifier.process,
+        batch_size=batch_size,
+        skip_bad=skip_bad,
+        workers=workers,
+        pin=accelerator.device.type == "cuda",
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        max_pixels=max_pixels,
+    )
+
+
+def until_failure(batches: Iterable[StagedBatch], on_failure: Callable[[Exception], None]) -> Iterator[StagedBatch]:
+    """Yield batches until reading the next one fails, which is given to ``on_failure``.
+
+    So every process reaches the reduction that follows, also if it alone met what cannot be read.
+    """
+    try:
+        yield from batches
+    except Exception as error:  # of a dataset, which may raise anything: on_failure decides
+        on_failure(error)
+
+
+@torch.no_grad()
+def evaluate_split(
+    classifier: Classifier,
+    batches: Iterable[StagedBatch],
+    accelerator: Accelerator,
+    *,
+    collect: bool = False,
+    shift: int = 0,
+) -> Evaluation:
+    """Run a classifier over a split and reduce counts and sums over the processes.
+
+    Its bare model runs, without any collective inside, so that the processes' parts may differ in length.
+
+    Args:
+        classifier: on the accelerator's device.
+        batches: this process's part, as :func:`batches_of` gives it.
+        accelerator: says device, precision and processes.
+        collect: keep every prediction too.
+        shift: also move every image by so many pixels in four directions, and count how many predictions stay.
+    """
+    was_training = classifier.model.training
+    classifier.model.eval()
+
+    def logits_of(images: Tensor) -> Tensor:
+        with accelerator.autocast():
+            logits: Tensor = classifier.model(classifier.pixel_values(images)).logits.float()
+        return logits
+
+    stayed = torch.zeros(2, dtype=torch.int64, device=accelerator.device)  # of how many
+    found = Evaluation(Tally(len(classifier.classes), device=accelerator.device))
+    passes: list[tuple[int, float]] = []
+    for batch in batches:
+        found.bad_rows += batch.skipped
+        found.notes += batch.notes
+        if len(batch):
+            on_device = batch.to(accelerator.device)
+            begun = time.perf_counter()
+            logits = logits_of(on_device.images)
+            found.tally.add(logits, on_device.labels)
+            if accelerator.device.type != "cpu":
+                torch.accelerator.synchronize()
+            passes.append((len(batch), time.perf_counter() - begun))
+            for moved in shifted(on_device.images, shift) if shift else ():
+                stayed[0] += (logits_of(moved).argmax(-1) == logits.argmax(-1)).sum()
+                stayed[1] += len(batch)
+            if collect:
+                found.predictions += logits.argmax(-1).tolist()
+                found.labels += batch.labels.tolist()
+    classifier.model.train(was_training)
+    found.tally = found.tally.reduce(accelerator)
+    found.images_per_second = _speed(passes, accelerator)
+    if shift:
+        kept, total = accelerator.reduce(stayed, "sum").tolist()
+        found.shift_consistency = kept / max(total, 1)
+    if accelerator.num_processes > 1:
+        found.bad_rows = gather_object(found.bad_rows)
+        found.predictions, found.labels = gather_object(found.predictions), gather_object(found.labels)
+    return found
+
+
+def _speed(passes: list[tuple[int, float]], accelerator: Accelerator) -> float:
+    """Return the images per second of all processes; the first pass, which warms up, does not count if others do."""
+    timed = passes[1:] or passes
+    own = sum(count for count, _ in timed) / max(sum(seconds for _, seconds in timed), 1e-9)
+    return float(accelerator.reduce(torch.tensor(own, device=accelerator.device), "sum"))

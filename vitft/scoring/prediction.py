@@ -1,0 +1,94 @@
+"""A classifier over image files: their most probable labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vitft.data.batches import Decoder, StagedBatch
+from vitft.data.images import file_row
+from vitft.data.staging import MAX_PIXELS
+from vitft.errors import ModelError
+from vitft.model.classifier import Classifier
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedConfig
+
+
+@torch.no_grad()
+def predict_files(
+    classifier: Classifier,
+    paths: Sequence[Path],
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    top_k: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[dict[str, object]]:
+    """Yield for each file, in order, its most probable labels or the reason why it has none.
+
+    Args:
+        classifier: on the accelerator's device; its model is put into evaluation mode.
+        paths: of image files.
+        accelerator: says device and precision.
+        batch_size: images per forward pass.
+        top_k: labels per image, at most as many as there are classes.
+        max_pixels: width times height that an image may have.
+
+    Yields:
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` where an image was
+        not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline.
+
+    Raises:
+        ModelError: if the model gives no finite numbers.
+    """
+    classifier.model.eval()
+    decoder = Decoder(classifier.process, skip_bad=True, max_pixels=max_pixels)
+    for start in range(0, len(paths), batch_size):
+        part = [file_row(i, path, classifier.process.white_level) for i, path in enumerate(paths[start:][:batch_size])]
+        batch = decoder.batch((row.index, (row,)) for row in part)
+        scores = dict(zip(batch.sample_indices.tolist(), _scores_of(classifier, batch, accelerator), strict=True))
+        errors = {bad.index: bad.text for bad in batch.skipped}
+        for row in part:
+            said: dict[str, object] = {"image": row.where()}
+            if row.index in errors:
+                yield said | {"error": errors[row.index]}
+                continue
+            ranked, classes = scores[row.index].sort(descending=True, stable=True)
+            best = list(zip(ranked.tolist(), classes.tolist(), strict=True))[:top_k]
+            said["predictions"] = [{"label": classifier.classes[k], "score": score} for score, k in best]
+            notes = [note.text for note in batch.notes if note.index == row.index]
+            yield said | ({"notes": notes} if notes else {})
+
+
+def _scores_of(classifier: Classifier, batch: StagedBatch, accelerator: Accelerator) -> Sequence[Tensor]:
+    """Return the scores (K,) of each image of a batch."""
+    if not len(batch):
+        return []
+    with accelerator.autocast():
+        logits = classifier.model(classifier.pixel_values(batch.to(accelerator.device).images)).logits
+    return list(_scores(logits.float().cpu(), classifier.config))
+
+
+def _scores(logits: Tensor, config: PreTrainedConfig) -> Tensor:
+    """Return what logits (B, K) say by the kind of problem that a model was trained for, as transformers' pipeline.
+
+    Raises:
+        ModelError: if they are not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise ModelError(
+            "the model gives values that are not finite (NaN or infinity), of which nothing can be predicted",
+            hint="use an undamaged checkpoint; if it is sound, --precision fp32",
+        )
+    kind = config.problem_type
+    if kind == "regression":
+        return logits
+    if kind == "multi_label_classification" or config.num_labels == 1:
+        return logits.sigmoid()
+    return logits.softmax(-1)

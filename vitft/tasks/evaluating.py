@@ -1,0 +1,256 @@
+"""Scores of a model on a dataset, at one size or several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from vitft.errors import UsageError
+from vitft.outside import shown
+from vitft.processes.turns import main_process_first, on_main_process
+from vitft.recipe.choices import ResizeMethod
+from vitft.recipe.keys import DataRecipe
+from vitft.recipe.sizes import show_size
+from vitft.scoring.table import score_table
+from vitft.tasks.ending import explained
+from vitft.tasks.models import load_model
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from vitft.data.images import ImageSplit, StreamSplit
+    from vitft.model.classifier import Classifier
+    from vitft.scoring.evaluation import Evaluation
+
+
+@dataclass
+class EvaluationResult:
+    """The scores of a model on a split.
+
+    Attributes:
+        scores: by name; ``count`` is the exact number of images.
+        split: the split that was scored.
+        image_size: (height, width) that the model ran at.
+        images_per_second: of the forward passes, over all processes.
+    """
+
+    scores: dict[str, Any]
+    split: str
+    image_size: tuple[int, int]
+    images_per_second: float
+
+    def __str__(self) -> str:
+        return score_table([(self.split, self.scores)])
+
+
+@dataclass
+class SizeSweep:
+    """The scores of a model at several image sizes.
+
+    Attributes:
+        rows: one result for each size, in the order in which they were asked for.
+        own_size: the size that the checkpoint has, at which it was trained.
+    """
+
+    rows: list[EvaluationResult]
+    own_size: tuple[int, int]
+
+    @property
+    def best(self) -> EvaluationResult:
+        """The size with the highest top-1, of equal ones the fastest."""
+        return max(self.rows, key=lambda row: (row.scores["top1"], row.images_per_second))
+
+    def __str__(self) -> str:
+        table = score_table(
+            [
+                (show_size(row.image_size), row.scores | {"images/s": round(row.images_per_second, 1)})
+                for row in self.rows
+            ]
+        )
+        return f"{table}\n{self.conclusion()}"
+
+    def conclusion(self) -> str:
+        """Say whether the training size is the best to test at (FixRes, arXiv:1906.06423)."""
+        best = self.best
+        own = next((row for row in self.rows if row.image_size == self.own_size), None)
+        if own is None:
+            return (
+                f"best at {show_size(best.image_size)}; the checkpoint's own {show_size(self.own_size)} was not tried"
+            )
+        if best.image_size == own.image_size:
+            return f"best at the checkpoint's own {show_size(self.own_size)}"
+        gain, count = best.scores["top1"] - own.scores["top1"], own.scores["count"]
+        # Two proportions on the same images; their common errors make this an upper bound. The best of several was
+        # picked, so each comparison gets its part of the 5 % (Bonferroni).
+        error = (sum(row.scores["top1"] * (1 - row.scores["top1"]) for row in (best, own)) / max(count, 1)) ** 0.5
+        limit = NormalDist().inv_cdf(1 - 0.05 / 2 / (len(self.rows) - 1))
+        sure = "more" if gain > limit * error else "not more"
+        return (
+            f"best at {show_size(best.image_size)}: {100 * gain:+.2f} points over the checkpoint's own "
+            f"{show_size(self.own_size)}, {sure} than chance explains ({count:,} images)"
+        )
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return the rows as plain values."""
+        return [
+            {"image_size": list(row.image_size), "images_per_second": round(row.images_per_second, 2), **row.scores}
+            for row in self.rows
+        ]
+
+
+@explained()
+def evaluate(
+    model: str | Path,
+    dataset: str | DataRecipe,
+    *,
+    split: str | None = None,
+    metrics: Sequence[str] = (),
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    bad_images: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    method: ResizeMethod = "bicubic",
+    revision: str | None = None,
+    shift: int = 0,
+) -> EvaluationResult:
+    """Score a fine-tuned model on a split, every image exactly once.
+
+    Args:
+        model: folder, run directory or Hub id.
+        dataset: what ``--dataset`` takes, or a recipe's data section.
+        split: ``test`` if not given, else validation.
+        metrics: further `evaluate` metrics by name or folder.
+        batch_size: images per forward pass.
+        precision, device: as in the recipe.
+        bad_images: ``stop`` or ``skip``.
+        image_size: (height, width) to run at; the model's own when not given.
+        method: how position tables are resampled to it.
+        revision: branch, tag or commit of a Hub model.
+        shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
+    """
+    from vitft.architectures.config import require_one_label
+    from vitft.scoring.metrics import check_metrics, try_metrics
+
+    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
+    check_metrics(metrics)
+    classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
+    require_one_label(classifier.config, str(model))
+    rows = _opened(classifier, accelerator, data, split)
+    on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
+    return _score(classifier, accelerator, rows, data, metrics, batch_size, bad_images, shift)
+
+
+@explained()
+def evaluate_sizes(
+    model: str | Path,
+    dataset: str | DataRecipe,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    split: str | None = None,
+    batch_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    bad_images: str | None = None,
+    method: ResizeMethod = "bicubic",
+    revision: str | None = None,
+    shift: int = 0,
+) -> SizeSweep:
+    """Score a model on a split at several image sizes, resampled from its own each time.
+
+    Args:
+        sizes: (height, width) each.
+        model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
+            :func:`evaluate`.
+    """
+    from vitft.architectures.config import require_one_label
+
+    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
+    if not sizes:
+        raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
+    _check_sizes(str(model), sizes, method, revision)
+    rows, results = None, []
+    for size in dict.fromkeys(sizes):
+        classifier, accelerator = load_model(model, precision, device, size, method, revision)
+        require_one_label(classifier.config, str(model))
+        rows = rows or _opened(classifier, accelerator, data, split)
+        results.append(_score(classifier, accelerator, rows, data, (), batch_size, bad_images, shift))
+    return SizeSweep(results, classifier.retargeting.old)
+
+
+def _opened(
+    classifier: Classifier, accelerator: Accelerator, data: DataRecipe, split: str | None
+) -> ImageSplit | StreamSplit:
+    """Open the split to be scored, and say what was read."""
+    from vitft.reading.overview import overview_of_split
+    from vitft.reading.source import open_for_evaluation
+
+    with main_process_first(accelerator):
+        rows = open_for_evaluation(data, classifier.classes, split=split)
+    if accelerator.is_main_process:
+        overview = overview_of_split(rows, classifier.classes, str(data.dataset))
+        print(shown(overview), file=sys.stderr, flush=True)
+    return rows if isinstance(data.white_level, int) else replace(rows, white_level=classifier.process.white_level)
+
+
+def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMethod, revision: str | None) -> None:
+    """Refuse a size that the family cannot have before the first is scored."""
+    from vitft.model.locate import locate
+    from vitft.model.opening import open_checkpoint
+    from vitft.resolution.retarget import Target, retarget_config
+
+    opened = open_checkpoint(locate(model, revision)[0], model)
+    for size in sizes:
+        retarget_config(opened.config, opened.image_size, Target(size, method=method), model)
+
+
+def _score(
+    classifier: Classifier,
+    accelerator: Accelerator,
+    rows: ImageSplit | StreamSplit,
+    data: DataRecipe,
+    metrics: Sequence[str],
+    batch_size: int | None,
+    bad_images: str | None,
+    shift: int,
+) -> EvaluationResult:
+    from vitft.data.images import StreamSplit
+    from vitft.scoring.evaluation import batches_of, evaluate_split
+    from vitft.scoring.shifts import check_shift
+
+    check_shift(shift, classifier.image_size)
+    is_large = isinstance(rows, StreamSplit) or len(rows) > 2000
+    batches = batches_of(
+        rows,
+        classifier,
+        accelerator,
+        batch_size=batch_size or 32,
+        skip_bad=(bad_images or data.bad_images) == "skip",
+        workers=data.workers if isinstance(data.workers, int) else int(is_large),
+        max_pixels=data.max_pixels,
+    )
+    found = evaluate_split(classifier, batches, accelerator, collect=bool(metrics), shift=shift)
+    scores = _scores(found, metrics) if accelerator.is_main_process else {}
+    accelerator.wait_for_everyone()
+    return EvaluationResult(scores, rows.name, classifier.image_size, found.images_per_second)
+
+
+def _scores(found: Evaluation, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the scores by name, and say what was noticed on the way to them."""
+    from vitft.scoring.metrics import final_scores, further_scores
+
+    scores = final_scores(found.tally)
+    further = further_scores(metrics, found.predictions, found.labels, found.tally.num_classes)
+    for reason in further.refused.values():
+        print(reason, file=sys.stderr)
+    scores |= further.values
+    for note in [*found.notes[:5], *([f"and {len(found.notes) - 5:,} more notes"] if found.notes[5:] else [])]:
+        print(shown(note), file=sys.stderr)
+    if found.shift_consistency is not None:
+        scores["shift_consistency"] = found.shift_consistency
+    scores["bad_images"] = {row.where: row.text for row in found.bad_rows}
+    return scores

@@ -1,0 +1,118 @@
+"""Scoring splits with the weights in training, and which weights become the model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+
+from vitft.data.images import ImageSplit, StreamSplit
+from vitft.errors import ModelError
+from vitft.scoring.evaluation import Evaluation, batches_of, evaluate_split, until_failure
+from vitft.scoring.scores import is_better, scores
+from vitft.train.checkpoint import Best
+from vitft.train.setup import Training
+from vitft.train.stopping import StopRequests
+
+
+def validation_is_due(training: Training) -> bool:
+    """Whether the validation split is still to be scored at this step."""
+    step, last = training.state.step, training.plan.total_steps
+    return training.state.evaluated < step and (step % training.plan.evaluate_every == 0 or step == last)
+
+
+def validate(training: Training, stop: StopRequests) -> None:
+    """Score the validation split, keep the weights if they are the best, and notice when patience is out.
+
+    A request to stop cuts it short and nothing is kept of it: the resumed run begins with it.
+    """
+    validation, state, plan = training.source.validation, training.state, training.plan
+    assert validation is not None
+    with training.averaged.in_place() if training.averaged is not None else nullcontext():
+        found = evaluate(training, validation, stop.request)
+        if stop.agreed():
+            return
+        now = scores(found.tally)
+        if better := is_better(now, state.best):
+            state.best = Best(now.top1, now.nll, state.step)
+            _keep_best(training)
+    training.run.log("validation", step=state.step, **now.present())
+    training.track({"validation/top1": now.top1, "validation/nll": now.nll})
+    taken = min(state.step * plan.batch_size, plan.total_samples)
+    epoch = taken / plan.num_samples if plan.num_samples else 0.0
+    training.run.say(
+        f"  step {state.step}/{plan.total_steps}  epoch {epoch:.2f}  "
+        f"validation top-1 {now.top1:.4f}  nll {now.nll:.4f}{'  best' if better else ''}"
+    )
+    assert state.best is not None
+    state.evaluated = state.step
+    state.is_out_of_patience = plan.patience is not None and state.step - state.best.step >= plan.patience
+
+
+def _keep_best(training: Training) -> None:
+    """Keep a copy of the weights, and a model of them for whoever publishes it; a full disk ends no training."""
+    recipe = training.recipe
+    if recipe.train.weights == "best":
+        training.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in training.model.state_dict().items()}
+    if recipe.hub.push and recipe.hub.every == "best" and training.accelerator.is_main_process:
+        try:
+            training.classifier.save(training.run.best_folder)
+        except ModelError as error:
+            training.run.note(f"the best model so far was not written: {error.wrong}")
+
+
+def evaluate(
+    training: Training,
+    split: ImageSplit | StreamSplit,
+    request: Callable[[], str] = lambda: "",
+    *,
+    collect: bool = False,
+    on_failure: Callable[[Exception], None] | None = None,
+) -> Evaluation:
+    """Score a split with the weights that stand in the model, exactly once each row over all processes.
+
+    Args:
+        training: whose model it is.
+        split: to score.
+        request: says whether to stop.
+        collect: keep every prediction too.
+        on_failure: for the end of a run. Images that cannot be read are left out, whatever the recipe says of
+            training, and a failure to read on is given to this, which raises it or takes note.
+    """
+    training.set_sample_indices(None)
+    batches = batches_of(
+        split,
+        training.classifier,
+        training.accelerator,
+        batch_size=min(64, max(8, training.state.micro_batch_size)),
+        skip_bad=on_failure is not None or training.recipe.data.bad_images == "skip",
+        workers=training.plan.workers,
+        max_pixels=training.recipe.data.max_pixels,
+    )
+    if on_failure is not None:
+        batches = until_failure(batches, on_failure)
+    found = evaluate_split(
+        training.classifier,
+        itertools.takewhile(lambda _: not request(), batches),
+        training.accelerator,
+        collect=collect,
+    )
+    training.note_bad({row.where: row.text for row in found.bad_rows})
+    return found
+
+
+def take_chosen_weights(training: Training) -> str:
+    """Put the weights that become the model into it; return which they are."""
+    if training.recipe.train.weights == "best" and training.best_weights:
+        training.model.load_state_dict(training.best_weights)
+        assert training.state.best is not None
+        return f"best (step {training.state.best.step})"
+    if training.averaged is None:
+        return "last"
+    with torch.no_grad():
+        for name, tensor in itertools.chain(training.model.named_parameters(), training.model.named_buffers()):
+            if name in training.averaged.tensors:
+                tensor.copy_(training.averaged.tensors[name])
+    return "last, averaged"
