@@ -9,7 +9,6 @@ import torch
 import zoo
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageClassification,
     CLIPModel,
     ViTMAEConfig,
@@ -17,6 +16,7 @@ from transformers import (
     ViTModel,
     pipeline,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vitft import tasks
 from vitft.architectures.config import image_size_of
