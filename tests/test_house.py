@@ -19,7 +19,7 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["outside"],
     ["errors", "disk", "files", "libraries"],
-    ["builtin", "retry", "ownership", "environment"],
+    ["builtin", "retry", "ownership", "environment", "quantities", "status"],
     ["recipe"],
     ["processes", "names"],
     ["run"],
@@ -39,7 +39,7 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "recipe": ["choices", "lengths", "sizes", "yaml12", "complaints", "keys", "recipe"],
+    "recipe": ["choices", "lengths", "sizes", "yaml12", "complaints", "keys", "recipe", "describe", "fields", "flags"],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
@@ -54,8 +54,8 @@ FOLDERS = {
     "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "weights"],
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
-        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "load", "rewrite",
-        "trainable", "drop_path",
+        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
+        "rewrite", "trainable", "drop_path",
     ],
     "scoring": ["scores", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
     "pictures": [
@@ -66,13 +66,16 @@ FOLDERS = {
         "cost", "memory", "plan", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
         "validation", "fit",
     ],
-    "report": ["size_plot"],
+    "report": ["runs", "size_plot"],
     "hub": ["bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
         "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
-    "cli": ["flags", "data", "finetune", "evaluate", "predict", "resize", "inspect", "push", "recipes", "__init__"],
+    "cli": [
+        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
+        "inspect", "push", "recipes", "runs", "__init__",
+    ],
 }  # fmt: skip
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from pydantic import ValidationError
 
 from vitft.builtin import recipe_names, recipe_path
 from vitft.errors import RecipeError, did_you_mean
+from vitft.recipe import fields
+from vitft.recipe.describe import describe, fields_module
 from vitft.recipe.lengths import Duration
-from vitft.recipe.recipe import Recipe, keys, overlay
+from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe, keys, overlay
 from vitft.recipe.yaml12 import parse_setting, parse_yaml
 from vitft.views.mixing import draw_mixture
 
@@ -108,7 +111,7 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
         ("optim.warmup", "2 h", "'2 hours' has the wrong unit; use one of: epochs, steps, %"),
         ("train.duration", "50%", "'50%' has the wrong unit; use one of: epochs, steps"),
         ("run.track", ["excel"], "'excel' is not allowed; use tensorboard,"),
-        ("run.name", "../up", "'../up' is not allowed; it is: Name of the run's folder"),
+        ("run.name", "../up", "'../up' is not allowed; it is: Name of the run's new folder"),
         ("model.position.kind", "absolute", "'absolute' is not allowed; use learned-1d, learned-2d, sincos-2d,"),
         ("model.position.kin", "none", "unknown key; did you mean 'kind'?"),
         ("model.position", "none", "'none' is no section; write its keys below it, indented"),
@@ -370,3 +373,39 @@ def test_reading_recipes_imports_no_torch():
     code = "import sys; from vitft.recipe.recipe import Recipe; Recipe.load('default'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+# --- what others make of the keys --------------------------------------------------------------------------
+
+
+def test_what_flags_say_is_what_the_keys_say():
+    written = Path(fields.__file__).read_text(encoding="utf-8")
+    assert written == fields_module(), "python -m vitft.recipe.describe"
+
+
+def test_the_kinds_of_keys():
+    described = dict(describe())
+    kinds = {
+        "optim.lr": ("float", ()),
+        "train.seed": ("int", ()),
+        "train.batch_size": ("int", ("auto",)),
+        "train.precision": ("str", ("auto", "bf16", "fp16", "fp32")),
+        "train.duration": ("str", ()),
+        "model.image_size": ("str", ()),
+        "model.position.kind": ("str", ("learned-1d", "learned-2d", "sincos-2d", "none", "relative")),
+        "data.streaming": ("bool", ()),
+        "run.metrics": ("list", ()),
+        "train.resolution_schedule": ("dict", ()),
+    }
+    assert {key: described[key][:2] for key in kinds} == kinds
+    assert described["run.track"].kind == "list" and "tensorboard" in described["run.track"].choices
+
+
+def test_what_may_change_when_a_run_is_resumed():
+    assert {
+        "data.bad_images", "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "run.pictures",
+        "train.device", "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit", "hub.push", "hub.repo",
+        "hub.private", "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
+    } == RESUMABLE_CHANGES  # fmt: skip
+    changed = Recipe.load(None, {"optim.lr": 1.0, "hub.push": True})
+    assert Recipe().broken_by(changed) == ["optim.lr: 0.0005 -> 1.0"]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from vitft.errors import TrainError, UsageError
+from vitft.quantities import duration_text
 from vitft.recipe.recipe import Recipe
-from vitft.run import Run, duration_text
+from vitft.run import Run
 
 
 def recipe(folder: Path, **run: object) -> Recipe:
@@ -24,7 +25,7 @@ def test_without_a_name_runs_count_up(tmp_path: Path) -> None:
 def test_a_name_in_use_is_an_error_and_its_folder_is_untouched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.png").write_bytes(b"precious")
-    with pytest.raises(UsageError, match="exists already and is not overwritten") as error:
+    with pytest.raises(UsageError, match="already exists and will not be overwritten") as error:
         Run.create(recipe(tmp_path, name="mine"), "unused")
     assert error.value.hint == f"--name mine-2, or --resume {tmp_path / 'mine'} to continue it"
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.png"]
@@ -71,7 +72,7 @@ def test_what_is_no_run_is_not_opened_and_the_nearest_is_proposed(tmp_path: Path
     with pytest.raises(UsageError, match="does not exist") as error:
         Run.open(tmp_path / "flower")
     assert error.value.hint == f"vitft finetune --resume {run.folder}"
-    with pytest.raises(UsageError, match=r"is no run directory: it has no recipe\.yaml"):
+    with pytest.raises(UsageError, match=r"is not a run directory: it has no recipe\.yaml"):
         Run.open(tmp_path)
 
 
@@ -137,7 +138,7 @@ def test_lines_that_are_no_events_are_taken_out_and_counted(tmp_path: Path, caps
     assert len(run.events()) == 2
     assert not run.has_whole_log()
     run.cut_metrics(run.metrics_length())
-    assert "broken lines of metrics.jsonl were taken out: 6" in capsys.readouterr().err
+    assert "broken lines removed from metrics.jsonl: 6" in capsys.readouterr().err
     assert [each["event"] for each in run.events()] == ["step", "note"]
 
 

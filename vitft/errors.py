@@ -7,8 +7,8 @@
     ├── ModelError           a checkpoint or its configuration
     ├── TrainError           the run itself: a non-finite loss, a full disk, a damaged checkpoint
     ├── HubError             the Hub refuses, or cannot be reached
-    │   └── PublishError  3  the same once a model is trained and saved: it stays, unpublished
-    └── StoppedEarly     75  not a failure: stopped on request; says how to go on
+    │   └── PublishError  3  the same after training: the model is saved, but not published
+    └── StoppedEarly     75  not a failure: stopped on request; says how to resume
 
 Library modules raise these and never print or exit; only ``vitft.cli`` does.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from vitft.outside import shortened, shown
 
-_LONGEST = 20_000  # characters of a message: a file of others must not fill the screen, or the log
+_LONGEST = 20_000  # characters of a message: someone else's file must not fill the screen or the log
 
 
 class VitftError(Exception):
@@ -32,7 +32,7 @@ class VitftError(Exception):
         allowed: what would have been accepted, if that can be listed.
         hint: what to type or do next.
 
-    All three may quote what came from outside: what does not print, and what is secret, is taken out of them.
+    All three may quote outside text: unprintable characters and secrets are removed from it.
     """
 
     exit_code = 1
@@ -76,11 +76,11 @@ class ModelError(VitftError):
 
 
 class TrainError(VitftError):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
 
 class HubError(VitftError):
-    """The Hub refuses what was asked of it, or cannot be reached."""
+    """The Hub refused a request or could not be reached."""
 
 
 class PublishError(HubError):
@@ -95,13 +95,13 @@ class PublishError(HubError):
 
 
 class StoppedEarly(VitftError):  # noqa: N818 - an outcome, not an error
-    """The run ended on request: with a complete checkpoint to resume, or before it had anything to lose."""
+    """The run stopped on request: with a complete checkpoint to resume, or before there was anything to lose."""
 
     exit_code = 75
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Return the entry of ``known`` that ``word`` most resembles, or None."""
+    """Return the entry of ``known`` most similar to ``word``, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
@@ -116,5 +116,5 @@ def _rebuild(kind: type[VitftError], wrong: str, allowed: str | None, hint: str 
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error of others, for a sentence of ours."""
+    """Return another library's error message on one line, to quote in ours."""
     return shown(" ".join(str(error).split())[:300])

@@ -1,6 +1,6 @@
 """What a name stands for: a Hub id, an old canonical name, a revision, a local path, or something built in.
 
-Also what a failed visit to the Hub means, for datasets and models alike, and what to type next.
+Also what a failed request to the Hub means, for datasets and models alike, and what to type next.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vitft.retry import chain, is_passing, kinds_of, patiently
 
 BUILTIN_DATASETS = ("builtin:digits",)
 
-# Names from before datasets had owners, for when the Hub, which redirects them, cannot be asked.
+# Names from before datasets had owners, for when the Hub, which redirects them, cannot be reached.
 _OWNED = {
     "beans": "AI-Lab-Makerere/beans",
     "cats_vs_dogs": "microsoft/cats_vs_dogs",
@@ -34,6 +34,9 @@ _HUB_ID = re.compile(r"(?=.{1,96}$)(?:[A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*"
 _FILE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
 
 
+_PLACEHOLDER = re.compile(r"LABEL_(\d+)")
+
+
 @dataclass(frozen=True)
 class DatasetName:
     """What ``--dataset`` was given: its kind, and the text to open it by (absolute for folders and files)."""
@@ -44,7 +47,7 @@ class DatasetName:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset on the Hub: its full id, the commit if the Hub could be asked, and why the id is another."""
+    """A dataset on the Hub: its full id, the commit if the Hub was reached, and why the id differs from the name."""
 
     id: str
     revision: str | None
@@ -58,7 +61,7 @@ def classify_dataset(text: str) -> DatasetName:
     What exists on this machine wins over the Hub, as it does for `datasets`.
 
     Raises:
-        DataError: if it is an unknown built-in, a missing path, or nothing that could be a Hub id.
+        DataError: if it is an unknown built-in, a missing path, or not a possible Hub id.
     """
     if text.startswith("builtin:"):
         if text not in BUILTIN_DATASETS:
@@ -73,14 +76,24 @@ def classify_dataset(text: str) -> DatasetName:
         raise DataError(f"there is no folder or file {text!r}", hint=_nearby(path))
     if not _HUB_ID.fullmatch(text):
         raise DataError(
-            f"{text!r} is neither a folder, a file nor a possible Hub id",
+            f"{text!r} is not a folder, a file or a valid Hub id",
             allowed="a path, a Hub id such as uoft-cs/cifar100, or builtin:digits",
         )
     return DatasetName("hub", text)
 
 
+def placeholder(number: int) -> str:
+    """Return what transformers calls a class that has no name."""
+    return f"LABEL_{number}"
+
+
+def is_placeholder(name: str) -> bool:
+    """Whether a class has no name but :func:`placeholder`."""
+    return _PLACEHOLDER.fullmatch(name) is not None
+
+
 def looks_like_path(text: str) -> bool:
-    """Return whether a name can only be meant as a local path: it cannot be a Hub id."""
+    """Return whether a name can only be a local path, not a Hub id."""
     return text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or text.endswith("/")
 
 
@@ -93,10 +106,10 @@ def slug(text: str) -> str:
 
 
 def find_dataset_on_hub(name: str, revision: str | None = None) -> HubDataset:
-    """Ask the Hub for a dataset's full id and commit; without the Hub, translate old names by a short table.
+    """Ask the Hub for a dataset's full id and commit; offline, translate old names by a short table.
 
     Raises:
-        VitftError: if the Hub answers that there is no such dataset or revision, or that we may not see it.
+        VitftError: if the Hub answers that there is no such dataset or revision, or that access is denied.
     """
     from huggingface_hub import HfApi, is_offline_mode
 
@@ -132,7 +145,7 @@ def explain_hub_error(
     local = f"--{kind} ./FOLDER, or --{kind} builtin:{'digits' if kind == 'dataset' else 'vit-micro'}"
     allowed: str | None = None
     if "GatedRepoError" in kinds or "is a gated" in text:
-        wrong = f"the {kind} {name!r} is gated: its owner gives access on request"
+        wrong = f"the {kind} {name!r} is gated: its owner grants access on request"
         hint = f"ask for access on {page}, then log in with: hf auth login"
     elif "RevisionNotFoundError" in kinds or "Invalid rev id" in text:
         wrong = f"the {kind} {name!r} has no revision {revision!r}"
@@ -142,21 +155,21 @@ def explain_hub_error(
         guess = did_you_mean(name, _OWNED) if kind == "dataset" else None
         hint = f"--dataset {_OWNED[guess]}, or: hf auth login" if guess else f"hf auth login, or {local}"
     elif is_offline():
-        wrong = f"the {kind} {name!r} is not in this machine's cache, and HF_HUB_OFFLINE forbids the Hub"
+        wrong = f"the {kind} {name!r} is not in this machine's cache, and HF_HUB_OFFLINE forbids downloads"
         hint = f"unset HF_HUB_OFFLINE, or {local}"
     elif "scripts are no longer supported" in text:
-        wrong = f"the dataset {name!r} is a loading script, which `datasets` does not run any more"
-        hint = "take the Hub's own conversion of it: --dataset-revision refs/convert/parquet"
+        wrong = f"the dataset {name!r} is a loading script, which `datasets` no longer runs"
+        hint = "use the Hub's own conversion of it: --dataset-revision refs/convert/parquet"
     elif kinds & _UNREACHABLE:
         wrong = f"cannot reach {endpoint()} for the {kind} {name!r}, and it is not in this machine's cache"
-        hint = f"look at the network (and HF_ENDPOINT), or {local}"
+        hint = f"check the network (and HF_ENDPOINT), or {local}"
     elif kinds & {"EntryNotFoundError", "DataFilesNotFoundError", "EmptyDatasetError"}:
         wrong, hint = (
-            f"the {kind} {name!r} lacks a file that is needed: {_first_line(error)}",
-            f"look at {page}",
+            f"the {kind} {name!r} is missing a required file: {_first_line(error)}",
+            f"see {page}",
         )
     else:
-        wrong, hint = f"cannot open the {kind} {name!r}: {_first_line(error)}", f"look at {page}, or {local}"
+        wrong, hint = f"cannot open the {kind} {name!r}: {_first_line(error)}", f"see {page}, or {local}"
     return (DataError if kind == "dataset" else ModelError)(wrong, allowed=allowed, hint=hint)
 
 
@@ -178,7 +191,7 @@ _UNREACHABLE = {
 
 def _without_hub(name: str, error: Exception | None) -> HubDataset:
     full = _OWNED.get(name, name)
-    note = f"dataset: {name} was taken for {full}; the Hub could not be asked" if full != name else None
+    note = f"dataset: {name} was taken to mean {full}; the Hub could not be reached" if full != name else None
     return HubDataset(full, None, note, error)
 
 
@@ -188,7 +201,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _nearby(path: Path) -> str | None:
-    """Return the entry beside a missing path that resembles it most."""
+    """Return the entry beside a missing path whose name is most similar."""
     parent = path.parent
     if not is_folder(parent):
         return f"{parent} does not exist either"

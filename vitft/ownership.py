@@ -74,6 +74,22 @@ class Ownership:
         _held_here.pop(self._folder, None)
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether a process works on a run now; this one changes nothing to find out."""
+    if _held_here.get(folder.resolve()) == os.getpid():
+        return True
+    try:
+        descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        _lock(folder, descriptor)
+    except TrainError:
+        return True
+    os.close(descriptor)
+    return False
+
+
 def _lock(folder: Path, descriptor: int) -> str:
     """Lock an open file; return what is to be said where that cannot be done."""
     try:

@@ -19,6 +19,8 @@ from vitft.cli import app, main
 from vitft.errors import DataError, StoppedEarly, TrainError
 from vitft.processes import launch, worker
 from vitft.processes.worker import PeerLost
+from vitft.recipe.fields import FIELDS
+from vitft.recipe.flags import FLAGS as TABLE
 from vitft.recipe.recipe import Recipe, keys
 
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
@@ -43,6 +45,8 @@ FLAGS = {
     "recipes validate": "--debug",
     "recipes schema": "--debug",
     "recipes keys": "--debug --format",
+    "runs ls": "--debug --format",
+    "runs clean": "--debug --yes -y",
 }
 
 
@@ -109,8 +113,10 @@ def test_help_imports_nothing_heavy(arguments):
 
 def test_every_command_has_the_flags_that_were_agreed():
     group = get_command(app)
-    commands = {name: command for name, command in group.commands.items() if name != "recipes"}
-    commands |= {f"recipes {name}": command for name, command in group.commands["recipes"].commands.items()}
+    groups = ("recipes", "runs")
+    commands = {name: command for name, command in group.commands.items() if name not in groups}
+    for each in groups:
+        commands |= {f"{each} {name}": command for name, command in group.commands[each].commands.items()}
     found = {
         name: sorted(flag for each in command.params if each.param_type_name == "option" for flag in each.opts)
         for name, command in commands.items()
@@ -161,6 +167,38 @@ def test_every_flag_reaches_its_key(tasks):
     [(recipe, _)] = tasks.calls
     expected = Recipe().flat() | {key: value for _, key, value in given.values()}
     assert recipe.flat() == expected | {"data.streaming": True, "train.deterministic": True}
+
+
+def test_a_number_of_epochs_is_written_out_in_full(tasks):
+    assert run("finetune", "--dataset", "builtin:digits", "--epochs", "1e-5") == 0
+    assert tasks.calls[0][1]["changes"]["train.duration"] == "0.00001 epochs"
+
+
+def test_a_flag_for_a_list_can_be_repeated(tasks):
+    words = ("--metrics", "f1", "--metrics", "recall", "--track", "tensorboard")
+    assert run("finetune", "--dataset", "builtin:digits", *words) == 0
+    [(recipe, _)] = tasks.calls
+    assert (recipe.run.metrics, recipe.run.track) == (("f1", "recall"), ("tensorboard",))
+
+
+def test_every_flag_of_the_table_is_taken_by_a_command():
+    taken = {flag for flags in FLAGS.values() for flag in flags.split()}
+    assert set(TABLE) <= taken
+
+
+def test_a_flag_says_what_its_key_says(capsys):
+    assert run("finetune", "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("--model", "--device", "--lr", "--hub-every"):
+        _, choices, default, meaning = FIELDS[TABLE[name].key]
+        shown = f"<{'|'.join(choices)}>" if choices else TABLE[name].metavar
+        assert f"{name} {shown} {meaning.replace('`', '')} [default: {default}]" in said
+
+
+def test_resize_explains_every_method(capsys):
+    assert run("resize", "--help") == 0
+    explained = capsys.readouterr().out.split("Arguments and options")[0]
+    assert [method for method in FIELDS["model.resize_method"][1] if method not in explained] == []
 
 
 def test_set_wins_over_flags_and_flags_over_the_file(tasks, tmp_path):
@@ -345,7 +383,7 @@ def test_pasted_flags_of_other_trainers_are_all_translated_at_once(capsys):
 
 
 def test_every_pointer_names_a_flag_or_a_key_that_exists():
-    from vitft.cli.flags import FOREIGN
+    from vitft.cli.foreign import FOREIGN
 
     known = set(" ".join(FLAGS.values()).split())
     recipe_keys = {key for key, _ in keys()}

@@ -46,7 +46,7 @@ def test_a_dataset_is_described_on_stdout(tmp_path: Path, capsys: pytest.Capture
         "classes 2, from the names of the folders", "cat train 9 validation 1 cat/0.png",
         "dog train 9 validation 1 dog/0.png",
     ]  # fmt: skip
-    assert "note: 1 file with no image name left out: .txt (1)" in lines and printed.err == ""
+    assert "note: 1 file without an image suffix left out: .txt (1)" in lines and printed.err == ""
 
 
 def test_json_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +74,7 @@ def test_an_error_shows_the_notes_that_led_to_it(tmp_path: Path, capsys: pytest.
     root = photos(tmp_path / "p", "images")
     (root / "sizes.csv").write_text("name,size\na,1\nb,2\n")
     assert run(root) == 1
-    assert "note: sizes.csv was left out: no column of it names an image" in capsys.readouterr().err
+    assert "note: sizes.csv was left out: no column names an image" in capsys.readouterr().err
 
 
 def test_settings_of_training_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ def test_a_csv_path_that_cannot_be_is_a_bad_image(path, tmp_path):
 def test_a_packed_data_file_is_refused_before_anything_is_unpacked(suffix, tmp_path):
     (tmp_path / f"train{suffix}").write_bytes(gzip.compress(b"image,label\n" + b"a.png,a\n" * 100_000))
     for dataset in (tmp_path, tmp_path / f"train{suffix}"):
-        with pytest.raises(DataError, match=r"is packed \(gzip\)"):
+        with pytest.raises(DataError, match=r"is compressed \(gzip\)"):
             open_source(DataRecipe(dataset=str(dataset)), seed=0)
 
 

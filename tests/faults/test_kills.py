@@ -109,7 +109,7 @@ BROKEN = {
     "a hole in the log": (
         "metrics.jsonl",
         lambda whole: whole.replace(b"\n", b"\n" + b"\0" * 64 + b"\n", 1),
-        "broken lines of metrics.jsonl were taken out: 1",
+        "broken lines removed from metrics.jsonl: 1",
     ),
 }
 

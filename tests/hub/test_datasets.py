@@ -89,4 +89,4 @@ def test_copies_between_published_splits_are_noted_and_not_refused(world: Hub, c
     world.make("dataset", "lab/pets", files)
     outcome = client.run("data", "lab/pets")
     assert outcome.code == 0, outcome.err
-    assert "note: 1 of 2 images of test are in train, too: row 0 of test is row 11 of train" in outcome.out
+    assert "note: 1 of 2 images of test are also in train: row 0 of test is row 11 of train" in outcome.out

@@ -35,7 +35,7 @@ def deep(brightest: int) -> bytes:
 
 BAD = b"no image"
 
-# --- a look at images --------------------------------------------------------------------------------------
+# --- checking images ---------------------------------------------------------------------------------------
 
 
 def test_all_images_of_a_small_split_are_looked_at() -> None:
@@ -77,12 +77,12 @@ def test_lost_classes_are_those_of_training_only() -> None:
 
 
 def test_the_first_bad_image_is_named_with_how_many_there_are() -> None:
-    with pytest.raises(DataError, match=r"row 0 of train cannot be used: .* \(and 1 more of 2 that were looked at\)"):
+    with pytest.raises(DataError, match=r"row 0 of train cannot be used: .* \(and 1 more of the 2 that were checked\)"):
         refuse_bad(check_images([split([BAD, BAD])], ["a"], "sample"))
 
 
 def test_lost_classes_are_named() -> None:
-    with pytest.raises(DataError, match="no image of these classes can be decoded: b"):
+    with pytest.raises(DataError, match="none of the images of these classes can be decoded: b"):
         refuse_lost(Findings(lost=["b"]))
 
 
@@ -106,7 +106,7 @@ def test_dark_16_bit_colours_are_said_as_no_white_level_mends_them() -> None:
     found = check_images([split([deep_colour(4095), bmp(1)])], ["a"], "sample")
     assert found.brightest_colour == 15 * 257 and found.brightest is None
     white_level(found, 65535, notes)
-    assert "16-bit colour images: the brightest value looked at is about 3,855" in notes[0]
+    assert "16-bit colour images: the brightest value found is about 3,855" in notes[0]
     assert check_images([split([deep_colour(65535)])], ["a"], "sample").brightest_colour == 65535
 
 

@@ -33,7 +33,9 @@ def test_an_image_column_is_known_by_its_type() -> None:
 
 def test_of_two_the_one_named_like_images_is_taken_and_the_other_named() -> None:
     columns, notes = find_image_columns({"mask": IMAGE, "image": IMAGE}, [], None, ())
-    assert columns == ("image",) and notes == ["image column: image; mask was left: --set data.image_column=mask"]
+    assert columns == ("image",) and notes == [
+        "image column: image; not used: mask; to choose: --set data.image_column=mask"
+    ]
 
 
 def test_columns_of_which_each_row_fills_one_are_taken_together() -> None:
@@ -61,7 +63,7 @@ def test_images_without_a_type_are_known_by_their_content(tmp_path: Path, featur
     [
         ({"x": datasets.Value("binary")}, {"x": b"no image"}, r"no image column\n.*it has: x \(binary\)"),
         ({"x": TEXT}, {"x": "gone.jpg"}, r"'x' names image files, but gone\.jpg does not exist"),
-        ({"x": TEXT}, {"x": "https://example.org/a.jpg?size=1"}, r"holds addresses such as https://example.org"),
+        ({"x": TEXT}, {"x": "https://example.org/a.jpg?size=1"}, r"holds URLs such as https://example.org"),
         ({}, {}, r"it has: none"),
     ],
 )
@@ -107,7 +109,7 @@ def test_which_column_is_the_label(features: dict[str, Any], expected: str) -> N
     [
         ({}, r"no label column(.|\n)*it has: image \(Image\)"),
         ({"width": NUMBER}, "no label column"),
-        ({"kind": TEXT, "shape": TEXT}, "cannot be told"),
+        ({"kind": TEXT, "shape": TEXT}, "unclear which column is the label"),
         ({"label": datasets.Value("float32")}, "no label column"),
         ({"label": datasets.List(NUMBER)}, "several labels per image"),
         ({"x": datasets.List(CATS)}, "several labels per image"),
@@ -130,7 +132,7 @@ def test_a_declared_column_of_splits_is_no_label() -> None:
 
 @pytest.mark.parametrize("feature", [datasets.List(CATS), datasets.Value("timestamp[s]"), IMAGE], ids=str)
 def test_a_wanted_column_that_can_hold_no_labels_is_refused(feature: Any) -> None:
-    with pytest.raises(DataError, match=r"cannot be a label|several labels per image"):
+    with pytest.raises(DataError, match=r"cannot be the label|several labels per image"):
         label_column("x", x=feature)
 
 

@@ -69,7 +69,7 @@ def test_of_very_many_files_evenly_spaced_ones_are_compared(tmp_path: Path, monk
     *_, said = part_splits(sides, are_accepted=True)
     assert said == (
         f"{found.num_left} of 16 images of test were not compared with those of train: "
-        "too many files have sizes in common"
+        "too many files have the same size"
     )
 
 
@@ -87,13 +87,13 @@ def test_copies_are_refused_with_some_of_them_named() -> None:
     with pytest.raises(DataError) as caught:
         list(part_splits([side("train", both), side("val", [b"x"]), side("test", both)], are_accepted=False))
     text = str(caught.value)
-    assert "5 of 5 images of test are in train, too: row 0 of test is row 0 of train" in text
+    assert "5 of 5 images of test are also in train: row 0 of test is row 0 of train" in text
     assert "; ..." in text and "--set data.allow_overlap=true" in text
 
 
 def test_copies_are_noted_with_some_of_them_named() -> None:
     [note] = part_splits([side("train", [b"a", b"b"]), side("test", [b"b"])], are_accepted=True)
-    assert note == "1 of 1 images of test are in train, too: row 0 of test is row 1 of train"
+    assert note == "1 of 1 images of test are also in train: row 0 of test is row 1 of train"
 
 
 # --- in a dataset ------------------------------------------------------------------------------------------
@@ -107,23 +107,23 @@ def overlapping(root: Path) -> str:
 
 
 def test_an_image_in_two_splits_of_ones_own_data_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 of 2 images of test are in train, too: row 0 of test is row 11 of train"):
+    with pytest.raises(DataError, match="1 of 2 images of test are also in train: row 0 of test is row 11 of train"):
         open_source(DataRecipe(dataset=overlapping(tmp_path / "d")), seed=0)
 
 
 def test_an_overlap_that_is_allowed_is_noted(tmp_path: Path) -> None:
     source = open_source(DataRecipe(dataset=overlapping(tmp_path / "d"), allow_overlap=True), seed=0)
-    assert [note for note in source.notes if note.startswith("1 of 2 images of test are in train")]
+    assert [note for note in source.notes if note.startswith("1 of 2 images of test are also in train")]
 
 
 def test_a_linked_test_folder_that_is_the_training_folder_is_refused(tmp_path: Path) -> None:
     images(tmp_path, *(f"train/{name}/{number}.bmp" for name in "ab" for number in range(4)))
     (tmp_path / "test").symlink_to("train")
-    with pytest.raises(DataError, match="8 of 8 images of test are in train"):
+    with pytest.raises(DataError, match="8 of 8 images of test are also in train"):
         open_source(DataRecipe(dataset=str(tmp_path)), seed=0)
 
 
 def test_copies_across_a_carved_validation_split_are_noted(tmp_path: Path) -> None:
     write(tmp_path, {f"{name}/{number}.bmp": ord(name) for name in "ab" for number in range(10)})
     source = open_source(DataRecipe(dataset=str(tmp_path)), seed=0)
-    assert [note for note in source.notes if "2 of the 2 images taken for validation have a copy in training" in note]
+    assert [note for note in source.notes if "2 of the 2 images carved out for validation have a copy in train" in note]

@@ -22,16 +22,16 @@ def guard(names: Sequence[str], each: int = 5, others: Sequence[Labels] = (), *,
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        (["train", "test"], "test, train are names of splits"),
-        (["seg_train", "seg_test", "seg_pred"], "names of splits"),
-        (["train", "extra"], "train are names of splits"),
+        (["train", "test"], "test, train are split names"),
+        (["seg_train", "seg_test", "seg_pred"], "are split names"),
+        (["train", "extra"], "train are split names"),
         (["fold1", "fold2", "fold3"], "are folds"),
         (["2024-05-30", "2024-05-31"], "are days"),
         (["20240530", "20240531"], "are days"),
-        (["cat", "dog", "unlabeled"], "unlabeled lies beside 2 class folders, and says of its images"),
+        (["cat", "dog", "unlabeled"], "unlabeled lies beside 2 class folders, and its name says that its images"),
         (["cat", "dog", "Unsorted_images"], "Unsorted_images lies"),
-        (["images", "masks"], "kinds of files"),
-        (["cats", "labels"], "kinds of files"),
+        (["images", "masks"], "kinds of file"),
+        (["cats", "labels"], "kinds of file"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(names: list[str], why: str) -> None:

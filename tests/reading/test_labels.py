@@ -73,7 +73,7 @@ def test_labels_of_a_column(values: list[Any], feature: Any, expected: list[str 
 
 @pytest.mark.parametrize("kind", ["uint64", "float64"])
 def test_numbers_too_large_to_count_are_refused(kind: str) -> None:
-    with pytest.raises(DataError, match="numbers that are no class ids"):
+    with pytest.raises(DataError, match="numbers that are not class ids"):
         read_arrow(np.array([2**63 + 2048, 0], kind), getattr(pa, kind)(), datasets.Value(kind))
 
 
@@ -83,7 +83,7 @@ def test_fractions_are_refused() -> None:
 
 
 def test_an_id_without_a_name_is_refused() -> None:
-    with pytest.raises(DataError, match="has the id 5 among 2 classes"):
+    with pytest.raises(DataError, match="has the id 5, but only 2 classes"):
         read_arrow([0, 5], pa.int64(), datasets.ClassLabel(names=["a", "b"]))
 
 
@@ -148,7 +148,7 @@ def test_labels_that_know_no_types(given_labels: list[str | None], expected: lis
 
 
 def test_fractions_in_a_table_are_refused() -> None:
-    with pytest.raises(DataError, match=r"numbers with fractions \(0\.25, 3\)"):
+    with pytest.raises(DataError, match=r"are fractions \(0\.25, 3\)"):
         tidy_untyped(["0.25", "3"], "t.csv")
 
 
@@ -167,7 +167,7 @@ def test_labels_are_matched_by_name_and_not_by_number() -> None:
 def test_names_written_otherwise_are_matched_and_said() -> None:
     ids, unknown, notes = onto(["BLACK_cat", "dog"], ["dog", "black cat"])
     assert (ids, unknown) == ([1, 0], [])
-    assert notes == ["classes matched although written otherwise: BLACK_cat -> black cat"]
+    assert notes == ["classes matched despite different spelling: BLACK_cat -> black cat"]
 
 
 def test_an_exact_name_comes_before_one_that_is_alike() -> None:

@@ -107,4 +107,4 @@ def test_a_scored_split_shows_the_models_classes_that_it_has(tmp_path: Path) -> 
     split = open_for_evaluation(recipe, ["b", "c", "a"], split="test")
     overview = overview_of_split(split, ["b", "c", "a"], "photos")
     assert overview.classes == {"b": {"test": 3}, "a": {"test": 3}} and overview.splits == {"test": 6}
-    assert "1 of the model's 3 classes have no image here" in overview.notes
+    assert "1 of the model's 3 classes have no images here" in overview.notes

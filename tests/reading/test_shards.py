@@ -40,7 +40,7 @@ def test_a_shard_without_names_beside_others_with_names_is_refused(tmp_path: Pat
     rows([0, 1], declared("cat", "dog")).to_parquet(tmp_path / "0.parquet")
     rows([0], declared("dog", "cat")).to_parquet(tmp_path / "1.parquet")
     parquet(tmp_path / "2.parquet", label=pa.array([0, 1, 0]))
-    with pytest.raises(DataError, match=r"2\.parquet gives no names to the classes of 'label'"):
+    with pytest.raises(DataError, match=r"2\.parquet does not name the classes of 'label'"):
         class_names(sorted(tmp_path.iterdir()))
 
 

@@ -123,7 +123,7 @@ def test_hidden_and_other_files_are_left_out_and_counted_but_broken_images_are_n
     (root / "a" / "broken.png").write_bytes(b"no image")
     source = opened(root, check_images="off")
     assert len(source.train) + len(source.validation) == 9  # type: ignore[arg-type]
-    note(source, "1 file with no image name")
+    note(source, "1 file without an image suffix")
 
 
 def test_flat_test_images_make_an_unlabelled_split_that_is_left_out(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_the_label_with_most_classes_is_taken_and_the_other_named(tmp_path: Path
     path = save(tmp_path / "d", **two_labels(train=30))
     source = opened(path)
     assert source.classes == ("a", "b", "c")
-    assert "coarse (2) was left: --set data.label_column=coarse" in note(source, "most classes (3)")
+    assert "not used: coarse (2); to choose: --set data.label_column=coarse" in note(source, "most classes (3)")
     assert opened(path, label_column="coarse").classes == ("x", "y")
 
 
@@ -373,7 +373,7 @@ def test_validation_classes_that_train_lacks_are_named(tmp_path: Path) -> None:
     text = datasets.Value("string")
     written = save(tmp_path / "b", train=rows_of(["cat", "dog"], text), validation=rows_of(["eel"], text))
     for path in (declared, written):
-        with pytest.raises(DataError, match=r"validation has classes of which train has no image: eel\n"):
+        with pytest.raises(DataError, match=r"validation has classes without an image in train: eel\n"):
             opened(path)
 
 
@@ -388,7 +388,7 @@ def test_an_unlabelled_split_is_left_out_with_a_note(tmp_path: Path) -> None:
     path = save(tmp_path / "d", train=rows_of([0, 1] * 5), validation=rows_of([-1, -1]), test=rows_of([-1] * 3))
     source = opened(path)
     assert source.test is None and len(source.validation) == 2  # type: ignore[arg-type]  # carved, one of each class
-    note(source, "test was left out, as none of its 3 rows has a label")
+    note(source, "test was left out, because none of its 3 rows has a label")
 
 
 # --- carving, limits and the fingerprint -------------------------------------------------------------------
@@ -526,4 +526,4 @@ def test_cifar100_takes_fine_labels_and_carves_a_tenth() -> None:
     assert isinstance(source.train, ImageSplit) and isinstance(source.validation, ImageSplit)
     assert (len(source.train), len(source.validation), len(source.test)) == (45_000, 5_000, 10_000)  # type: ignore[arg-type]
     assert len(source.classes) == 100 and set(np.bincount(source.validation.labels)) == {50}
-    note(source, "fine_label, the one with most classes (100)")
+    note(source, "fine_label, the one with the most classes (100)")

@@ -43,12 +43,12 @@ def test_names_tell_what_splits_serve_for(names: tuple[str, ...], expected: tupl
 
 
 def test_a_split_that_is_not_used_is_named() -> None:
-    assert roles("train", "extra").notes == ("splits left unused: extra",)
+    assert roles("train", "extra").notes == ("splits not used: extra",)
 
 
 def test_of_two_words_for_a_role_the_first_is_taken_and_the_other_named() -> None:
     found = roles("train", "dev", "valid")
-    assert found.validation == "valid" and "dev was left: --set data.validation_split=dev" in found.notes[0]
+    assert found.validation == "valid" and "not used: dev; to choose: --set data.validation_split=dev" in found.notes[0]
 
 
 def test_two_splits_that_train_by_other_words_are_refused_with_the_ways_out() -> None:
@@ -82,7 +82,7 @@ def test_a_part_of_joined_splits_cannot_be_in_another_role() -> None:
 
 def test_all_that_is_not_held_out_trains() -> None:
     found = roles("0", "1", "2", validation="1")
-    assert found.train == "0+2" and "0 + 2, all that were not asked for" in found.notes[0]
+    assert found.train == "0+2" and "0 + 2: all splits without another role" in found.notes[0]
 
 
 def test_a_split_is_found_by_a_synonym() -> None:
@@ -185,7 +185,7 @@ def test_a_limit_takes_as_many_as_asked_and_as_equally_as_can_be(labels: np.ndar
 @pytest.mark.parametrize(
     ("per_class", "said"),
     [
-        (2, "10 of the 20 rows of train (50.0%, as every class gets one if it can,"),
+        (2, "10 of the 20 rows of train (50.0%, because every class gets one if it can,"),
         (10, "10 of the 100 rows of train (10.0%, strat"),
     ],
 )

@@ -91,4 +91,4 @@ def test_a_column_that_is_not_there_is_answered_with_those_that_are() -> None:
 def test_the_note_says_what_each_value_means_and_how_to_leave_it() -> None:
     found = find({"is_test": ["0", "1"]})
     assert found is not None and "column is_test (0 -> train, 1 -> test)" in found.note
-    assert found.note.endswith("--set data.split_column=none takes no notice of it")
+    assert found.note.endswith("; to ignore it: --set data.split_column=none")

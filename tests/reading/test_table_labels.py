@@ -59,7 +59,7 @@ def test_which_column_holds_labels(columns: dict[str, Column], column: str) -> N
 
 def test_another_column_named_like_a_label_is_named() -> None:
     labels = find({"label": A, "species": B})
-    assert labels is not None and "species was left: --set data.label_column=species" in labels.note
+    assert labels is not None and "not used: species; to choose: --set data.label_column=species" in labels.note
 
 
 def test_a_column_that_names_the_folders_wins_over_its_name() -> None:
@@ -98,13 +98,14 @@ def test_measures_beside_class_folders_are_no_labels() -> None:
 
 def test_two_columns_that_could_be_labels_are_refused_with_their_counts() -> None:
     with pytest.raises(
-        DataError, match=r"cannot be told\n.*kind \(2 values\), shape \(2 values\)\n.*label_column=kind"
+        DataError,
+        match=r"unclear which column .*\n.*kind \(2 values\), shape \(2 values\)\n.*label_column=kind",
     ):
         find({"kind": A, "shape": B})
 
 
 def test_of_several_columns_of_a_list_none_is_taken() -> None:
-    with pytest.raises(DataError, match=r"cannot be told\n.*column_2 .2 values.*column_3"):
+    with pytest.raises(DataError, match=r"unclear which column .*\n.*column_2 .2 values.*column_3"):
         find({"column_2": A, "column_3": B}, is_listed=True)
 
 
@@ -131,7 +132,7 @@ def test_measures_of_0_and_1_are_no_classes() -> None:
 
 @pytest.mark.parametrize("values", [["cat|dog", "cat"], ["cat|dog", "dog|eel", "eel"], ["Mass|Nodule", "No Finding"]])
 def test_cells_of_several_labels_are_refused(values: list[str | None]) -> None:
-    with pytest.raises(DataError, match=r"several labels per image \('.*\|.*'\); vitft takes one"):
+    with pytest.raises(DataError, match=r"several labels per image \('.*\|.*'\); vitft supports one"):
         refuse_several(TableLabels("label", values), "t.csv")
 
 

@@ -59,7 +59,7 @@ def test_text_stays_as_it_is_written(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "words"),
-    [("cp1252", "line 3 is not UTF-8"), ("utf-16", "read as utf-16"), ("utf-16-le", "no mark of its encoding")],
+    [("cp1252", "line 3 is not UTF-8"), ("utf-16", "read as utf-16"), ("utf-16-le", "no byte order mark")],
 )
 def test_another_encoding_is_said(tmp_path: Path, encoding: str, words: str) -> None:
     table = read(tmp_path, "t.csv", "file,label\na.jpg,tea\nb.jpg,café\n".encode(encoding))
@@ -67,7 +67,7 @@ def test_another_encoding_is_said(tmp_path: Path, encoding: str, words: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "words"), [(";", "parted by ';'"), ("\t", "parted by tabs"), ("|", "parted by '|'")]
+    ("delimiter", "words"), [(";", "separated by ';'"), ("\t", "separated by tabs"), ("|", "separated by '|'")]
 )
 def test_another_delimiter_is_said(tmp_path: Path, delimiter: str, words: str) -> None:
     assert words in read(tmp_path, "t.csv", f"file{delimiter}label\na.jpg{delimiter}x\n").notes[0]
@@ -99,7 +99,7 @@ def test_names_of_columns_that_come_twice_or_are_empty_are_numbered(tmp_path: Pa
 def test_a_row_with_more_fields_than_the_header_is_a_problem_that_names_it(tmp_path: Path) -> None:
     table = read(tmp_path, "t.csv", "file,label\na.jpg,x\nb.jpg,y,z,w\nc.jpg\n")
     assert table.columns["file"] == ["a.jpg", "b.jpg", "c.jpg"] and table.columns["label"][2] is None
-    assert "row 1 of t.csv has 4 fields, and the first line has 2" in str(table.problem)
+    assert "row 1 of t.csv has 4 fields, but the first line has 2" in str(table.problem)
 
 
 def test_a_list_or_json_named_like_an_image_belongs_to_it() -> None:
@@ -128,14 +128,14 @@ def test_a_list_may_have_a_header_if_its_next_lines_name_images(tmp_path: Path) 
         ("t.csv", b"", "empty"),
         ("t.csv", b" \n\n", "empty"),
         ("t.csv", b",,\n,,\n", "empty"),
-        ("t.csv", b"PK\x03\x04\0abcdefghij", "packed .zip"),
+        ("t.csv", b"PK\x03\x04\0abcdefghij", "compressed .zip"),
         ("t.csv", b"\xff\xfea", "broken utf-16"),
         ("t.json", b"{", "not JSON"),
         ("t.json", b"[1, 2]", "no list of objects"),
         ("t.json", b"[]", "no list of objects"),
         ("t.json", b"[" * 100_000, "nested too deeply|not JSON"),
         ("t.json", b'{"images": [{}], "annotations": [], "categories": []}', "COCO"),
-        ("t.parquet", b"PAR1nothing", "no parquet file"),
+        ("t.parquet", b"PAR1nothing", "not a parquet file"),
     ],
 )
 def test_what_is_no_table_says_why(tmp_path: Path, name: str, content: bytes, why: str) -> None:

@@ -70,7 +70,7 @@ def test_what_macos_puts_beside_members_is_passed_over(tmp_path: Path) -> None:
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", **{"0.jpg": 0, "0.mask.png": 1, "0.cls": "a"})
-    with pytest.raises(DataError, match=r"several images of one name \(\.mask\.png\)"):
+    with pytest.raises(DataError, match=r"several images with the same name \(\.mask\.png\)"):
         open_tars([path], is_streaming=False)
 
 

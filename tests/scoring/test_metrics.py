@@ -60,11 +60,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_final_scores_equal_the_periodic_ones_without_network(num_classes: int, no_network: list[object]) -> None:
     logits, labels = sample(num_classes, missing=(1,))
     tally = tally_of(logits, labels)
-    final = final_scores(tally)
+    final = final_scores(tally, [f"class {k}" for k in range(num_classes)])
     assert {name: final[name] for name in scores(tally).present()} == scores(tally).present()
     assert final["confusion"] == tally.confusion.tolist()
     assert final["per_class"]["support"] == tally.support.tolist()
-    assert ("top5" in final) == (num_classes > 4)
+    assert ("top5" in final) == (num_classes > 5)
     assert no_network == []
 
 
@@ -72,7 +72,7 @@ def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")  # no folder can be made below a file, whoever asks
     script = (
         "import torch\nfrom vitft.scoring.metrics import final_scores\nfrom vitft.scoring.scores import Tally\n"
-        "tally = Tally(2); tally.add(torch.eye(2), torch.tensor([0, 0])); print(final_scores(tally)['top1'])"
+        "tally = Tally(2); tally.add(torch.eye(2), torch.tensor([0, 0])); print(final_scores(tally, 'ab')['top1'])"
     )
     root = Path(importlib.import_module("vitft").__file__).parents[1]
     environment = {**os.environ, "HF_HOME": str(tmp_path / "file" / "hf"), "PYTHONPATH": str(root)}
@@ -130,7 +130,7 @@ def test_a_metric_cannot_have_the_name_of_a_score(tmp_path: Path, name: str) -> 
 
 def test_every_name_in_a_splits_results_is_ours() -> None:
     logits, labels = sample(6)
-    assert final_scores(tally_of(logits, labels)).keys() <= OURS
+    assert final_scores(tally_of(logits, labels), "abcdef").keys() <= OURS
 
 
 def test_two_metrics_of_one_name_both_stay(tmp_path: Path) -> None:

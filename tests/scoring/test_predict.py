@@ -151,7 +151,7 @@ def test_scores_are_those_of_the_model_on_every_row_once(model, accelerator, spl
     model.eval()
     assert scored.predictions == logits.argmax(-1).tolist()
     assert scored.labels == split.labels.tolist()
-    scores = final_scores(scored.tally)
+    scores = final_scores(scored.tally, NAMES)
     assert scores["count"] == 11
     assert scores["top1"] == pytest.approx(float((logits.argmax(-1) == split.labels).float().mean()))
     assert scores["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)

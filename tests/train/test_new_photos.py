@@ -38,14 +38,14 @@ def test_class_folders_without_splits_are_scored_whole(
 ) -> None:
     code, out, err = shown(capsys, uninterrupted, "--dataset", new_photos(tmp_path / "new-photos", *tiny.CLASSES))
     assert code == 0 and json.loads(out)["count"] == 6
-    assert "names no splits: all 6 images are scored" in err
+    assert "names no splits: evaluating on all 6 images" in err
 
 
 def test_folders_in_other_case_are_the_models_classes_and_that_is_said(
     uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = shown(capsys, uninterrupted, "--dataset", new_photos(tmp_path / "p", "ASH", "Birch", "cedar"))
-    assert code == 0 and "classes matched although written otherwise: ASH -> ash, Birch -> birch" in err
+    assert code == 0 and "classes matched despite different spelling: ASH -> ash, Birch -> birch" in err
 
 
 def test_a_class_that_the_model_lacks_is_named(uninterrupted: Path, tmp_path: Path) -> None:
@@ -78,4 +78,4 @@ def test_a_model_without_names_is_matched_by_number_and_that_is_said(
     name_classes(checkpoint, "LABEL_0", "LABEL_1")
     code, out, err = shown(capsys, checkpoint, "--dataset", new_photos(tmp_path / "p", "0", "1"))
     assert code == 0 and json.loads(out)["count"] == 4
-    assert "classes: matched by number, as the model's have no names" in err
+    assert "classes: matched by number, because the model's classes have no names" in err

@@ -524,7 +524,7 @@ def test_a_bad_image_of_another_process_is_passed_over_and_listed(home: Path) ->
     run = home / "skipped" / "skipped"
     assert list(json.loads((run / "results.json").read_text())["bad_images"]) == [where]
     told = [event["text"] for event in events(run, "note") if where in event["text"]]
-    assert ["looked at" in text for text in told] == [True, False]  # when the data were read, and when it was met
+    assert ["checked images" in text for text in told] == [True, False]  # when the data were read, and when it was met
 
 
 @pytest.mark.slow

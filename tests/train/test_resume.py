@@ -318,7 +318,7 @@ def copied(stopped: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_no_run_is_not_resumed(home: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no run directory: it has no recipe\.yaml"):
+    with pytest.raises(UsageError, match=r"is not a run directory: it has no recipe\.yaml"):
         finetune(resume=tmp_path)
     with pytest.raises(UsageError, match="does not exist") as error:
         finetune(resume=home / "runs" / "uninterrupte")

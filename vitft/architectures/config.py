@@ -13,6 +13,7 @@ from vitft.architectures.settings import read_settings
 from vitft.architectures.timm_models import WRAPPER, is_wrapped, read_wrapped, set_label_names
 from vitft.errors import ModelError, one_line
 from vitft.files import is_file
+from vitft.names import placeholder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -94,9 +95,9 @@ def set_classes(config: PreTrainedConfig, classes: Sequence[str]) -> None:
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
-    """Return the names of a model's classes by number, ``LABEL_3`` where it has none."""
+    """Return the names of a model's classes by number, a placeholder where it has none."""
     names = config.id2label or {}  # PVT's configuration may have none
-    return [names.get(number, f"LABEL_{number}") for number in range(config.num_labels)]
+    return [names.get(number, placeholder(number)) for number in range(config.num_labels)]
 
 
 _PROBLEMS = {

@@ -21,8 +21,8 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize
-from vitft.cli.flags import CONTEXT, Command, rank
+from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize, runs
+from vitft.cli.command import CONTEXT, Command
 from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
 from vitft.outside import shown
 from vitft.processes import launch, signals, worker
@@ -47,6 +47,7 @@ app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)
 app.command("inspect", cls=Command, context_settings=CONTEXT)(inspect.inspect)
 app.command("push", cls=Command, context_settings=CONTEXT)(push.push)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 
 
 def _print_version(wanted: bool) -> None:
@@ -147,7 +148,7 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
         show = getattr(error, "show", None)
         if show is None:
             raise
-        if rank() == 0:
+        if worker.is_main():
             error.message = shown(getattr(error, "message", ""))  # type: ignore[attr-defined]
             show()
         return int(getattr(error, "exit_code", 2))
@@ -158,11 +159,11 @@ def _explain(error: VitftError, arguments: list[str], *, is_local: bool) -> None
     """Print an error; ``is_local`` if it may have met this process and no other."""
     if "--debug" in arguments:
         print(shown(traceback.format_exc()), file=sys.stderr)
-    elif rank() == 0:
+    elif worker.is_main():
         _say(f"error: {error}")
     elif is_local and not worker.has_parent():
         # Process 0 speaks for all, except of what it may not know. Our own parent would pass that on.
-        print(shown(f"[process {rank()}] error: {error}"), file=sys.stderr, flush=True)
+        print(shown(f"[process {worker.rank()}] error: {error}"), file=sys.stderr, flush=True)
 
 
 def _describe(error: Exception) -> str:
@@ -170,6 +171,6 @@ def _describe(error: Exception) -> str:
 
 
 def _say(text: str) -> str:
-    if rank() == 0:
+    if worker.is_main():
         print(shown(text), file=sys.stderr, flush=True)
     return text

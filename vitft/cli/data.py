@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from vitft.cli.flags import BadImages, DatasetRevision, Debug, Format, Settings, data_settings
+from vitft.cli.options import Debug, Format, Settings, data_settings
+from vitft.cli.recipe_flags import Changes, meaning, recipe_flags
 from vitft.outside import shown
 
 
+@recipe_flags("--dataset-revision", "--bad-images")
 def data(
-    dataset: Annotated[
-        str, typer.Argument(help="Hub id or old name, folder, file, or builtin:digits.", metavar="DATASET")
-    ],
-    dataset_revision: DatasetRevision = None,
-    bad_images: BadImages = None,
+    dataset: Annotated[str, typer.Argument(help=meaning("data.dataset"), metavar="DATASET")],
+    changes: Changes,
     settings_given: Settings = None,
     format: Format = "text",
     debug: Debug = False,
@@ -26,11 +25,12 @@ def data(
     Nothing is trained or written. --set takes the keys of the recipe's data section; data.check_images=all decodes
     every image.
     """
-    given = {"data.dataset": dataset, "data.revision": dataset_revision, "data.bad_images": bad_images}
-    recipe = data_settings(given, settings_given, f"vitft data {dataset} --set data.label_column=label")
+    settings = data_settings(settings_given, f"vitft data {dataset} --set data.label_column=label")
 
     from vitft import tasks
+    from vitft.recipe.recipe import Recipe
 
+    recipe = Recipe.load(None, {"data.dataset": dataset} | changes | settings).data
     overview = tasks.describe(recipe)
     print(json.dumps(overview.plain(), indent=2) if format == "json" else shown(overview))
     return 0

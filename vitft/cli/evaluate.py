@@ -9,41 +9,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitft.cli.flags import (
-    BadImages,
+from vitft.cli.command import launched
+from vitft.cli.options import (
     BatchSize,
-    Dataset,
-    DatasetRevision,
     Debug,
-    Device,
     Format,
-    Metrics,
-    ModelRevision,
+    Model,
     NumProcesses,
-    Precision,
-    ResizeMethod,
     Settings,
     Split,
     data_settings,
     image_sizes,
-    launched,
-    rank,
 )
+from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import UsageError
 from vitft.outside import shown
+from vitft.processes import worker
 
 if TYPE_CHECKING:
     from vitft.recipe.keys import DataRecipe
+    from vitft.recipe.recipe import Recipe
 
 
+@recipe_flags(
+    "--dataset", "--dataset-revision", "--bad-images", "--model-revision", "--method", "--metrics", "--precision",
+    "--device",
+)  # fmt: skip
 def evaluate(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")],
-    dataset: Dataset = None,
-    model_revision: ModelRevision = None,
-    dataset_revision: DatasetRevision = None,
+    model: Model,
+    changes: Changes,
     split: Split = None,
-    metrics: Metrics = None,
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +48,6 @@ def evaluate(
             help="Pixels of the model's input: 384, 384x512, or several with commas: 160,192,224.",
         ),
     ] = None,
-    method: ResizeMethod = None,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Where the plot over several sizes goes (.png, .svg or .pdf)."),
@@ -67,10 +62,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: BatchSize = None,
-    precision: Precision = None,
-    device: Device = None,
     num_processes: NumProcesses = None,
-    bad_images: BadImages = None,
     settings_given: Settings = None,
     format: Format = "text",
     debug: Debug = False,
@@ -81,50 +73,48 @@ def evaluate(
     and speed, and a plot. --set takes the keys of the recipe's data section. Arguments after -- go to
     accelerate's launcher.
     """
-    flags: dict[str, object] = {
-        "data.dataset": dataset,
-        "data.revision": dataset_revision,
-        "data.bad_images": bad_images,
-    }
-    data = _data_recipe(model, flags, settings_given)
+    recipe = _recipe(model, changes, settings_given)
     sizes = image_sizes(image_size)
-    if len(sizes) > 1 and metrics:
+    if len(sizes) > 1 and recipe.run.metrics:
         raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
     if len(sizes) < 2 and plot is not None:
         raise UsageError("--plot needs several sizes", hint="--image-size 160,192,224,256")
 
-    code = launched(ctx, num_processes, device or "auto")
+    code = launched(ctx, num_processes, recipe.train.device)
     if code is not None:
         return code
 
     options: dict[str, Any] = {
         "split": split,
         "batch_size": batch_size,
-        "precision": precision or "auto",
-        "device": device or "auto",
-        "bad_images": data.bad_images,
-        "method": method or "bicubic",
-        "revision": model_revision,
+        "precision": recipe.train.precision,
+        "device": recipe.train.device,
+        "bad_images": recipe.data.bad_images,
+        "method": recipe.model.resize_method,
+        "revision": recipe.model.revision,
         "shift": shift or 0,
     }
     if len(sizes) > 1:
-        return _sweep(model, data, sizes, plot, format, options)
+        return _sweep(model, recipe.data, sizes, plot, format, options)
 
     from vitft import tasks
 
     size = sizes[0] if sizes else None
-    result = tasks.evaluate(model, data, metrics=tuple(metrics or ()), image_size=size, **options)
-    if rank() == 0:
+    result = tasks.evaluate(model, recipe.data, metrics=recipe.run.metrics, image_size=size, **options)
+    if worker.is_main():
         print(json.dumps(result.scores, indent=2) if format == "json" else shown(result))
     return 0
 
 
-def _data_recipe(model: str, changes: dict[str, object], given: list[str] | None) -> DataRecipe:
-    """Return the dataset that the flags and ``--set`` describe; raise UsageError if they describe anything else."""
-    data = data_settings(changes, given, "vitft evaluate MODEL --dataset D --set data.label_column=label")
-    if data.dataset is None:
+def _recipe(model: str, changes: Changes, given: list[str] | None) -> Recipe:
+    """Return what the flags and ``--set`` say, as a recipe; raise UsageError if that is no dataset, or more."""
+    from vitft.recipe.recipe import Recipe
+
+    settings = data_settings(given, "vitft evaluate MODEL --dataset D --set data.label_column=label")
+    recipe = Recipe.load(None, changes | settings)
+    if recipe.data.dataset is None:
         raise UsageError("no dataset was given", hint=f"vitft evaluate {model} --dataset D")
-    return data
+    return recipe
 
 
 def _sweep(
@@ -137,7 +127,7 @@ def _sweep(
 
     plot = check_figure_path(plot or Path(f"{slug(model)}-sizes.png"))
     result = tasks.evaluate_sizes(model, data, sizes, **options)
-    if rank() == 0:
+    if worker.is_main():
         draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset}")
         print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else shown(result))
         print(shown(f"plot: {plot}"), file=sys.stderr)

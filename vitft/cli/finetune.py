@@ -5,123 +5,50 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitft.cli.flags import (
-    BadImages,
-    CreatePr,
-    Dataset,
-    DatasetRevision,
-    Debug,
-    Device,
-    Force,
-    Format,
-    HubEvery,
-    HubRepo,
-    HubRevision,
-    ImageSize,
-    Metrics,
-    ModelRevision,
-    NumProcesses,
-    Precision,
-    Private,
-    PushToHub,
-    Settings,
-    launched,
-    rank,
-    settings,
-)
+from vitft.cli.command import launched
+from vitft.cli.options import Debug, Format, NumProcesses, Settings, settings
+from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import PublishError, UsageError
 from vitft.files import is_file
 from vitft.outside import shown
+from vitft.processes import worker
 
 if TYPE_CHECKING:
     from vitft.recipe.recipe import Recipe
     from vitft.tasks import FinetuneResult
 
 
+@recipe_flags(
+    "--dataset", "--dataset-revision", "--streaming", "--max-train-samples", "--bad-images",
+    "--model", "--model-revision", "--image-size", "--train",
+    "--epochs", "--batch-size", "--lr", "--seed", "--precision", "--device", "--deterministic",
+    "--name", "--output-dir", "--track", "--metrics",
+    "--push-to-hub", "--hub-repo", "--private", "--hub-revision", "--hub-every", "--create-pr", "--force",
+)  # fmt: skip
 def finetune(
     ctx: typer.Context,
+    *,
     recipe: Annotated[
         str | None,
         typer.Option(
             "--recipe", metavar="RECIPE", help="Recipe file, or the name of one that ships: vitft recipes ls."
         ),
     ] = None,
-    dataset: Dataset = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="Hub id, folder, or builtin:vit-micro.  [google/vit-base-patch16-224-in21k]",
-        ),
-    ] = None,
-    model_revision: ModelRevision = None,
-    dataset_revision: DatasetRevision = None,
-    image_size: ImageSize = None,
-    train: Annotated[
-        str | None,
-        typer.Option(
-            "--train",
-            metavar="PART",
-            help="What learns: all, head, or last:N (the head and the last N blocks).",
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option("--epochs", metavar="N", help="Passes over the training images.")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", metavar="N", help="Images per optimizer step over all devices."),
-    ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", metavar="RATE", help="Peak learning rate of the head.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")] = None,
-    precision: Precision = None,
-    bad_images: BadImages = None,
-    streaming: Annotated[
-        bool | None,
-        typer.Option("--streaming", help="Read the dataset as a stream instead of downloading it."),
-    ] = None,
-    max_train_samples: Annotated[
-        int | None, typer.Option("--max-train-samples", metavar="N", help="Train on so many images at most.")
-    ] = None,
-    device: Device = None,
-    deterministic: Annotated[
-        bool | None,
-        typer.Option("--deterministic", help="Only deterministic kernels: slower, exact to resume on a GPU."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the run's folder; must be new.")
-    ] = None,
-    output_dir: Annotated[
-        str | None, typer.Option("--output-dir", metavar="FOLDER", help="Folder of the runs.  [runs]")
-    ] = None,
+    changes: Changes,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", metavar="RUN", help="Run directory to go on with; its recipe is used."),
     ] = None,
     num_processes: NumProcesses = None,
-    track: Annotated[
-        list[str] | None,
-        typer.Option("--track", metavar="TRACKER", help="An experiment tracker, such as tensorboard; repeatable."),
-    ] = None,
-    metrics: Metrics = None,
     trust_metrics: Annotated[
         bool,
         typer.Option("--trust-metrics", help="Run the metrics that a recipe file or a resumed run names: code."),
     ] = False,
-    push_to_hub: PushToHub = None,
-    hub_repo: HubRepo = None,
-    private: Private = None,
-    hub_revision: HubRevision = None,
-    hub_every: HubEvery = None,
-    create_pr: CreatePr = None,
-    force: Force = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan, and stop.")
     ] = False,
@@ -133,37 +60,7 @@ def finetune(
 
     Flags win over the recipe, and --set over both. Arguments after -- go to accelerate's launcher.
     """
-    changes: dict[str, object] = {
-        "data.dataset": dataset,
-        "data.revision": dataset_revision,
-        "data.bad_images": bad_images,
-        "data.streaming": streaming,
-        "data.max_train_samples": max_train_samples,
-        "model.checkpoint": model,
-        "model.revision": model_revision,
-        "model.image_size": image_size,
-        "model.train": train,
-        "optim.lr": lr,
-        "train.duration": None if epochs is None else f"{Decimal(f'{epochs:.15g}'):f} epochs",  # not 1e-05
-        "train.batch_size": batch_size,
-        "train.seed": seed,
-        "train.precision": precision,
-        "train.device": device,
-        "train.deterministic": deterministic,
-        "run.name": name,
-        "run.output_dir": output_dir,
-        "run.track": track or None,
-        "run.metrics": metrics or None,
-        "hub.push": push_to_hub,
-        "hub.repo": hub_repo,
-        "hub.private": private,
-        "hub.revision": hub_revision,
-        "hub.every": hub_every,
-        "hub.create_pr": create_pr,
-        "hub.force": force,
-    }
-    changes = {key: value for key, value in changes.items() if value is not None} | settings(settings_given)
-
+    changes |= settings(settings_given)
     resolved = _resolve(recipe, resume, changes)
     if not dry_run:
         code = launched(ctx, num_processes, resolved.train.device if resolved else "auto")
@@ -179,7 +76,7 @@ def finetune(
     except PublishError as error:
         _show(error.result, resolved, format)
         raise
-    if rank() == 0:
+    if worker.is_main():
         _show(result, resolved, format)
     return 0
 
@@ -200,7 +97,7 @@ def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
         print(shown(result))
 
 
-def _resolve(recipe: str | None, resume: Path | None, changes: dict[str, object]) -> Recipe | None:
+def _resolve(recipe: str | None, resume: Path | None, changes: Changes) -> Recipe | None:
     """Return the recipe of the run; None for a run to resume that has none, which is for tasks to explain."""
     from vitft.recipe.recipe import Recipe
 

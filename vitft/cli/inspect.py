@@ -5,38 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from vitft.cli.flags import (
-    BadImages,
-    Dataset,
-    DatasetRevision,
-    Debug,
-    Device,
-    ImageSize,
-    ModelRevision,
-    ResizeMethod,
-    Split,
-    expand_images,
-    one_size,
-)
+from vitft.cli.images import expand_images
+from vitft.cli.options import Debug, Model, Split, check_one_size
+from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.outside import shown
+from vitft.recipe.choices import PictureFormat
 
 
+@recipe_flags(
+    "--dataset", "--dataset-revision", "--bad-images", "--model-revision", "--image-size", "--method", "--device"
+)  # fmt: skip
 def inspect(
-    model: Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")],
+    model: Model,
     images: Annotated[
         list[str] | None, typer.Argument(help="Image files, folders or globs.", metavar="[IMAGES]")
     ] = None,
-    dataset: Dataset = None,
-    model_revision: ModelRevision = None,
-    dataset_revision: DatasetRevision = None,
+    *,
+    changes: Changes,
     split: Split = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder to be made [default: pictures-MODEL]."),
+        typer.Option("-o", "--output", metavar="DIR", help="Folder to be made; named after the model when not given."),
     ] = None,
     only: Annotated[
         str | None, typer.Option("--only", metavar="KIND,...", help="Kinds of pictures, with commas between them.")
@@ -47,15 +40,16 @@ def inspect(
     ] = None,
     num_images: Annotated[
         int | None,
-        typer.Option("--num-images", min=1, metavar="N", help="Images at most [default: all files, 128 of a dataset]."),
+        typer.Option(
+            "--num-images",
+            min=1,
+            metavar="N",
+            help="At most so many images; else all files, or a sample of a dataset.",
+        ),
     ] = None,
     show: Annotated[int, typer.Option("--show", min=1, metavar="N", help="Images that are shown one by one.")] = 4,
-    image_size: ImageSize = None,
-    method: ResizeMethod = None,
-    bad_images: BadImages = None,
-    device: Device = None,
     format: Annotated[
-        Literal["png", "svg", "json"],
+        PictureFormat,
         typer.Option("--format", help="Of the figures; json prints the numbers, and draws nothing."),
     ] = "png",
     debug: Debug = False,
@@ -67,15 +61,17 @@ def inspect(
     distance.csv) and one page with all of it (index.html).
     """
     paths = list(expand_images(images or ()))
-    size = one_size(image_size)
+    check_one_size(changes)
 
     from vitft import tasks
-    from vitft.recipe.keys import DataRecipe
+    from vitft.recipe.recipe import Recipe
+
+    recipe = Recipe.load(None, changes)
 
     result = tasks.inspect(
         model,
         paths,
-        dataset=DataRecipe(dataset=dataset, revision=dataset_revision) if dataset else None,
+        dataset=recipe.data if recipe.data.dataset else None,
         split=split,
         only=[kind.strip() for kind in only.split(",") if kind.strip()] if only is not None else (),
         num_images=num_images,
@@ -83,11 +79,11 @@ def inspect(
         target_class=target_class,
         out=out,
         format=format,
-        image_size=size,
-        method=method or "bicubic",
-        bad_images=bad_images or "stop",
-        device=device or "auto",
-        revision=model_revision,
+        image_size=recipe.model.image_size,
+        method=recipe.model.resize_method,
+        bad_images=recipe.data.bad_images,
+        device=recipe.train.device,
+        revision=recipe.model.revision,
     )
     for note in result.notes:
         print(shown(note), file=sys.stderr)

@@ -6,37 +6,27 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitft.cli.flags import (
-    BatchSize,
-    Debug,
-    Device,
-    ImageSize,
-    ModelRevision,
-    Precision,
-    ResizeMethod,
-    Settings,
-    expand_images,
-    one_size,
-    settings,
-)
+from vitft.cli.images import expand_images
+from vitft.cli.options import BatchSize, Debug, Model, Settings, check_one_size, settings
+from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import UsageError
 from vitft.outside import cell, printable, shown, without_secrets
 
+if TYPE_CHECKING:
+    from vitft.recipe.recipe import Recipe
 
+
+@recipe_flags("--model-revision", "--image-size", "--method", "--precision", "--device")
 def predict(
-    model: Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")],
+    model: Model,
     images: Annotated[list[str], typer.Argument(help="Image files, folders or globs.", metavar="IMAGES")],
+    changes: Changes,
     top_k: Annotated[int, typer.Option("--top-k", min=1, metavar="N", help="Labels per image.")] = 5,
-    model_revision: ModelRevision = None,
-    image_size: ImageSize = None,
-    method: ResizeMethod = None,
     batch_size: BatchSize = None,
-    device: Device = None,
-    precision: Precision = None,
     settings_given: Settings = None,
     format: Annotated[
         Literal["text", "json", "jsonl", "csv"], typer.Option("--format", help="How predictions are printed.")
@@ -50,7 +40,7 @@ def predict(
     1: some have none.
     """
     paths = list(expand_images(images))
-    max_pixels = _max_pixels(settings(settings_given))
+    recipe = _recipe(changes, settings(settings_given))
 
     from vitft import tasks
 
@@ -59,12 +49,12 @@ def predict(
         paths,
         top_k=top_k,
         batch_size=batch_size,
-        device=device or "auto",
-        precision=precision or "auto",
-        image_size=one_size(image_size),
-        method=method or "bicubic",
-        revision=model_revision,
-        max_pixels=max_pixels,
+        device=recipe.train.device,
+        precision=recipe.train.precision,
+        image_size=recipe.model.image_size,
+        method=recipe.model.resize_method,
+        revision=recipe.model.revision,
+        max_pixels=recipe.data.max_pixels,
     )
     rows = [row | {"image": without_secrets(row["image"])} for row in rows]
     for note in (f"{row['image']}: {note}" for row in rows for note in row.get("notes", ())):
@@ -85,8 +75,8 @@ def predict(
     return 1 if failed else 0
 
 
-def _max_pixels(given: dict[str, object]) -> int | None:
-    """Return the one setting that there is here; raise UsageError for any other."""
+def _recipe(changes: Changes, given: dict[str, object]) -> Recipe:
+    """Return what the flags and ``--set`` say, as a recipe; raise UsageError for a setting that is none here."""
     from vitft.recipe.recipe import Recipe
 
     others = [key for key in given if key != "data.max_pixels"]
@@ -96,7 +86,8 @@ def _max_pixels(given: dict[str, object]) -> int | None:
             allowed="data.max_pixels",
             hint="--set data.max_pixels=200000000",
         )
-    return Recipe.load(None, given).data.max_pixels if given else None
+    check_one_size(changes)
+    return Recipe.load(None, changes | given)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vitft.cli.flags import CreatePr, Debug, Force, Format, HubRevision, Private
+from vitft.cli.options import Debug, Format
+from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.outside import shown
+from vitft.recipe.flags import OF_PUSH
 
 
+@recipe_flags(*OF_PUSH)
 def push(
     run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
     repo: Annotated[
@@ -21,19 +24,11 @@ def push(
             help="OWNER/NAME, or NAME of your own; by default as the run's recipe or folder says.", metavar="[REPO]"
         ),
     ] = None,
-    private: Private = None,
-    hub_revision: HubRevision = None,
-    create_pr: CreatePr = None,
-    license: Annotated[
-        str | None,
-        typer.Option(
-            "--license", metavar="NAME", help="Licence of the model, such as apache-2.0; else the base model's."
-        ),
-    ] = None,
+    *,
+    changes: Changes,
     training: Annotated[
         bool, typer.Option("--training", help="Also the newest resumable checkpoint, below training/.")
     ] = False,
-    force: Force = None,
     format: Format = "text",
     debug: Debug = False,
 ) -> int:
@@ -44,15 +39,7 @@ def push(
     """
     from vitft import tasks
 
-    published = tasks.push(
-        run,
-        repo,
-        private=bool(private),
-        revision=hub_revision,
-        create_pr=bool(create_pr),
-        license=license,
-        force=bool(force),
-        training=training,
-    )
+    options: dict[str, Any] = {key.removeprefix("hub."): value for key, value in changes.items()}
+    published = tasks.push(run, repo, training=training, **options)
     print(json.dumps(asdict(published), indent=2) if format == "json" else shown(f"published: {published.url}"))
     return 0

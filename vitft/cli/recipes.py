@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitft.cli.flags import CONTEXT, Command, Debug
+from vitft.cli.command import CONTEXT, Command
+from vitft.cli.options import Debug
 from vitft.errors import RecipeError, UsageError
 from vitft.files import is_folder
 from vitft.outside import printable, shown
@@ -113,7 +114,9 @@ def list_keys(
     debug: Debug = False,
 ) -> None:
     """List every key of a recipe with its default and meaning."""
-    rows = list(describe())
+    from vitft.recipe.describe import describe
+
+    rows = [(key, field.default, field.meaning) for key, field in describe()]
     if format == "markdown":
         print("| key | default | meaning |\n|---|---|---|")
         for key, default, meaning in rows:
@@ -124,19 +127,12 @@ def list_keys(
         print(f"{key:{widths[0]}}  {default:{widths[1]}}  {meaning}")
 
 
-def describe() -> Iterator[tuple[str, str, str]]:
-    """Yield (key, default, meaning) for every key of a recipe."""
-    from vitft.recipe.recipe import Recipe, keys
-
-    defaults = Recipe().flat()
-    for key, field in keys():
-        yield key, in_line(defaults[key]), " ".join((field.description or "").split())
-
-
 def annotated(recipe: Recipe) -> Iterator[str]:
     """Yield the lines of a recipe as YAML, with the meaning of each key above it."""
+    from vitft.recipe.describe import describe, in_line
+
     values, written = recipe.flat(), [""]
-    for dotted, _, meaning in describe():
+    for dotted, field in describe():
         *sections, key = dotted.split(".")
         for depth, section in enumerate(sections):
             if written[depth : depth + 1] != [section]:
@@ -144,16 +140,8 @@ def annotated(recipe: Recipe) -> Iterator[str]:
                 written = [*written[:depth], section]
         written = written[: len(sections)]
         indent = "  " * len(sections)
-        yield f"{indent}# {meaning}"
+        yield f"{indent}# {field.meaning}"
         yield f"{indent}{key}: {in_line(values[dotted])}"
-
-
-def in_line(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    from vitft.recipe.yaml12 import write_yaml
-
-    text = write_yaml(value, default_flow_style=True, width=10_000)
-    return text.removesuffix("\n").removesuffix("\n...").strip()
 
 
 def opening(path: Path) -> list[str]:

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from vitft.cli.flags import Debug, Format, ImageSize, ModelRevision, ResizeMethod, one_size
+from vitft.cli.options import Debug, Format, Model, check_one_size
+from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import UsageError
 from vitft.outside import shown
 
 
+@recipe_flags("--image-size", "--method", "--model-revision")
 def resize(
-    model: Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")],
+    model: Model,
     out: Annotated[Path, typer.Argument(help="Folder to be made.", metavar="OUT")],
-    image_size: ImageSize = None,
+    changes: Changes,
     patch_size: Annotated[
         int | None, typer.Option("--patch-size", min=1, metavar="N", help="Side of a patch in pixels.")
     ] = None,
@@ -24,8 +26,6 @@ def resize(
         int | None,
         typer.Option("--window-size", min=1, metavar="N", help="Side of Swin's attention windows in patches."),
     ] = None,
-    method: ResizeMethod = None,
-    model_revision: ModelRevision = None,
     format: Format = "text",
     debug: Debug = False,
 ) -> int:
@@ -36,24 +36,26 @@ def resize(
     code), geometric (BEiT's, for tables of offsets). A patch size changes by pseudo-inverse (FlexiViT).
     What was done is written to OUT/resize.json.
     """
-    if image_size is None and patch_size is None and window_size is None:
+    check_one_size(changes)
+
+    from vitft import tasks
+    from vitft.recipe.recipe import Recipe
+
+    recipe = Recipe.load(None, changes).model
+    if recipe.image_size is None and patch_size is None and window_size is None:
         raise UsageError(
             "nothing to change was given",
             allowed="--image-size, --patch-size or --window-size",
             hint=f"vitft resize {model} {out} --image-size 384",
         )
-    size = one_size(image_size)
-
-    from vitft import tasks
-
     result = tasks.resize(
         model,
         out,
-        image_size=size,
+        image_size=recipe.image_size,
         patch_size=patch_size,
         window_size=window_size,
-        method=method or "bicubic",
-        revision=model_revision,
+        method=recipe.resize_method,
+        revision=recipe.revision,
     )
     print(json.dumps({"folder": str(out), **result.record}, indent=2) if format == "json" else shown(result))
     return 0

@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 
 from vitft.data.staging import WHITE_LEVEL
-from vitft.errors import DataError, shorten
+from vitft.errors import DataError, UsageError, shorten
 from vitft.outside import printable
 
 
@@ -148,6 +148,21 @@ class ImageSource:
     """The column of the labels; None where they are not in a column of the dataset."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many image files of a folder are in no split, by the reason."""
+
+    def split_to_judge_by(self, wanted: str | None = None) -> ImageSplit:
+        """Return the split of a role or name; if none is wanted test, else validation, else train.
+
+        Raises:
+            UsageError: if there is no such split.
+        """
+        splits: dict[str, ImageSplit] = {}
+        for role in ("test", "validation", "train"):
+            split = getattr(self, role)
+            if isinstance(split, ImageSplit):
+                if wanted in (None, role, split.source_name):
+                    return split
+                splits[role] = split
+        raise UsageError(f"the dataset has no split {wanted!r}", allowed=", ".join(splits), hint="--split NAME")
 
     @property
     def white_level(self) -> int:

@@ -57,6 +57,7 @@ def loader(
 
 
 def _start_method() -> str:
+    """Return how worker processes start: from a server that knows no CUDA; Windows has none, and starts them anew."""
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vitft.architectures.blocks import head_modules, is_within
-from vitft.architectures.config import classifier_class, drop_path_off, set_classes, table_size, was_for
+from vitft.architectures.config import class_names, classifier_class, drop_path_off, set_classes, table_size, was_for
 from vitft.architectures.families import family_of
 from vitft.architectures.timm_models import PREFIX, WRAPPER
 from vitft.architectures.weights import read_weights, spelled_in_file
@@ -24,9 +24,11 @@ from vitft.errors import ModelError, one_line
 from vitft.model import gate
 from vitft.model.classifier import Classifier
 from vitft.model.fitting import fit_processor, for_one_size, resize_processor
+from vitft.model.head import keep_head
 from vitft.model.locate import locate
 from vitft.model.opening import Opened, open_checkpoint
 from vitft.model.origin import read_origin
+from vitft.quantities import count_text
 from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import ModelRecipe
 from vitft.recipe.sizes import show_size
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 def load_for_training(
     recipe: ModelRecipe, classes: Sequence[str], resize_mode: ResizeMode, *, seed: int = 0
 ) -> Classifier:
-    """Load a checkpoint, give it a new, zero-initialised head, and let learn what the recipe says.
+    """Load a checkpoint with a head for the dataset's classes: new and zero-initialised, or kept where it knows them.
 
     Args:
         recipe: which checkpoint, and from what it may differ.
@@ -62,6 +64,7 @@ def load_for_training(
     state, note = read_weights_for(opened.config, folder, named) if recipe.init != "random" else ({}, None)
     notes += [note] if note else []
     old_problem, was = opened.config.problem_type, opened.config.model_type
+    old_classes = [] if was_for(old_problem) else class_names(opened.config)
     set_classes(opened.config, classes)
     drop_path_off(opened.config, notes)
     opened.config = choose_architecture(opened.config, recipe.position.kind, recipe.init, named)
@@ -87,7 +90,10 @@ def load_for_training(
     _zero(model, head)
     if recipe.init != "random":
         notes += gate.check_values(model.eval(), loaded.image_size, named)
-    notes.append(f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}")
+    kept = keep_head(recipe.head, model, state, head, old_classes, classes, named)
+    loaded.has_head = bool(kept)
+    new = f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}"
+    notes.append(kept or new)
     return loaded
 
 
@@ -250,7 +256,7 @@ def _load_backbone(
         notes.append(f"newly initialised, as model.allow_new says: {_some(new)}")
     _check_surplus(model, info["unexpected_keys"], recipe.checkpoint, notes)
     kept = sum(p.numel() for name, p in model.named_parameters() if name not in info["missing_keys"])
-    notes.append(f"{kept / 1e6:.2f} M parameters were kept from {recipe.checkpoint}")
+    notes.append(f"{count_text(kept)} parameters were kept from {recipe.checkpoint}")
     return model
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from vitft.architectures.weights import weight_files
 from vitft.builtin import checkpoint_path
-from vitft.errors import ModelError
+from vitft.errors import ModelError, did_you_mean, shorten
 from vitft.files import at_home, is_file, is_folder
 from vitft.names import explain_hub_error, looks_like_path
 from vitft.retry import is_passing, patiently, status_of
+from vitft.run import Run, runs_in
 
 MICRO = "builtin:vit-micro"
 
@@ -30,7 +31,16 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
     if is_folder(folder):
         if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
             return folder / "model", None  # a run directory stands for its model
+        if not (folder / "config.json").is_file() and (folder / "recipe.yaml").is_file():
+            run = Run(folder)
+            raise ModelError(f"the run {checkpoint} is not finished, so it has no model yet", hint=run.resume_command)
         return folder, None
+    runs = [str(run) for run in runs_in(folder.parent)]
+    guess = did_you_mean(checkpoint, runs)
+    if runs and ("/" in checkpoint or guess):  # before anybody asks the Hub for it
+        raise ModelError(
+            f"there is no run {checkpoint}", allowed=shorten(runs), hint=f"did you mean {guess}?" if guess else None
+        )
     if is_file(folder) or looks_like_path(checkpoint):
         what = "is a file" if is_file(folder) else "does not exist"
         raise ModelError(f"the model {checkpoint} {what}", allowed="a folder with config.json, or a Hub id OWNER/NAME")

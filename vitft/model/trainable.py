@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import head_modules, is_within, layer_groups
 from vitft.errors import ModelError
+from vitft.quantities import count_text
 
 
 def choose_trainable(model: nn.Module, what: str, head: Iterable[str]) -> str:
@@ -30,7 +31,7 @@ def choose_trainable(model: nn.Module, what: str, head: Iterable[str]) -> str:
         _freeze_below(model, int(what.removeprefix("last:")) if what != "head" else 0, head)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
-    return f"{learning / 1e6:.2f} M of {total / 1e6:.2f} M parameters learn (model.train: {what})"
+    return f"{count_text(learning)} of {count_text(total)} parameters learn (model.train: {what})"
 
 
 def _freeze_below(model: nn.Module, num_blocks: int, head: Iterable[str]) -> None:

@@ -60,9 +60,14 @@ def has_parent() -> bool:
     return FOLDER in os.environ
 
 
+def rank() -> str:
+    """Return which this is of the processes that train together, as their launcher numbers them."""
+    return os.environ.get("RANK", "0")
+
+
 def is_main() -> bool:
     """Whether this is the process that writes and speaks, of those that train together."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == "0"
 
 
 def tell(run: str, resume: str) -> None:

@@ -1,4 +1,4 @@
-"""A look at some images, or all, before anything else: is every file there and whole, and how bright is white."""
+"""Check some images, or all, before training: is each file there and intact, and how bright is white."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vitft.errors import DataError, shorten
 
 _SAMPLED = 64  # images of each split, one of each class first
 _LEVELS = (255, 1023, 4095, 16383, 65535)
-_DIM = 4  # a 16-bit image whose white is so many times brighter than its brightest pixel was made with fewer bits
+_DIM = 4  # a 16-bit image whose brightest pixel is this many times darker than white has fewer real bits
 
 
 @dataclass
 class Findings:
-    """What a look at images found.
+    """What checking the images found.
 
     Attributes:
         num_checked: how many were decoded.
-        bad: row and reason of each that cannot be used.
-        brightest: the largest value in 16-bit grey images; None if there are none.
-        brightest_colour: the same of 16-bit images with colours, to the upper 8 bits.
-        lost: classes of training that have no image that can be used.
-        lost_splits: splits that have none.
+        bad: row and reason of each unusable image.
+        brightest: the largest value in 16-bit grey images; None without any.
+        brightest_colour: the same for 16-bit colour images, to the upper 8 bits.
+        lost: training classes without a usable image.
+        lost_splits: splits without a usable image.
     """
 
     num_checked: int = 0
@@ -46,8 +46,8 @@ def check_images(
     Args:
         splits: of the source.
         classes: their names.
-        which: how many.
-        every_class: look at an image of every class, so that none of them has only images that cannot be decoded.
+        which: a sample or all.
+        every_class: check an image of every class, so that none consists of undecodable images only.
     """
     found = Findings()
     for split in splits:
@@ -63,53 +63,55 @@ def check_images(
 
 
 def refuse_bad(found: Findings) -> None:
-    """Raise a DataError naming the first image that cannot be used."""
+    """Raise a DataError naming the first unusable image."""
     if found.bad:
         where, reason = found.bad[0]
         more = (
-            f" (and {len(found.bad) - 1:,} more of {found.num_checked:,} that were looked at)" if found.bad[1:] else ""
+            f" (and {len(found.bad) - 1:,} more of the {found.num_checked:,} that were checked)"
+            if found.bad[1:]
+            else ""
         )
         raise DataError(
             f"{where} cannot be used: {reason}{more}",
-            hint="mend or remove it, or pass over such images with --bad-images skip",
+            hint="fix or remove it, or skip such images with --bad-images skip",
         )
 
 
 def refuse_lost(found: Findings) -> None:
-    """Raise a DataError naming the classes of which no image can be used."""
+    """Raise a DataError naming the classes without a usable image."""
     if found.lost_splits:
         raise DataError(
-            f"no image of the split {found.lost_splits[0]} can be decoded",
+            f"none of the images in the split {found.lost_splits[0]} can be decoded",
             allowed="splits with images that can be read",
-            hint="mend the images, or move the split away",
+            hint="fix the images, or move the split away",
         )
     if found.lost:
         raise DataError(
-            f"no image of these classes can be decoded: {shorten(found.lost)}",
-            allowed="at least one image of each class that can be read",
-            hint="mend the images, or remove the class",
+            f"none of the images of these classes can be decoded: {shorten(found.lost)}",
+            allowed="at least one readable image of each class",
+            hint="fix the images, or remove the class",
         )
 
 
 def white_level(found: Findings, asked: int | Literal["auto"], notes: list[str]) -> int:
-    """Return the value that is white in 16-bit grey images, noting how bright the brightest of them is."""
+    """Return the value that means white in 16-bit grey images, and note how bright the brightest one is."""
     if found.brightest_colour is not None and found.brightest_colour * _DIM < 65535:
         notes.append(
-            f"16-bit colour images: the brightest value looked at is about {found.brightest_colour:,} of 65,535, and "
-            "only their upper 8 bits are read, so the model sees nearly black; convert them to 8 bits"
+            f"16-bit colour images: the brightest value found is about {found.brightest_colour:,} of 65,535, and only "
+            "their upper 8 bits are read, so the model sees almost nothing but black; convert them to 8 bits"
         )
     if found.brightest is None:
         return 65535 if asked == "auto" else asked
     fitting = next(level for level in _LEVELS if found.brightest <= level)
     if asked == "auto":
         notes.append(
-            f"white level: {fitting}, as the brightest value of the 16-bit images looked at is {found.brightest:,}"
+            f"white level: {fitting}, because the brightest value found in 16-bit images is {found.brightest:,}"
         )
         return fitting
     shown = min(round(255 * found.brightest / asked), 255)
     if found.brightest * _DIM < asked:
         notes.append(
-            f"16-bit images: the brightest value looked at is {found.brightest:,} of {asked:,}, so the model sees 0 to "
+            f"16-bit images: the brightest value found is {found.brightest:,} of {asked:,}, so the model sees 0 to "
             f"{shown} of 255; if white is {fitting}: --set data.white_level={fitting} (or auto)"
         )
     return asked
@@ -132,7 +134,7 @@ def _check(split: ImageSplit, row: int, found: Findings) -> bool:
 
 
 def _sample(labels: np.ndarray, *, every_class: bool) -> list[int]:
-    """Return evenly spaced rows, and the first of each class as far as there is room."""
+    """Return evenly spaced rows, and the first of each class while there is room."""
     if len(labels) <= _SAMPLED:
         return list(range(len(labels)))
     firsts = np.sort(np.unique(labels, return_index=True)[1])[: None if every_class else _SAMPLED // 2]
@@ -141,7 +143,7 @@ def _sample(labels: np.ndarray, *, every_class: bool) -> list[int]:
 
 
 def _lost(split: ImageSplit, good: set[int], bad: set[int], found: Findings) -> Iterator[int]:
-    """Yield the classes, among those with a bad image, of which no image can be decoded."""
+    """Yield the classes with a bad image that have no good one."""
     for k in sorted({int(split.labels[row]) for row in bad}):
         rows = np.flatnonzero(split.labels == k).tolist()
         if not any(row in good for row in rows) and not any(

@@ -1,4 +1,4 @@
-"""The columns and rows of an opened source that are meant: images, labels, splits."""
+"""Which columns and rows of an opened source are used: images, labels, splits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vitft.reading.splits import Roles
 from vitft.reading.streams import stream_features
 from vitft.recipe.keys import DataRecipe
 
-_NO_ROWS = "fill it, or name another: --set data.train_split=NAME (validation_split, test_split)"
+_NO_ROWS = "add images, or name another: --set data.train_split=NAME (validation_split, test_split)"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where images and labels are; no label column where there is none."""
+    """Where images and labels are; no label column if there is none."""
 
     images: tuple[str, ...]
     label: str
@@ -35,7 +35,7 @@ class Columns:
 
 @contextmanager
 def telling(notes: Sequence[str]) -> Iterator[None]:
-    """Put the notes so far into an error: they are what led to it."""
+    """Add the notes so far to an error: they led to it."""
     try:
         yield
     except DataError as error:
@@ -47,7 +47,7 @@ def telling(notes: Sequence[str]) -> Iterator[None]:
 
 
 def join_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
-    """Add the splits that the user joins by ``+``."""
+    """Add the splits that the user joins with ``+``."""
     joined = [name for name in (roles.train, roles.validation, roles.test) if name and name not in opened.splits]
     if not joined:
         return opened
@@ -63,10 +63,10 @@ def join_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
 def find_columns(
     opened: OpenedSource, name: str, data: DataRecipe, notes: list[str], *, may_lack_label: bool = False
 ) -> Columns:
-    """Find the columns of images and labels by one split of a source, noting each choice.
+    """Find the image and label columns from one split of a source, and note each choice.
 
     Raises:
-        DataError: if there are none, or, unless ``may_lack_label``, no labels.
+        DataError: if there is no image column or, unless ``may_lack_label``, no label column.
     """
     if opened.columns is not None:
         _require_rows(opened.splits[name], name)
@@ -126,7 +126,7 @@ def _is_whole(rows: Any, column: str) -> bool:
 
 
 def read_split(opened: OpenedSource, name: str, label_column: str, *, has_signs: bool = False) -> Labels | None:
-    """Return the labels of a split, or None if it has none at all; only some missing is an error."""
+    """Return the labels of a split, or None if it has none at all; an error if only some are missing."""
     rows = opened.splits[name]
     _require_rows(rows, name)
     known = flat_features(rows.features)
@@ -147,7 +147,7 @@ def _require_rows(rows: Any, name: str) -> None:
 def image_split(
     opened: OpenedSource, role: str, name: str, image_columns: Sequence[str], ids: np.ndarray, rows: np.ndarray
 ) -> ImageSplit:
-    """Return some rows of a source's split, with their class ids, as images that stay encoded."""
+    """Return some rows of a source's split, with their class ids, as encoded images."""
     dataset = opened.splits[name]
     for column in image_columns:
         if column not in dataset.features:

@@ -1,4 +1,4 @@
-"""Which level of folders names the classes, or which levels could."""
+"""Which level of folders names the classes, or which levels might."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vitft.reading.words import alike, are_parts, in_order, is_fold, is_images, 
 
 
 def class_depth(root: str, folders: list[Folder], places: Places, *, accept_classes: bool) -> int | None:
-    """Return the place of the class in what remains of the paths, None where they name no classes.
+    """Return the index of the class in the rest of each path; None if the paths name no classes.
 
-    Masks are left out on the way; where two levels could be the classes, ``places.problem`` says so.
+    Masks are left out on the way; if two levels could be the classes, ``places.problem`` says so.
     """
     depth = 0
     while True:
@@ -26,7 +26,7 @@ def class_depth(root: str, folders: list[Folder], places: Places, *, accept_clas
             _leave_masks(deep, depth, places)
             folders[:] = [folder for folder in folders if folder.path not in places.left_out]
             if are_parts(names) or any(is_images(name) for name in names):
-                depth += 1  # folders of images as archives are cut into, not classes
+                depth += 1  # folders that archives were split into, not classes
                 continue
         is_wrapper = len(names) == 1 and not direct and len(deep) == len(folders)
         if not is_wrapper:
@@ -54,7 +54,7 @@ def _leave_masks(folders: Sequence[Folder], depth: int, places: Places) -> None:
 
 
 def _nested(folders: Sequence[Folder], depth: int, direct: set[str]) -> str | None:
-    """Return the folder beside the classes that holds folders of the same names, as an archive unpacked twice does."""
+    """Return the folder beside the classes that holds the same class folders, as after unpacking twice."""
     inner: dict[str, set[str]] = {}
     for folder in folders:
         if folder.rest[depth] not in direct and len(folder.rest) > depth + 1:
@@ -66,18 +66,18 @@ def _nested(folders: Sequence[Folder], depth: int, direct: set[str]) -> str | No
 def _twice(root: str, nested: str, others: set[str]) -> DataError:
     return DataError(
         f"the folders of {root} can be read in two ways: {shorten(in_order(others), 4)} as the classes, and {nested} "
-        f"as another; or {nested} as the dataset itself, as it holds folders of the same names",
+        f"as another; or {nested} as the dataset itself, because it holds folders of the same names",
         allowed="one set of class folders",
         hint=f"--dataset {root}/{nested}, or move {nested}/ away",
     )
 
 
 def _just_wrap(folders: Sequence[Folder], depth: int, names: set[str]) -> bool:
-    """Whether each class folder holds one folder only, so that both levels part the images alike."""
+    """Whether each class folder holds just one folder, so that both levels group the images alike."""
     if any(is_fold(name) or is_size(name) for name in names):
         return False
     if any(folder.levels[depth + 1] > folder.levels[depth] + 1 for folder in folders):
-        return False  # a level of splits lies between them
+        return False  # there is a level of splits between them
     if any(len(folder.rest) > depth + 2 for folder in folders):
         return False
     below: dict[str, set[tuple[str, ...]]] = {}
@@ -88,7 +88,7 @@ def _just_wrap(folders: Sequence[Folder], depth: int, names: set[str]) -> bool:
 
 
 def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
-    """Return the error that shows each level of folders that could be the classes."""
+    """Return the error that lists each level of folders that could be the classes."""
     split_parents = sorted({
         "/".join(folder.parts[: level - 1]) for folder in folders
         for level in set(range(1, len(folder.parts) + 1)) - set(folder.levels) if level > 1
@@ -98,7 +98,7 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
     levels: list[int] = []
     why = ""
     if all(is_fold(folder.rest[depth]) for folder in folders):
-        why = " (these are folds; one to validate on: --set data.validation_split=FOLD)"
+        why = " (these are folds; to validate on one: --set data.validation_split=FOLD)"
     while folders and len(lines) < 4:
         if all(is_images(folder.rest[depth]) for folder in folders):
             depth += 1
@@ -121,7 +121,7 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
     if 1 < len(names) <= 4 and not why:
         why = f"; if {shorten(names)} are splits: --set data.train_split={names[0]} --set data.test_split={names[-1]}"
     return DataError(
-        f"the folders of {root} can be read in {len(lines)} ways, as the classes may be at several levels:\n"
+        f"the folders of {root} can be read in {len(lines)} ways, because the classes may be at several levels:\n"
         + "\n".join(lines),
         allowed="one level of folders that are the classes" + why,
         hint=" or ".join(
@@ -140,7 +140,7 @@ _MASKED = re.compile(
 
 
 def mask_files(names: Sequence[str]) -> Iterator[str]:
-    """Yield the names of a folder's images that are masks of others: ``1_mask.png`` beside ``1.png``."""
+    """Yield the names of a folder's images that are masks of other images: ``1_mask.png`` beside ``1.png``."""
     marked = [name for name in names if _MASKED.search(name[: name.rfind(".")])]
     if not marked:
         return

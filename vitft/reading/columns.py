@@ -1,4 +1,4 @@
-"""Which column holds the images and which the labels: by type, then by content; the user's word wins."""
+"""Which column holds the images and which the labels: by type, then by content; what the user says wins."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vitft.files import is_file
 from vitft.reading.listing import is_image_name
 from vitft.reading.words import LABEL_WORDS, is_label_name, is_measure, is_split_name, rank
 
-LOOKED_AT = 5  # rows whose content tells what a column holds
+LOOKED_AT = 5  # rows inspected to tell what a column holds
 _IMAGE_WORDS = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture", "file_name")
 
 
 def describe_columns(features: Mapping[str, Any]) -> str:
-    """Return the columns with their types, for an error's list of what is allowed."""
+    """Return the columns with their types, to list in an error."""
     return ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items()) or "none"
 
 
@@ -41,17 +41,17 @@ def find_image_columns(
     folders: Sequence[str],
     are_parts: Callable[[Sequence[str]], bool] = lambda _: False,
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the column of the images and a note if there was a choice; several if each row fills one of them.
+    """Return the image column, and a note if there was a choice; several columns if each row fills one.
 
     Args:
         features: the columns' types.
         rows: the first few rows, images undecoded.
         wanted: the column that the user asks for.
-        folders: where relative paths may start.
+        folders: where relative paths may start from.
         are_parts: whether each row fills exactly one of some columns.
 
     Raises:
-        DataError: if no column holds images, or the wanted one does not.
+        DataError: if no column holds images, or the requested one does not.
     """
     if wanted is not None:
         require_column(features, wanted, "data.image_column")
@@ -69,7 +69,7 @@ def find_image_columns(
             name for name, feature in features.items()
             if _holds_images(feature, [row.get(name) for row in rows], folders)
         ]  # fmt: skip
-        why = "its content is images"
+        why = "it contains images"
     if not found:
         raise DataError(
             "the dataset has no image column" + _missing_files(features, rows, folders),
@@ -80,11 +80,11 @@ def find_image_columns(
     found.sort(key=lambda name: rank(name, _IMAGE_WORDS))  # stable: unknown names keep their order
     notes = []
     if len(found) > 1 and are_parts(found):
-        return tuple(found), [f"image columns: {', '.join(found)}, of which each row fills one"]
+        return tuple(found), [f"image columns: {', '.join(found)}; each row fills one of them"]
     if len(found) > 1:
         notes = [f"image column: {found[0]}; {_left('data.image_column', found[1:])}"]
     elif why != "the first of type Image":
-        notes = [f"image column: {found[0]}, as {why}"]
+        notes = [f"image column: {found[0]}, because {why}"]
     return (found[0],), notes
 
 
@@ -97,21 +97,21 @@ def find_label_column(
     is_whole: Callable[[str], bool] = lambda _: False,
     is_one_hot: Callable[[Sequence[str]], bool] = lambda _: False,
 ) -> tuple[str, list[str]]:
-    """Return the column of the labels (``outer.inner`` inside a structure) and a note if there was a choice.
+    """Return the label column (``outer.inner`` inside a structure), and a note if there was a choice.
 
-    A ClassLabel wins, the one with most classes if there are several; then a text or integer column named
-    like a label; then the only text or integer column there is that is not named like a measure or a remark.
+    A ClassLabel wins (the one with the most classes if there are several); then a text or integer column named
+    like a label; then the only text or integer column that is not named like a measure or a remark.
 
     Args:
         features: the columns' types.
-        image_column: the column of the images.
+        image_column: the image column.
         wanted: the column that the user asks for.
-        split_column: the column of splits, which is no label.
-        is_whole: whether a column of floats holds whole numbers only.
-        is_one_hot: whether some columns of numbers hold a single 1 in each row, and 0 besides.
+        split_column: the column of splits, which is not a label.
+        is_whole: whether a column of floats holds only whole numbers.
+        is_one_hot: whether some columns of numbers hold a single 1 in each row, and otherwise 0.
 
     Raises:
-        DataError: if no column can be the label, the choice is open, or there are several labels per image.
+        DataError: if no column can be the label, if it is unclear which one is, or if an image has several labels.
     """
     flat = flat_features({name: feature for name, feature in features.items() if name != image_column})
     if wanted is not None:
@@ -124,8 +124,8 @@ def find_label_column(
             return first, []
         left = ", ".join(f"{name} ({labelled[name].num_classes})" for name in others)
         return first, [
-            f"label column: {first}, the one with most classes ({labelled[first].num_classes}); "
-            f"{left} was left: --set data.label_column={others[0]}"
+            f"label column: {first}, the one with the most classes ({labelled[first].num_classes}); "
+            f"not used: {left}; to choose: --set data.label_column={others[0]}"
         ]
     plain = [
         name for name, feature in flat.items()
@@ -142,26 +142,28 @@ def find_label_column(
     if several:
         raise _several_labels(several[0], flat[several[0]], plain)
     if len(plain) == 1:
-        return plain[0], [f"label column: {plain[0]} ({_type_name(flat[plain[0]])}), the only one of text or integers"]
+        return plain[0], [
+            f"label column: {plain[0]} ({_type_name(flat[plain[0]])}), the only one with text or integers"
+        ]
     numbers = [name for name, feature in flat.items() if _is_plain(feature, floats=True) and not is_measure(name)]
     hot = [name for name in numbers if flat[name].dtype not in ("string", "large_string")]
     if len(hot) > 1 and is_one_hot(hot):
         return ",".join(hot), [f"labels: a column of 0 and 1 for each of {len(hot)} classes ({', '.join(hot[:8])})"]
     raise DataError(
-        "the dataset has no label column" if not plain else "which column is the label cannot be told",
+        "the dataset has no label column" if not plain else "it is unclear which column is the label",
         allowed=f"a ClassLabel, text or integer column; it has: {describe_columns(features)}",
         hint="--set data.label_column=NAME, or another dataset",
     )
 
 
 def _wanted_label(flat: Mapping[str, Any], wanted: str) -> str:
-    """Return the column that the user asks for, if it can hold labels."""
+    """Return the column that the user asks for if it can hold labels."""
     require_column(flat, wanted, "data.label_column")
     if _is_list(flat[wanted]):
         raise _several_labels(wanted, flat[wanted], [])
     if not (isinstance(flat[wanted], datasets.ClassLabel) or _is_plain(flat[wanted], floats=True)):
         raise DataError(
-            f"the column {wanted!r} ({_type_name(flat[wanted])}) cannot be a label",
+            f"the column {wanted!r} ({_type_name(flat[wanted])}) cannot be the label",
             allowed="a ClassLabel, text or integer column",
             hint=f"choose another: {describe_columns(flat)}",
         )
@@ -169,7 +171,7 @@ def _wanted_label(flat: Mapping[str, Any], wanted: str) -> str:
 
 
 def require_column(features: Mapping[str, Any], name: str, key: str) -> None:
-    """Raise a DataError that lists the columns unless ``name`` is one of them."""
+    """Raise a DataError listing the columns unless ``name`` is one of them."""
     if name in features:
         return
     guess = did_you_mean(name, features)
@@ -196,7 +198,7 @@ def _is_image(content: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content)):
             return True
-    except Exception:  # Pillow's plugins raise whatever a wrong header makes them raise
+    except Exception:  # on a wrong header, Pillow's plugins may raise anything
         return False
 
 
@@ -205,14 +207,14 @@ def _missing_files(features: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
         if getattr(feature, "dtype", None) in ("string", "large_string"):
             for value in (row[name] for row in rows if row.get(name)):
                 if value.startswith(("http://", "https://")) and is_image_name(value.split("?")[0]):
-                    return f": {name!r} holds addresses such as {value}, which must be downloaded first"
+                    return f": {name!r} holds URLs such as {value}; download them first"
                 if is_image_name(value):
                     return f": {name!r} names image files, but {resolve_path(value, folders)} does not exist"
     return ""
 
 
 def _is_encoded_struct(feature: Any) -> bool:
-    """Return whether this is an Image column that lost its type, as in parquet files written by pandas."""
+    """Return whether this is an Image column that lost its type, as happens in parquet files written by pandas."""
     return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
 
 
@@ -232,9 +234,9 @@ def _is_class_list(feature: Any) -> bool:
 
 def _several_labels(name: str, feature: Any, plain: Sequence[str]) -> DataError:
     return DataError(
-        f"the column {name!r} ({_type_name(feature)}) holds several labels per image; vitft takes one",
+        f"the column {name!r} ({_type_name(feature)}) holds several labels per image; vitft supports one",
         allowed="one label per image: a ClassLabel, text or integer column",
-        hint=f"--set data.label_column={plain[0]}" if plain else "make a column with one label for each image",
+        hint=f"--set data.label_column={plain[0]}" if plain else "add a column with one label for each image",
     )
 
 
@@ -243,7 +245,7 @@ def _leaf(name: str) -> str:
 
 
 def _left(key: str, others: Sequence[str]) -> str:
-    return f"{', '.join(others)} was left: --set {key}={others[0]}"
+    return f"not used: {', '.join(others)}; to choose: --set {key}={others[0]}"
 
 
 def _type_name(feature: Any) -> str:

@@ -1,7 +1,7 @@
-"""Images that are in two splits: the same file, or another with the same bytes.
+"""Images that are in two splits: the same file, or another file with the same bytes.
 
-Only images of one size are compared, first by their last bytes and then whole, so that a dataset costs little more
-than a look at its sizes.
+Only images of the same size are compared, first by their last bytes and then whole, so this costs little more than
+reading the file sizes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from vitft.data.images import ImageSplit
 from vitft.errors import DataError
 from vitft.reading.encoded import EncodedImages
 
-_TAIL = 512  # bytes compared first: what ends an image is the most different of it
-_MOST_READ = 60_000  # files whose ends are read; of more, evenly spaced ones of the smaller split
+_TAIL = 512  # bytes compared first: images differ most at their ends
+_MOST_READ = 60_000  # most files whose ends are read; beyond that, evenly spaced files of the smaller split
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Images of one split that are in another, too.
+    """Images that are in two splits.
 
     Attributes:
         pairs: rows of the first split, and of the second.
-        num_left: rows of the second split that were not looked for, as that would take too long.
+        num_left: rows of the second split that were not compared, because it would take too long.
     """
 
     pairs: list[tuple[int, int]]
@@ -35,16 +35,16 @@ class Copies:
 
 @dataclass(frozen=True)
 class Side:
-    """A split to be compared, and its images."""
+    """A split to compare, and its images."""
 
     split: ImageSplit
     images: EncodedImages
 
 
 def find_copies(first: Side, second: Side) -> Copies:
-    """Return the images of ``second`` that are in ``first``, too, each with one place there.
+    """Return the images of ``second`` that are also in ``first``, each with one row of ``first``.
 
-    Of very many files, evenly spaced ones of ``second`` are looked for.
+    If there are very many files, only evenly spaced ones of ``second`` are compared.
     """
     mine, theirs = first.images, second.images
     shared = np.intersect1d(mine.sizes, theirs.sizes)
@@ -74,7 +74,7 @@ def find_copies(first: Side, second: Side) -> Copies:
 def _fewer(
     sizes: np.ndarray, their_sizes: np.ndarray, others: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thin out ``others`` evenly until the files whose ends must be read are not too many."""
+    """Thin out ``others`` evenly until few enough files must have their ends read."""
     while len(others) > 1 and len(others) + len(places) > _MOST_READ:
         keep = max(len(others) // 2, 1)
         others = others[np.unique(np.linspace(0, len(others) - 1, keep).astype(int))]
@@ -83,34 +83,34 @@ def _fewer(
 
 
 def part_splits(sides: Sequence[Side], *, are_accepted: bool) -> Iterator[str]:
-    """Look for images that each two splits have in common; yield what is to be said of them.
+    """Look for images that two splits have in common; yield a note about each pair of splits.
 
     Args:
         sides: the splits.
-        are_accepted: whether copies are said, not refused.
+        are_accepted: whether copies are noted instead of refused.
 
     Raises:
-        DataError: naming some images that are in two of the splits.
+        DataError: naming some images that are in two splits.
     """
     for place, second in enumerate(side.split for side in sides):
         for first in sides[:place]:
             copies = find_copies(first, sides[place])
             if copies.pairs:
                 sentence = (
-                    f"{len(copies.pairs):,} of {len(second):,} images of {second.source_name} are in "
-                    f"{first.split.source_name}, too: {'; '.join(_named(first.split, second, copies))}"
+                    f"{len(copies.pairs):,} of {len(second):,} images of {second.source_name} are also in "
+                    f"{first.split.source_name}: {'; '.join(_named(first.split, second, copies))}"
                 )
                 if not are_accepted:
                     raise DataError(
                         sentence,
-                        allowed="splits without an image in common: a score on images seen before means little",
-                        hint="remove them from one of the two, or accept them: --set data.allow_overlap=true",
+                        allowed="splits without common images: a score on images seen in training means little",
+                        hint="remove them from one of the splits, or accept them: --set data.allow_overlap=true",
                     )
                 yield sentence
             if copies.num_left:
                 yield (
                     f"{copies.num_left:,} of {len(second):,} images of {second.source_name} were not compared with "
-                    f"those of {first.split.source_name}: too many files have sizes in common"
+                    f"those of {first.split.source_name}: too many files have the same size"
                 )
 
 

@@ -1,6 +1,6 @@
-"""Datasets of the Hub as they arrived: a file that is not what the Hub has is no bad image.
+"""Check downloaded Hub datasets: a file that differs from the Hub's is a damaged download, not a bad image.
 
-The Hub's client checks sizes only. A large file lies in the cache under its SHA-256, which tells.
+The Hub's client checks only sizes. In the cache, a large file is named by its SHA-256, so it can be verified.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from vitft.reading.tars import open_tars
 from vitft.retry import patiently
 
 _CHECKED = "vitft-checked"
-"""Name of the empty file that says, beside a dataset in the cache, that its download was compared once."""
+"""Name of the empty file beside a cached dataset that says its download has been verified."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> Any:
-    """Load a dataset and compare what it was made from with its SHA-256, once; fetch again what is damaged.
+    """Load a dataset and verify its files by SHA-256, once; download damaged ones again.
 
     Args:
         hub_id: its id on the Hub.
-        commit: its commit, where it is known before loading.
+        commit: its commit, if known before loading.
         load: loads it.
 
     Raises:
-        DataError: if it arrives damaged a second time, naming the file.
-        Exception: whatever ``load`` raises that is not for a damaged file.
+        DataError: if a file arrives damaged twice, naming it.
+        Exception: whatever ``load`` raises that is not due to a damaged file.
     """
     damaged: list[str] = []
     for _ in range(2):
@@ -43,7 +43,7 @@ def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> A
             opened = patiently(load)
         except VitftError:
             raise
-        except Exception:  # whatever a file format makes of a wrong bit
+        except Exception:  # a wrong bit can raise anything
             damaged = _remove_damaged(hub_id, commit) if commit else []
             if not damaged:
                 raise
@@ -53,18 +53,18 @@ def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> A
             return opened
         damaged = _remove_damaged(hub_id, place.name)
         if not damaged:
-            with contextlib.suppress(OSError):  # a cache that may only be read is checked again each time
+            with contextlib.suppress(OSError):  # a read-only cache is checked every time
                 (place / _CHECKED).touch()
             return opened
         shutil.rmtree(place, ignore_errors=True)
     raise DataError(
-        f"the download of {hub_id} arrived damaged twice: {damaged[0]} is not what the Hub has, by its SHA-256",
-        hint="look at the network (a proxy?) and the disk, and try again; the damaged file was removed",
+        f"the download of {hub_id} arrived damaged twice: the SHA-256 of {damaged[0]} is not the Hub's",
+        hint="check the network (a proxy?) and the disk, and try again; the damaged file was removed",
     )
 
 
 def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
-    """Raise if the files of a Hub dataset number the classes differently, which `datasets` mixes without a word."""
+    """Raise if the files of a Hub dataset number the classes differently, which `datasets` mixes silently."""
     place = _cache_folder(opened)
     if place is None:
         return
@@ -77,13 +77,13 @@ def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
             raise DataError(
                 f"the files of {hub_id} number the classes of {column!r} differently: {shorten(first, 4)}; and "
                 f"{shorten(other, 4)}",
-                allowed="files that agree, or a copy of the dataset in a folder, whose files are joined by name",
+                allowed="files that agree, or a copy of the dataset in a folder, where classes are joined by name",
                 hint=f"hf download --repo-type dataset {hub_id} --local-dir FOLDER, then --dataset FOLDER",
             )
 
 
 def downloaded_tars(hub_id: str, commit: str | None) -> dict[str, Any]:
-    """Return the webdataset tars of a Hub dataset that are in the cache as splits, read by our own reader."""
+    """Return the webdataset tars of a Hub dataset in the cache as splits, read by our own reader."""
     splits: dict[str, list[str]] = {}
     for path in sorted(_snapshot(hub_id, commit).rglob("*.tar")) if commit else ():
         splits.setdefault(split_of(path.name), []).append(str(path))
@@ -91,14 +91,14 @@ def downloaded_tars(hub_id: str, commit: str | None) -> dict[str, Any]:
 
 
 def _snapshot(hub_id: str, commit: str) -> Path:
-    """Return the folder of the Hub's cache that holds the files of a commit."""
+    """Return the folder of the Hub cache with the files of a commit."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE, f"datasets--{hub_id.replace('/', '--')}", "snapshots", commit)
 
 
 def _cache_folder(opened: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the cache that holds a dataset, named by its commit."""
+    """Return the cache folder of a dataset, which is named by its commit."""
     for rows in opened.values():
         for file in rows.cache_files:
             folder = Path(file["filename"]).parent
@@ -108,7 +108,7 @@ def _cache_folder(opened: Mapping[str, Any]) -> Path | None:
 
 
 def _remove_damaged(hub_id: str, commit: str) -> list[str]:
-    """Return the files of a commit in the cache that are not what the Hub has, having removed them."""
+    """Remove the cached files of a commit that differ from the Hub's, and return them."""
     damaged = []
     snapshot = _snapshot(hub_id, commit)
     for path in sorted(snapshot.rglob("*")):

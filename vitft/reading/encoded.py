@@ -1,4 +1,4 @@
-"""The encoded images of a split: sizes and bytes, without decoding any and without a Python object per row of bytes."""
+"""The encoded images of a split: sizes and bytes, without decoding and without a Python object per row."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vitft.data.images import resolve_path
 
 
 class EncodedImages:
-    """Images of a column: bytes in it, or files that it names.
+    """Images of a column: bytes, or the files that it names.
 
     Args:
         column: arrow column of bytes, of paths, or of structures of both.
-        folders: where relative paths may start.
-        rows: which rows of the column are meant, int64; all if None.
+        folders: where relative paths may start from.
+        rows: which rows of the column to use, int64; all if None.
     """
 
     def __init__(self, column: Any, folders: Sequence[str], rows: np.ndarray | None = None) -> None:
@@ -35,7 +35,7 @@ class EncodedImages:
         return len(self._column) if self._rows is None else len(self._rows)
 
     def take(self, rows: np.ndarray) -> EncodedImages:
-        """Return some of the images, with what is known of them already."""
+        """Return some of the images, keeping what is already known about them."""
         taken = EncodedImages(self._column, self._folders, rows if self._rows is None else self._rows[rows])
         if not self.are_bytes:
             taken.__dict__["paths"] = self.paths
@@ -44,12 +44,12 @@ class EncodedImages:
 
     @property
     def are_bytes(self) -> bool:
-        """Whether every image is in the column itself."""
+        """Whether the column itself holds every image."""
         return self._content is not None and self._content.null_count == 0
 
     @cached_property
     def paths(self) -> list[str | None]:
-        """The path of each row's file; None for a row that holds bytes, and for one that holds nothing."""
+        """The path of each row's file; None for a row of bytes, and for an empty row."""
         names = self._names.to_pylist() if self._names is not None else [None] * len(self._column)
         if self._content is not None:
             has_bytes = pc.is_valid(self._content).to_pylist()
@@ -58,7 +58,7 @@ class EncodedImages:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Bytes of each image, int64, (n,); -1 where there is no file, 0 where a row holds nothing."""
+        """Bytes of each image, int64, (n,); -1 if there is no file, 0 if the row is empty."""
         sizes = np.zeros(len(self._column), dtype=np.int64)
         if self._content is not None:
             sizes = pc.fill_null(pc.binary_length(self._content), 0).to_numpy().astype(np.int64)
@@ -75,7 +75,7 @@ class EncodedImages:
         return content if content is not None else self.paths[place] or b""
 
     def tail(self, row: int, length: int) -> bytes:
-        """Return the last bytes of an image; nothing if they cannot be read."""
+        """Return the last bytes of an image; empty if it cannot be read."""
         image = self.at(row)
         if isinstance(image, bytes):
             return image[-length:]
@@ -87,7 +87,7 @@ class EncodedImages:
             return b""
 
     def digest(self, row: int) -> bytes:
-        """Return the SHA-256 of an image; of its path if it cannot be read."""
+        """Return the SHA-256 of an image, or of its path if it cannot be read."""
         image = self.at(row)
         if isinstance(image, bytes):
             return hashlib.sha256(image).digest()

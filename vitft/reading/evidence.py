@@ -1,4 +1,4 @@
-"""What the tables of a folder say of its images; one that was meant to be read and cannot be is an error."""
+"""What the tables of a folder say about its images; an unreadable table that looks relevant is an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANSWERS = {"submission", "submissions", "submit", "prediction", "predictions", 
 
 @dataclass
 class Evidence:
-    """A table that names images, and what it says of them."""
+    """A table that names images, and what it says about them."""
 
     joined: Joined
     role: Role | None
@@ -35,7 +35,7 @@ class Evidence:
         return self.joined.table.name
 
     def split(self, row: int) -> str | None:
-        """Return the split that the table says a row is in, by a column or by its own name."""
+        """Return the split that a row is in, by a column or by the table's own name."""
         if self.splits is not None:
             value = self.joined.table.columns[self.splits.column][row]
             return self.splits.names.get(value) if value is not None else None
@@ -45,7 +45,7 @@ class Evidence:
 def find_evidence(
     listing: Listing, places: Places, data: DataRecipe, extra_tables: Sequence[str], notes: list[str]
 ) -> list[Evidence]:
-    """Read every table of a folder that names its images; the others are left out with the reason."""
+    """Read every table of a folder that names its images; leave out the others, with the reason."""
     if data.table:
         names = [_existing(listing, name) for name in data.table]
     else:
@@ -58,10 +58,10 @@ def find_evidence(
         lambda path: places.roles.get(places.split_of.get(path.rpartition("/")[0], ""), None),
     )
     found: list[Evidence] = []
-    idle: dict[Role | None, str] = {}  # tables that name no image, by the split of their names
+    idle: dict[Role | None, str] = {}  # tables that name no images, by the split in their name
     for name in names:
         if not data.table and _is_sample(name):
-            notes.append(f"{name} was left out: by its name it is a sample of answers, not labels")
+            notes.append(f"{name} was left out: by its name, it is a sample submission, not labels")
             continue
         try:
             table = read_table(
@@ -92,9 +92,9 @@ def find_evidence(
             text = table.columns[joined.column][row] or ""
             some = index.find(text, name.rpartition("/")[0], role)[0]
             raise DataError(
-                f"{name} names {text!r} in row {row}, and several files have that name: {shorten(some, 3)}",
-                allowed="names with their folders",
-                hint="--set data.layout=folders takes no notice of tables",
+                f"{name} names {text!r} in row {row}, but several files have that name: {shorten(some, 3)}",
+                allowed="names that include their folders",
+                hint="--set data.layout=folders ignores tables",
             )
         found.append(_judged(joined, role, places, data))
     if {"train", "test"} <= set(idle) and not any(each.splits or each.role for each in found) and not places.has_splits:
@@ -105,7 +105,7 @@ def find_evidence(
 
 
 def _may_name_splits(name: str) -> bool:
-    """Whether a file's name says that it parts the images: ``splits.json``, ``train_test_split.txt``."""
+    """Whether a file's name says that it splits the images: ``splits.json``, ``train_test_split.txt``."""
     words = set(words_of(Path(name).stem))
     roles = {split_and_rest(word)[0] for word in words} - {None}
     return len(roles) > 1 or bool(words & {"split", "splits"})
@@ -113,15 +113,15 @@ def _may_name_splits(name: str) -> bool:
 
 def _unread_splits(name: str, why: str) -> DataError:
     return DataError(
-        f"{name} may say which images are for training and which for testing, but {why}; without it all images would "
-        "be for training",
+        f"{name} may say which images are for training and which for testing, but {why}; without it, all images would "
+        "be used for training",
         allowed="a table with a column of file names",
-        hint="--set data.layout=folders takes no notice of tables",
+        hint="--set data.layout=folders ignores tables",
     )
 
 
 def _without_masks(listing: Listing, places: Places) -> Listing:
-    """Return a listing without folders of masks, which have the names of the images that they belong to."""
+    """Return a listing without folders of masks, whose files are named like the images."""
     masks = {folder for folder, reason in places.left_out.items() if reason == MASKS}
     if not masks:
         return listing
@@ -129,7 +129,7 @@ def _without_masks(listing: Listing, places: Places) -> Listing:
 
 
 def _require_labels(found: Sequence[Evidence], data: DataRecipe) -> None:
-    """Raise if which column of a table is the label cannot be told, and no other table tells."""
+    """Raise if it is unclear which column of a table is the label, and no other table says."""
     told = [each.labels.column for each in found if each.labels is not None]
     for each in found:
         lacks_it = told and not any(column in each.joined.table.columns for column in told)
@@ -169,7 +169,7 @@ def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe)
 
 
 def _name_split_column(table: Table, file_column: str) -> None:
-    """Call the column of splits what it is in a list whose name says that it has one: list_eval_partition.txt."""
+    """Name the column of splits in a list whose file name says that it has one: list_eval_partition.txt."""
     for name, values in table.columns.items():
         if name != file_column and 1 < len(set(values)) <= 10:
             table.columns = {"split" if each == name else each: column for each, column in table.columns.items()}
@@ -177,19 +177,19 @@ def _name_split_column(table: Table, file_column: str) -> None:
 
 
 def _refuse_gaps(table: Table, splits: SplitColumn) -> None:
-    """Raise if some rows have no split where others have one."""
+    """Raise if only some rows have a split."""
     gaps = [row for row, value in enumerate(table.columns[splits.column]) if value is None]
     if gaps:
         raise DataError(
             f"{len(gaps):,} of {table.num_rows:,} rows of {table.name} have no value in the column of splits, "
             f"{splits.column!r}: rows {shorten(list(map(str, gaps)), 5)}",
             allowed="a split for every row",
-            hint="fill the column, or --set data.split_column=none to take no notice of it",
+            hint="fill the column, or --set data.split_column=none to ignore it",
         )
 
 
 def table_role(name: str) -> Role | None:
-    """Return the split that a data file belongs to by the words of its path: ``val/0.csv``, ``x_test.csv``."""
+    """Return the split that a data file belongs to, by the words in its path: ``val/0.csv``, ``x_test.csv``."""
     path = Path(name)
     if "partition" in words_of(path.stem):
         return None
@@ -225,7 +225,7 @@ def _is_sample(name: str) -> bool:
 
 
 def _explain_unjoined(table: Table, listing: Listing, places: Places, data: DataRecipe, notes: list[str]) -> None:
-    """Say why a table is left out; refuse to go on without one that was meant to be read."""
+    """Note why a table is left out; raise if it was clearly meant to be read."""
     column = names_images(table)
     labels = [name for name in table.columns if is_label_name(name)]
     if column is not None and (data.table or labels or data.layout == "table" or not places.classes):
@@ -233,22 +233,22 @@ def _explain_unjoined(table: Table, listing: Listing, places: Places, data: Data
         raise DataError(
             f"{table.name} names image files in {column!r}, such as {some}, but there is no such file in "
             f"{listing.root}",
-            allowed="names that lead to images: relative to the table or the folder, or bare",
-            hint="correct the names, or take no notice of tables: --set data.layout=folders",
+            allowed="names of existing images: relative to the table or the folder, or bare",
+            hint="correct the names, or ignore tables: --set data.layout=folders",
         )
     says_splits = _may_name_splits(table.name) or any(map(_holds_splits, table.columns.values()))
     if data.table or (data.layout == "auto" and says_splits and table.num_rows > 1):
         raise _unread_splits(table.name, "none of its columns names image files, so it cannot be read")
     if column is not None:
         some = next(value for value in table.columns[column] if value)
-        notes.append(f"{table.name} was left out: the files that it names are not here ({some})")
+        notes.append(f"{table.name} was left out: the files that it names are not in this folder ({some})")
     elif not table.name.endswith(".txt"):
         known = shorten(list(table.columns), 5)
-        notes.append(f"{table.name} was left out: no column of it names an image of the folder ({known})")
+        notes.append(f"{table.name} was left out: no column names an image of the folder ({known})")
 
 
 def _holds_splits(values: Sequence[str | None]) -> bool:
-    """Whether a column holds words for splits, two at least, and nothing else."""
+    """Whether a column holds at least two words for splits, and nothing else."""
     roles = {role_of(value) for value in values if value is not None}
     return len(roles) > 1 and None not in roles
 

@@ -1,10 +1,10 @@
-"""Images as files: what folders and tables say of them, laid together into one reading, or refused as two.
+"""Images as files: combine what folders and tables say into one reading, or raise if they contradict each other.
 
-The rules stand as a table in docs/data-layouts.md. Folders and tables are read first, each alone; then
+The rules are in docs/data-layouts.md. Folders and tables are first read separately; then
 
     folders alone              classes and splits by folder
     tables over flat folders   classes by table; splits by table or folder
-    tables over class folders  where both agree, the table adds splits; where they do not, an error shows both
+    tables over class folders  if both agree, the table adds splits; if not, an error shows both
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def read_files(listing: Listing, data: DataRecipe, extra_tables: Sequence[str] =
 
     Args:
         listing: of the folder.
-        data: what the user says of it.
-        extra_tables: files of other formats that may name images (parquet without images of its own).
+        data: what the user says about it.
+        extra_tables: files of other formats that may name images (parquet without images).
 
     Raises:
-        DataError: if it gives no classes, or can be read in two ways; the notes that led there stand in it.
+        DataError: if there are no classes, or two possible readings; it quotes the notes so far.
     """
     notes: list[str] = []
     try:
@@ -57,7 +57,7 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
         for part in name.split("+")
     ]  # fmt: skip
     places = read_places(listing, wanted=wanted, class_level=data.class_level, accept_classes=data.accept_classes)
-    # Where the user asks for tables, or all images lie in one folder, folders say nothing of classes to a table.
+    # If the user asks for tables, or all images are in one folder, only tables give classes.
     is_alone = len(places.classes) < 2 and data.class_level is None
     for_tables = places.without_classes() if data.layout == "table" or data.label_column or is_alone else places
     evidence = [] if data.layout == "folders" else find_evidence(listing, for_tables, data, extra_tables, notes)
@@ -82,7 +82,7 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
 
 
 def _refuse_idle_keys(listing: Listing, evidence: Sequence[Evidence], data: DataRecipe) -> None:
-    """Raise if the user asks for a table or a column of one where no table names the images."""
+    """Raise if the user asks for a table, or a column of one, and no table names the images."""
     if evidence:
         return
     if data.layout == "table":
@@ -91,8 +91,8 @@ def _refuse_idle_keys(listing: Listing, evidence: Sequence[Evidence], data: Data
         value = getattr(data, key)
         if value not in (None, "none"):
             raise DataError(
-                f"data.{key}={value} names a column, and no table of {listing.root} names its images",
-                allowed="a table that names images, in place of class folders",
+                f"data.{key}={value} names a column, but no table of {listing.root} names its images",
+                allowed="a table that names images, instead of class folders",
                 hint=f"leave data.{key} out",
             )
 
@@ -109,20 +109,20 @@ def _no_classes(listing: Listing, evidence: Sequence[Evidence]) -> DataError:
     tables = []
     for each in evidence:
         others = shorten([name for name in each.joined.table.columns if name != each.joined.column], 6)
-        tables.append(f"{each.name} names images, but has no column of labels (it has: {others or 'no other'})")
+        tables.append(f"{each.name} names images, but has no label column (it has: {others or 'no other'})")
     closed = [name for name in listing.others if Path(name).suffix.lower() in _CLOSED]
     if closed:
         tables.append(f"not read: {shorten(closed, 4)} (unpack archives, and export workbooks and matrices as csv)")
     return DataError(
-        "; ".join([f"the images of {listing.root} lie in no class folders", *tables]),
-        allowed=f"{listing.root}/CLASS/IMAGE, {listing.root}/train/CLASS/IMAGE, or a table of names and labels",
+        "; ".join([f"the images of {listing.root} are not in class folders", *tables]),
+        allowed=f"{listing.root}/CLASS/IMAGE, {listing.root}/train/CLASS/IMAGE, or a table of file names and labels",
         hint=_column_hint(evidence)
-        or "sort the images into one folder per class, or add a csv that names files and labels",
+        or "sort the images into one folder per class, or add a csv of file names and labels",
     )
 
 
 def _column_hint(evidence: Sequence[Evidence]) -> str | None:
-    """Return how to say that a column holds the labels although nothing in its name does."""
+    """Return how to choose a label column whose name does not look like one."""
     for each in evidence:
         others = [
             name for name in each.joined.table.columns if name != each.joined.column and not is_dimension(name)
@@ -140,7 +140,7 @@ def _columns(evidence: Sequence[Evidence]) -> str:
 
 
 def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
-    """Return the label of every file that tables name; two that contradict each other are an error."""
+    """Return the label of every file that tables name; raise if two contradict each other."""
     _refuse_mixed_kinds(evidence)
     labels: dict[str, str | None] = {}
     said_by: dict[str, str] = {}
@@ -157,7 +157,7 @@ def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
 
 
 def _refuse_mixed_kinds(evidence: Sequence[Evidence]) -> None:
-    """Raise if one table calls the classes by numbers and another by names: which is which is unknown."""
+    """Raise if one table has class numbers and another class names: nothing says which is which."""
     kinds: dict[bool, Evidence] = {}
     for each in evidence:
         values = [value for value in (each.labels.values if each.labels else ()) if value is not None]
@@ -165,8 +165,8 @@ def _refuse_mixed_kinds(evidence: Sequence[Evidence]) -> None:
             kinds.setdefault(all(value.lstrip("+-").replace(".", "", 1).isdigit() for value in values), each)
     if len(kinds) > 1:
         raise DataError(
-            f"{kinds[True].name} calls the classes by numbers, and {kinds[False].name} by names",
-            allowed="tables that call the classes alike",
+            f"{kinds[True].name} gives the classes as numbers, but {kinds[False].name} gives names",
+            allowed="tables that all use numbers or all use names",
             hint=f"--set 'data.table=[{kinds[False].name}]', or correct one of them",
         )
 
@@ -174,22 +174,21 @@ def _refuse_mixed_kinds(evidence: Sequence[Evidence]) -> None:
 def _two_labels(file: str, first: str | None, second: str, where: str, evidence: Evidence) -> DataError:
     if where == evidence.name:
         return DataError(
-            f"{where} gives {file} several labels: {first}, {second}; vitft takes one per image",
+            f"{where} gives {file} several labels: {first}, {second}; vitft supports one per image",
             allowed="one label per image",
             hint="keep one row for each image, or choose another column: --set data.label_column=NAME",
         )
     return DataError(
-        f"{where} says that {file} is {first!r}, and {evidence.name} that it is {second!r}",
+        f"{where} says that {file} is {first!r}, but {evidence.name} says {second!r}",
         allowed="tables that agree",
-        hint=f"name the tables that belong together: --set 'data.table=[{where}, ...]', or "
-        f"--set 'data.table=[{evidence.name}, ...]'",
+        hint=f"name the tables to use: --set 'data.table=[{where}, ...]', or --set 'data.table=[{evidence.name}, ...]'",
     )
 
 
 def _labels_of_folders(
     places: Places, evidence: Sequence[Evidence], listing: Listing, notes: list[str]
 ) -> dict[str, str | None]:
-    """Return labels of files that lie in no class folder, by the tables; they must agree with the folders elsewhere."""
+    """Return the tables' labels of files outside class folders; elsewhere they must agree with the folders."""
     more: dict[str, str | None] = {}
     for each in evidence:
         assert each.labels is not None
@@ -201,25 +200,25 @@ def _labels_of_folders(
         renamed = _renaming(pairs)
         if renamed is None:
             if not each.labels.is_sure:
-                continue  # a column of something else
+                continue  # the column is not about these classes
             raise _contradiction(listing, places, each, pairs)
         others = [f"{label} = {name}" for label, name in sorted(renamed.items()) if label != alike(name)]
         if others:
-            notes.append(f"{each.name}: {each.labels.column} names the classes otherwise: {shorten(others, 4)}")
+            notes.append(f"{each.name}: {each.labels.column} names the classes differently: {shorten(others, 4)}")
         fresh = {
             file: renamed.get(alike(label), label)
             for file, label in zip(each.joined.files, each.labels.values, strict=True)
             if file and label is not None and not places.class_of.get(file.rpartition("/")[0])
         }
         if fresh:
-            said = f"{count(len(fresh), 'image')} in no class folder have their labels from {each.labels.column}"
+            said = f"{count(len(fresh), 'image')} outside class folders take their labels from {each.labels.column}"
             notes.append(f"{each.name}: {said}")
         more |= fresh
     return more
 
 
 def _renaming(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
-    """Return which class each label is, if folders and table part the images alike; None if they do not."""
+    """Return the class that each label means if folders and table group the images alike, else None."""
     forward: dict[str, str] = {}
     backward: dict[str, str] = {}
     for label, name in pairs:
@@ -240,9 +239,9 @@ def _contradiction(listing: Listing, places: Places, evidence: Evidence, pairs: 
             totals[name] = totals.get(name, 0) + len(listing.images[folder])
     by_folder = shorten([f"{name} ({totals[name]:,})" for name in places.classes], 6)
     return DataError(
-        f"{listing.root} can be read in two ways, which contradict each other:\n"
+        f"{listing.root} can be read in two ways that contradict each other:\n"
         f"  by its folders: {len(totals)} classes: {by_folder}\n"
         f"  by {evidence.labels.column!r} of {evidence.name}: {len(counts)} classes: {by_table}",
-        allowed="folders and tables that agree, or one of the two",
+        allowed="folders and tables that agree, or only one of them",
         hint="--set data.layout=folders, or --set data.layout=table",
     )

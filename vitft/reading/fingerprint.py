@@ -1,6 +1,6 @@
-"""A dataset's fingerprint: it follows rows, order, labels and classes, and is the same on every machine.
+"""A dataset's fingerprint: it depends on rows, order, labels and classes, and is the same on every machine.
 
-`datasets` has fingerprints too, but they follow cache folders, time stamps and versions.
+`datasets` has fingerprints too, but they depend on cache folders, time stamps and versions.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from vitft.data.images import ImageSplit
 from vitft.files import read_regular
 from vitft.reading.encoded import EncodedImages
 
-_HASHED_WHOLE = 64 * 2**20  # bytes of images up to which all are read
-_HASHED_ROWS = 128  # beyond that, as many rows, evenly spaced
+_HASHED_WHOLE = 64 * 2**20  # bytes of images up to which all of them are read
+_HASHED_ROWS = 128  # beyond that, this many evenly spaced rows
 
 
 def fingerprint(images: Mapping[str, EncodedImages], splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
-    """Hash classes, labels, row numbers, and of each image its size and file name.
+    """Hash classes, labels, row numbers, and the size and file name of each image.
 
-    Sizes and names are read without reading images. Of the images themselves all are hashed if they are small
-    together, else evenly spaced ones: enough to notice another version, not every changed pixel.
+    Sizes and names need no image to be read. The images themselves are all hashed if they are small altogether,
+    otherwise evenly spaced ones: enough to notice another version, not every changed pixel.
 
     Args:
         images: all images of a split, by the source's own name of the split.
@@ -31,7 +31,7 @@ def fingerprint(images: Mapping[str, EncodedImages], splits: Mapping[str, ImageS
         classes: the class names.
     """
     digest = hashlib.blake2b("\0".join(classes).encode(), digest_size=16)
-    content: dict[str, bytes] = {}  # a carved validation split shares its source with train
+    content: dict[str, bytes] = {}  # a carved validation split has the same source as train
     for role, split in sorted(splits.items()):
         name = split.source_name
         if name not in content:
@@ -58,7 +58,7 @@ def _content_digest(images: EncodedImages) -> bytes:
 
 
 def _ending(path: str) -> str:
-    """Return the last two parts of a path, which are the same wherever a dataset lies."""
+    """Return the last two parts of a path, which do not depend on where a dataset is stored."""
     return "/".join(path.rsplit(os.sep, 2)[-2:])
 
 
@@ -66,4 +66,4 @@ def _read_quietly(path: str) -> bytes:
     try:
         return read_regular(path, 2**30)
     except OSError:
-        return b""  # staging meets it, names it and follows data.bad_images
+        return b""  # staging finds it, names it and obeys data.bad_images

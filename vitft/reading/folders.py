@@ -1,11 +1,11 @@
-"""What folders say of the images in them: which split, which class; or which readings contradict each other.
+"""What folders say about their images: which split, which class; or which readings contradict each other.
 
     photos/daisy/1.jpg             one split
-    photos/train/daisy/1.jpg       splits above classes, by any of their words: seg_train, Training Set, train2017
+    photos/train/daisy/1.jpg       splits above classes, under any usual name: seg_train, Training Set, train2017
     photos/daisy/train/1.jpg       splits below classes
-    photos/flowers/daisy/1.jpg     folders that only wrap others, as archives leave them, are passed through
+    photos/flowers/daisy/1.jpg     folders that only wrap others, as archives often do, are passed through
 
-Only names and counts decide, so a folder of a million files costs what its folders cost.
+Only names and counts matter, so the cost depends on the number of folders, not files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vitft.reading.words import Role, alike, is_images, is_masks, role_of, roles
 
 @dataclass
 class _Node:
-    """A folder and what is below it."""
+    """A folder and everything below it."""
 
     parts: tuple[str, ...] = ()
     own: int = 0
@@ -38,13 +38,13 @@ class _Node:
 def read_places(
     listing: Listing, *, wanted: Sequence[str] = (), class_level: int | None = None, accept_classes: bool = False
 ) -> Places:
-    """Read splits and classes from where the images of a folder lie.
+    """Read splits and classes from where the images of a folder are.
 
     Args:
         listing: of the folder.
-        wanted: split names that the user asks for; a folder so named is a split, not a class.
-        class_level: the level of folders that names the class, 1 for those in the dataset's folder.
-        accept_classes: take folders for classes whatever they are called.
+        wanted: split names that the user asks for; a folder with such a name is a split, not a class.
+        class_level: the level of folders that names the class, 1 for the folders directly in the dataset.
+        accept_classes: accept folders as classes whatever their names.
     """
     places = Places()
     folders = [
@@ -55,7 +55,7 @@ def read_places(
         _take_level(folders, class_level, places)
         return places
     folders = _without_inner_wrapper(folders)
-    # A folder beside the splits that is none of them (extra/) does not say where classes are.
+    # A folder beside the splits that is not one of them (extra/) does not show where classes are.
     telling = [folder for folder in folders if not places.has_splits or places.roles[folder.split] or wanted]
     depth = class_depth(listing.root, telling, places, accept_classes=accept_classes)
     _take_depth(folders, depth, places)
@@ -66,7 +66,7 @@ def read_places(
 
 
 def _place_in_splits(folders: list[Folder], wanted: frozenset[str], places: Places) -> list[Folder]:
-    """Find the level of splits; return the folders that are in one, with what remains of their paths."""
+    """Find the level of splits; return the folders inside splits, with the rest of their paths."""
     root = _tree(folders)
     parents = _split_parents(root, wanted)
     if not parents:
@@ -102,7 +102,7 @@ def _place_in_splits(folders: list[Folder], wanted: frozenset[str], places: Plac
 
 
 def _leave_outside(outside: list[Folder], parents: Sequence[_Node], inside: Sequence[Folder], places: Places) -> None:
-    """Leave out what is in no split; more than what is in one is no stray, but another reading."""
+    """Leave out what is in no split; if that is more than what is in one, it is another possible reading."""
     num_outside, num_inside = (sum(each.num_images for each in group) for group in (outside, inside))
     for folder in outside:
         places.left_out[folder.path] = OUTSIDE if folder.parts else STRAY
@@ -110,7 +110,7 @@ def _leave_outside(outside: list[Folder], parents: Sequence[_Node], inside: Sequ
         some = shorten(sorted({"/".join(parent.parts) or "." for parent in parents}), 4)
         places.problem = DataError(
             f"the folders can be read in two ways: with splits, as there are split folders below {some} "
-            f"({count(num_inside, 'image')}); or without, as {count(num_outside, 'image')} lie outside of them, "
+            f"({count(num_inside, 'image')}); or without, as {count(num_outside, 'image')} lie outside them, "
             f"such as in {outside[0].path or 'the folder itself'}/",
             allowed="every image below a split folder, or no split folders",
             hint=f"give one of the folders (--dataset .../{some.split(',')[0]}), "
@@ -119,7 +119,7 @@ def _leave_outside(outside: list[Folder], parents: Sequence[_Node], inside: Sequ
 
 
 def _check_siblings(inside: Sequence[Folder], places: Places, wanted: frozenset[str]) -> None:
-    """Refuse to take a few folders for splits where most of their neighbours are none: {train, plane, car}."""
+    """Refuse to read a few folders as splits if most of their neighbours are not: {train, plane, car}."""
     unknown = [each for each in inside if places.roles[each.split] is None and each.split not in wanted]
     known = [each for each in inside if each not in unknown]
     inner = {folder.rest[:1] for folder in known}
@@ -147,7 +147,7 @@ def _tree(folders: Sequence[Folder]) -> _Node:
 
 
 def _roles(names: Mapping[str, object], wanted: frozenset[str]) -> dict[str, Role | None]:
-    """Return the roles of folders side by side; a name that the user asks for is a split whatever it says."""
+    """Return the roles of folders side by side; a name that the user asks for is always a split."""
     return roles_of(names) | {name: role_of(name) for name in names if name in wanted}
 
 
@@ -163,8 +163,8 @@ def _split_parents(root: _Node, wanted: frozenset[str]) -> list[_Node]:
         trains = [
             node.children[name] for name, role in roles.items() if role == "train" or (name in wanted and role is None)
         ]
-        # One class folder may be called "test", or "train" among other vehicles: beside folders that are no splits,
-        # only one that trains and holds folders itself makes a level of splits.
+        # A class folder may be called "test", or "train" among other vehicles. Beside folders that are not splits,
+        # only a training folder that holds folders itself makes a level of splits.
         if is_whole and (num_roles > 1 or any(not kid.is_flat for kid in kids) or any(map(wanted.__contains__, roles))):
             strong.append(node)
         elif is_whole:
@@ -174,14 +174,14 @@ def _split_parents(root: _Node, wanted: frozenset[str]) -> list[_Node]:
         else:
             waiting += node.children.values()
     if strong and all(kid.is_flat for node in strong for kid in node.children.values()):
-        strong += weak  # classes of which some have images in one split only
+        strong += weak  # some classes have images in only one split
     if not strong and len(weak) == 1 and weak[0].total - weak[0].own == root.total:
         return weak
     return sorted(strong, key=lambda node: node.parts)
 
 
 def _without_inner_wrapper(folders: list[Folder]) -> list[Folder]:
-    """Pass through the folder inside a split that repeats its name or just says ``images``: val/images/1.jpg."""
+    """Pass through a folder inside a split that repeats its name or is just called ``images``: val/images/1.jpg."""
     by_split: dict[str, list[Folder]] = {}
     for folder in folders:
         by_split.setdefault(folder.split, []).append(folder)
@@ -200,7 +200,7 @@ def _without_inner_wrapper(folders: list[Folder]) -> list[Folder]:
 
 
 def _take_depth(folders: Sequence[Folder], depth: int | None, places: Places) -> None:
-    """Give each folder the class at ``depth``; images above it are strays, unless a whole split is unlabelled."""
+    """Give each folder the class at ``depth``; images above it are strays unless the whole split is unlabelled."""
     labelled = {folder.split for folder in folders if depth is not None and len(folder.rest) > depth}
     num_deep = 0
     for folder in folders:
@@ -222,7 +222,7 @@ def _take_depth(folders: Sequence[Folder], depth: int | None, places: Places) ->
 
 
 def _take_level(folders: Sequence[Folder], level: int, places: Places) -> None:
-    """Give each folder the class that the user's level of folders names."""
+    """Give each folder the class named at the level that the user asks for."""
     for folder in folders:
         if len(folder.parts) < level:
             places.left_out[folder.path] = SHALLOW
@@ -240,7 +240,7 @@ def _take_level(folders: Sequence[Folder], level: int, places: Places) -> None:
     places.labels_from = f"the names of the folders at level {level}"
     if not places.class_of:
         places.problem = DataError(
-            f"no image lies in a folder at level {level}", allowed="a level that there is", hint="leave class_level out"
+            f"no image lies in a folder at level {level}", allowed="a level that exists", hint="leave class_level out"
         )
 
 

@@ -29,7 +29,7 @@ _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
 
 
 def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) -> bool:
-    """Return whether files of a format hold images, and do not just name or describe them."""
+    """Return whether files of a format hold images instead of just naming or describing them."""
     if kind == "webdataset":
         return any(holds_examples(str(root / name)) for name in names[:3])
     path = root / names[0]
@@ -40,8 +40,8 @@ def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) 
             rows = next(file.iter_batches(LOOKED_AT)).to_pylist()
         columns, _ = find_image_columns(features, rows, data.image_column, ())
     except DataError as error:
-        return "is broken" in error.wrong  # which is said when it is opened
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # broken: said when it is opened
+        return "is broken" in error.wrong  # reported when it is opened
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # broken: reported when it is opened
         return True
     return getattr(features[columns[0]], "dtype", None) not in ("string", "large_string")
 
@@ -56,9 +56,9 @@ def open_format(
     notes: Sequence[str] = (),
     left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> OpenedSource:
-    """Load data files, each split alone: their columns may differ (a test split without labels)."""
+    """Load data files, one split at a time: their columns may differ (a test split without labels)."""
     if data.streaming and kind not in _STREAMS:
-        refuse_stream(data, f"{kind} files are not streamed")
+        refuse_stream(data, f"{kind} files cannot be streamed")
     splits: dict[str, list[str]] = {}
     for name in names:
         splits.setdefault(split_of(name), []).append(name)
@@ -91,13 +91,13 @@ def open_format(
 
 
 def _refuse_configurations(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
-    """Raise if folders side by side each have files of the same split: small/train.parquet, large/train.parquet."""
+    """Raise if several folders each have files of the same split: small/train.parquet, large/train.parquet."""
     for split, names in splits.items():
         folders = sorted({name.rpartition("/")[0] for name in names if _names_split(Path(name).name)})
         if len(folders) > 1:
             raise DataError(
-                f"{root} can be read in {len(folders)} ways, as {' and '.join(folders[:4])} each have files of the "
-                f"split {split}",
+                f"{root} can be read in {len(folders)} ways, because {' and '.join(folders[:4])} each have files "
+                f"of the split {split}",
                 allowed="one configuration of the dataset",
                 hint=f"--dataset {root / folders[0]}",
             )
@@ -106,7 +106,7 @@ def _refuse_configurations(root: Path, splits: Mapping[str, Sequence[str]]) -> N
 def _load(kind: str, paths: Sequence[str], is_streaming: bool) -> Any:
     if kind == "webdataset":
         return open_tars(paths, is_streaming=is_streaming)
-    # Signs of file patterns in a folder's name are no patterns.
+    # Wildcard characters in a folder's name must not act as a pattern.
     return datasets.load_dataset(
         kind, data_files=[glob.escape(path) for path in paths], split="train", streaming=is_streaming
     )
@@ -121,7 +121,7 @@ def _names_split(name: str) -> bool:
 
 
 def split_of(name: str) -> str:
-    """Return the split that a data file belongs to by its path, as `datasets` does; ``train`` if it has none.
+    """Return the split that a data file's path names, as `datasets` does; ``train`` if it names none.
 
     ``data/train-00000-of-00004.parquet`` and ``val/0.parquet`` name theirs, as does ``extra-00000-of-00001.parquet``.
     """

@@ -1,4 +1,4 @@
-"""Classes that look like something else: split words, folds, days, folders of masks, a width, one for each image."""
+"""Classes that look like something else: split names, folds, days, folders of masks, a width, one for each image."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _MANY_NUMBERS = 20  # classes that are numbers, with gaps between them
 
 
 def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_folders: bool) -> None:
-    """Raise a DataError if the classes of training look like what is no class.
+    """Raise a DataError if the training classes do not look like classes.
 
     Args:
-        train: the training labels; names that the dataset declares are taken as they are.
-        where: where they come from, in words.
-        others: the labels of further splits; classes that come again there are meant.
-        are_folders: whether they are names of folders.
+        train: the training labels; names that the dataset declares are accepted.
+        where: a description of where they come from.
+        others: the labels of further splits; classes that occur there too are accepted.
+        are_folders: whether they are folder names.
 
     Raises:
-        DataError: with the reading, and the ways out.
+        DataError: with what was read, and how to change it.
     """
     if train.is_declared:
         return
@@ -32,9 +32,9 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
     if are_folders and (unlabelled := [name for name in used if is_unlabelled(name)]):
         raise DataError(
             f"{shorten(unlabelled)} lies beside {len(used) - len(unlabelled):,} class folders, "
-            "and says of its images that they have no label",
-            allowed="folders named for what their images show",
-            hint="move it out of the dataset, or say that it is a class: --set data.accept_classes=true",
+            "and its name says that its images have no label",
+            allowed="folders named after what their images show",
+            hint="move it out of the dataset, or accept it as a class: --set data.accept_classes=true",
         )
     reason = _names_that_are_none(used) if are_folders else _numbers_of_many_values(used, len(train.ids))
     if reason is None and len(used) == len(train.ids) and not _come_again(used, others):
@@ -45,17 +45,16 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
         return
     elsewhere = "--set data.class_level=N, " * are_folders + "--set data.label_column=NAME"
     raise DataError(
-        f"the classes are not what labels look like: {reason}. Read from {where}: "
-        f"{len(used):,} classes: {shorten(used)}",
-        allowed="classes with several images each, named for what the images show",
-        hint=f"read them elsewhere ({elsewhere}), or say that they are meant: --set data.accept_classes=true",
+        f"the classes do not look like labels: {reason}. Read from {where}: {len(used):,} classes: {shorten(used)}",
+        allowed="classes with several images each, named after what the images show",
+        hint=f"read them elsewhere ({elsewhere}), or accept them: --set data.accept_classes=true",
     )
 
 
 def _names_that_are_none(names: Sequence[str]) -> str | None:
     roles = {name: role for name, role in roles_of(names).items() if role}
     if len(set(roles.values())) > 1 or ("train" in roles.values() and 3 * len(roles) > len(names)):
-        return f"{', '.join(sorted(roles))} are names of splits"
+        return f"{', '.join(sorted(roles))} are split names"
     if all(map(is_fold, names)):
         return f"{shorten(list(names), 3)} are folds"
     if all(map(is_date, names)):
@@ -66,9 +65,9 @@ def _names_that_are_none(names: Sequence[str]) -> str | None:
     if all(is_images(name) or is_masks(name) for name in names) or (
         masks and len(names) <= 3 and len(masks) * 2 >= len(names) and not is_contrast
     ):
-        return f"{shorten(list(names), 3)} are kinds of files"
+        return f"{shorten(list(names), 3)} are kinds of file"
     if len(names) <= 3 and any(words_of(name) in (["images"], ["imgs"], ["img"], ["image"]) for name in names):
-        return f"of {shorten(list(names), 3)}, one just says that it holds images"
+        return f"one of {shorten(list(names), 3)} just means images"
     return None
 
 
@@ -82,7 +81,7 @@ def _numbers_of_many_values(names: Sequence[str], num_images: int) -> str | None
 
 
 def _come_again(used: Sequence[str], others: Sequence[Labels]) -> bool:
-    """Whether further splits have mostly the same classes, as labels have and captions have not."""
+    """Whether further splits have mostly the same classes, which is true of labels but not of captions."""
     known = set(used)
     for labels in others:
         names = {labels.names[k] for k in np.unique(labels.ids[labels.ids >= 0]).tolist()}

@@ -1,7 +1,7 @@
-"""Which image each row of a table is about: the column that names files, and the file that each name means.
+"""Which image each row of a table is about: the column of file names, and the file that each one means.
 
-Names are met as people write them: relative to the table or to the dataset's folder, bare, without a suffix, with
-backslashes or a drive, absolute on somebody else's machine.
+Names are accepted as people write them: relative to the table or to the dataset's folder, bare, without a suffix,
+with backslashes or a drive, or absolute on somebody else's machine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vitft.reading.tables import Table
 from vitft.reading.words import is_measure, is_split_name, words_of
 
 MISSING = ""
-"""What stands for the file of a row whose file is not there."""
-_SAMPLED = 400  # rows by which the column of the files is found
+"""Placeholder for the file of a row whose file is missing."""
+_SAMPLED = 400  # rows inspected to find the column of file names
 _FILE_WORDS = ("file_name", "filename", "file", "image", "image_path", "path", "filepath", "image_id", "img", "id")
 
 
@@ -31,8 +31,8 @@ class Joined:
     Attributes:
         table: the table.
         column: the column that names the files.
-        files: their paths in the dataset's folder, or absolute ones outside of it; ``MISSING`` where there is none.
-        ambiguous: rows whose name several files have.
+        files: their paths in the dataset's folder, or absolute if outside it; ``MISSING`` if there is none.
+        ambiguous: rows whose name matches several files.
     """
 
     table: Table
@@ -42,17 +42,17 @@ class Joined:
 
     @property
     def missing(self) -> list[int]:
-        """The rows that name a file which is not there."""
+        """The rows whose file is missing."""
         names = self.table.columns[self.column]
         return [row for row, file in enumerate(self.files) if not file and names[row]]
 
 
 class FileIndex:
-    """The image files of a dataset's folder, to be found by what tables call them.
+    """The image files of a dataset's folder, found by the names that tables use.
 
     Args:
         listing: of the folder.
-        role_of_file: which split a file is in by its folders, so that of two files with one name a row of
+        role_of_file: which split a file is in by its folders, so that if two files share a name, a row of
             ``train.csv`` means the one in ``train/``.
     """
 
@@ -82,16 +82,16 @@ class FileIndex:
         return index
 
     def has(self, text: str, folder: str = "") -> bool:
-        """Return whether a text names one of the images, or several."""
+        """Return whether a text names one or more of the images."""
         return bool(self.find(text, folder)[1])
 
     def find(self, text: str, folder: str, role: str | None = None) -> tuple[list[str], int]:
-        """Return the files that a name may mean, best first matches only, and how many parts of their paths it has.
+        """Return the files that best match a name, and how many parts of their paths it matches.
 
         Args:
-            text: what a table says.
-            folder: where the table lies.
-            role: the split that the table is about.
+            text: the name in the table.
+            folder: the folder of the table.
+            role: the split that the table describes.
         """
         path = _tidy(text)
         if not path:
@@ -120,7 +120,7 @@ class FileIndex:
         return found, most + 1
 
     def _outside(self, text: str, folder: str) -> tuple[list[str], int]:
-        """Look for a file that a path names outside of the folder, or below a name that a listing passes over."""
+        """Look for a file outside the folder, or in a place that a listing skips."""
         path = text.strip()
         if "\0" in path or not is_image_name(path) or len(path) > 4096:
             return [], 0
@@ -138,9 +138,9 @@ def join_table(table: Table, index: FileIndex, *, role: str | None, wanted: str 
 
     Args:
         table: its rows.
-        index: the images that there are.
-        role: the split that the table is about, by its name.
-        wanted: the column that the user says it is.
+        index: the images of the folder.
+        role: the split that the table describes, by its name.
+        wanted: the column that the user asks for.
     """
     folder = table.name.rpartition("/")[0]
     column = wanted if wanted in table.columns else _file_column(table, index, folder)
@@ -153,7 +153,7 @@ def join_table(table: Table, index: FileIndex, *, role: str | None, wanted: str 
         depths.append(depth)
         if len(found) > 1:
             ambiguous.append(row)
-    # A name with folders of which some rows know the folder: cat/1.jpg is not dog/1.jpg, though both end alike.
+    # If some rows match with their folders, all must: cat/1.jpg is not dog/1.jpg, though both end alike.
     has_folder = [bool(text) and "/" in _tidy(text or "") for text in table.columns[column]]
     if any(depth > 1 for depth, has in zip(depths, has_folder, strict=True) if has):
         for row, (depth, has) in enumerate(zip(depths, has_folder, strict=True)):
@@ -163,7 +163,7 @@ def join_table(table: Table, index: FileIndex, *, role: str | None, wanted: str 
 
 
 def names_images(table: Table) -> str | None:
-    """Return the column whose texts look like names of image files, whether or not these are there."""
+    """Return the column whose text looks like image file names, whether or not the files exist."""
     for column, values in table.columns.items():
         present = [value for value in values[:50] if value]
         if present and sum(map(is_image_name, present)) > len(present) // 2:
@@ -172,7 +172,7 @@ def names_images(table: Table) -> str | None:
 
 
 def _file_column(table: Table, index: FileIndex, folder: str) -> str | None:
-    """Return the column by which most images are found; between equals, one named like files."""
+    """Return the column that finds the most images; on a tie, one with a name for files."""
     rows = range(0, table.num_rows, max(table.num_rows // _SAMPLED, 1))
     best, most = None, (0.0, 0.0, 0.0)
     for place, (column, values) in enumerate(table.columns.items()):
@@ -194,7 +194,7 @@ def _file_column(table: Table, index: FileIndex, folder: str) -> str | None:
 
 
 def _tidy(text: str) -> str:
-    """Return a path with ``/`` between its parts, without drive, address, leading slashes and dots."""
+    """Return a path with ``/`` between its parts, without drive, URL scheme, leading slashes and dots."""
     path = _nfc(text.strip()).replace("\\", "/")
     path = re.sub(r"^(?:[A-Za-z]:(?=/)|[a-z][a-z0-9+.-]*://[^/]*)", "", path)
     path = re.sub(r"/{2,}", "/", path).lstrip("/")

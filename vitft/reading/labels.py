@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -13,28 +13,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vitft.errors import DataError, shorten
+from vitft.names import is_placeholder
 from vitft.reading.columns import flat_features
 from vitft.reading.words import alike, in_order
+from vitft.recipe.choices import SimilarNames
 
 MISSING = -1
-_NO_LABEL = (-1, -100)  # as numbers: by custom, and what losses are told to ignore
+_NO_LABEL = (-1, -100)  # as numbers: by convention, and what losses ignore
 _SHOWN = 8
 _WHOLE = re.compile(r"[+-]?\d+")
 _WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_UNNAMED = re.compile(r"LABEL_(\d+)")
 
-Similar = Literal["stop", "merge", "keep"]
 Parts = Sequence[tuple[int, tuple[str, ...]]]
-"""The class names of the files that a split is made of: how many rows, and the names of its ids."""
+"""For each file of a split: its number of rows, and its class names by id."""
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
     """The labels of one split: ``ids`` index into ``names``; -1 is no label.
 
-    ``is_declared`` tells that the names come with the dataset (a ClassLabel) and not from the rows; ``num_trimmed``
-    how many labels had spaces around them.
+    ``is_declared`` says that the names come with the dataset (a ClassLabel) and not from the rows; ``num_trimmed``
+    counts the labels that had spaces around them.
     """
 
     ids: np.ndarray  # int64, (n,)
@@ -51,13 +51,13 @@ def read_labels(dataset: Any, column: str, parts: Parts = (), *, has_signs: bool
     """Read a ClassLabel, text or integer column; ``outer.inner`` reads inside a structure.
 
     Text becomes classes in sorted order, integers in numeric order. None, "", -1 and -100 are missing labels, but -1
-    is a class where -1 and 1 are all there is.
+    is a class if -1 and 1 are the only values.
 
     Args:
         dataset: with random access.
-        column: its column of labels.
-        parts: the class names of the files that it is made of, where they differ; the ids are joined by name.
-        has_signs: whether -1 and 1 are known to be the classes, and -1 alone is no missing label.
+        column: its label column.
+        parts: the class names of its files, if they differ; ids are joined by name.
+        has_signs: whether -1 and 1 are known to be the classes, so that -1 is not a missing label.
 
     Raises:
         DataError: if a number is not whole, or an id has no name.
@@ -97,9 +97,9 @@ def _of_one_hot(dataset: Any, columns: Sequence[str]) -> Labels:
     hot = one_hot(dataset, columns)
     if hot is None or (hot.sum(1) > 1).any():
         raise DataError(
-            f"the columns {shorten(columns)} mark several labels per image; vitft takes one",
+            f"the columns {shorten(columns)} mark several labels per image; vitft supports one",
             allowed="a single 1 in each row",
-            hint="--set data.label_column=NAME for one of them against the rest",
+            hint="--set data.label_column=NAME to train one of them against the rest",
         )
     used = np.flatnonzero(hot.any(0))
     names = in_order(columns[place] for place in used.tolist())
@@ -108,7 +108,7 @@ def _of_one_hot(dataset: Any, columns: Sequence[str]) -> Labels:
 
 
 def labels_of_text(values: Any) -> Labels:
-    """Return the labels of an arrow column of text; spaces around a label are no part of it."""
+    """Return the labels of an arrow column of text; spaces around a label are dropped."""
     tidy = pc.utf8_normalize(pc.utf8_trim_whitespace(values), form="NFC")
     num_trimmed = pc.sum(pc.not_equal(tidy, pc.utf8_normalize(values, form="NFC"))).as_py() or 0
     encoded = pc.dictionary_encode(pc.if_else(pc.equal(tidy, ""), None, tidy)).combine_chunks()
@@ -122,17 +122,17 @@ def labels_of_text(values: Any) -> Labels:
 
 
 def tidy_untyped(labels: Sequence[str | None], where: str) -> list[str | None]:
-    """Return labels of a file that knows no types: ``2.0`` among whole numbers is 2, and -1 is no label.
+    """Return labels of a file without types: ``2.0`` among whole numbers is 2, and -1 is a missing label.
 
     Raises:
-        DataError: if they are numbers with fractions, which name no classes.
+        DataError: if they are fractions, which cannot name classes.
     """
     distinct = {label.strip() for label in labels if label is not None}
     if not distinct or not all(map(_NUMBER.fullmatch, distinct)):
         return list(labels)
     if not all(_WHOLE.fullmatch(each) or _WHOLE_AS_FLOAT.fullmatch(each) for each in distinct):
         raise DataError(
-            f"the labels of {where} are numbers with fractions ({shorten(sorted(distinct), 3)}), which name no classes",
+            f"the labels of {where} are fractions ({shorten(sorted(distinct), 3)}), which cannot name classes",
             allowed="a column of names or whole numbers",
             hint="--set data.label_column=NAME",
         )
@@ -148,18 +148,18 @@ def tidy_untyped(labels: Sequence[str | None], where: str) -> list[str | None]:
 def onto_classes(
     labels: Labels, classes: Sequence[str], *, exactly: bool = False
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Translate ids by class name: exact first, then by what differs only in case, spaces and separators.
+    """Translate ids by class name: exact matches first, then names that differ only in case, spaces and separators.
 
     Args:
         labels: of a split.
         classes: the names to translate to, by id; a model's may repeat.
-        exactly: names that differ in case are different classes.
+        exactly: whether names that differ in case are different classes.
 
     Returns:
-        The ids among ``classes`` (int64, (n,)), the names of labels in use that are not among them, and notes.
+        The ids in ``classes`` (int64, (n,)), the names of used labels that it lacks, and notes.
 
     Raises:
-        DataError: if a label in use is the name of several classes.
+        DataError: if a used label is the name of several classes.
     """
     if labels.names == tuple(classes):
         return labels.ids, [], []
@@ -168,7 +168,11 @@ def onto_classes(
     if by_number is not None:
         new_id = np.array([*(by_number.get(name, MISSING) for name in labels.names), MISSING], dtype=np.int64)
         said = ", ".join(f"{name} is {classes[place]}" for name, place in list(by_number.items())[:4])
-        return new_id[labels.ids], [], [f"classes: matched by number, as the model's have no names: {said}"]
+        return (
+            new_id[labels.ids],
+            [],
+            [f"classes: matched by number, because the model's classes have no names: {said}"],
+        )
     places: dict[str, list[int]] = {}
     loose: dict[str, list[int]] = {}
     for index, name in enumerate(classes):
@@ -180,9 +184,9 @@ def onto_classes(
         same = places.get(name) or ([] if exactly else loose.get(alike(name), []))
         if len(same) > 1:
             raise DataError(
-                f"several classes of the model are called {name!r} (ids {', '.join(map(str, same))}), so a label by "
-                "that name does not say which",
-                allowed="classes with names of their own",
+                f"several classes of the model are called {name!r} (ids {', '.join(map(str, same))}), so it is "
+                "unclear which one a label by that name means",
+                allowed="classes with different names",
                 hint="give them names in id2label of the model's config.json, such as "
                 + ", ".join(f"{name} {place + 1}" for place in range(len(same))),
             )
@@ -193,24 +197,24 @@ def onto_classes(
         if name not in places:
             renamed.append(f"{name} -> {classes[same[0]]}")
     new_id = np.array([*(found.get(name, MISSING) for name in labels.names), MISSING], dtype=np.int64)
-    notes = [f"classes matched although written otherwise: {shorten(renamed)}"] if renamed else []
+    notes = [f"classes matched despite different spelling: {shorten(renamed)}"] if renamed else []
     return new_id[labels.ids], unknown, notes
 
 
 def _by_number(used: Sequence[str], classes: Sequence[str]) -> dict[str, int] | None:
-    """Return the class of each label where neither the model's classes nor the labels have names."""
-    if not used or not all(map(_UNNAMED.fullmatch, classes)) or not all(map(_WHOLE.fullmatch, used)):
+    """Return the class of each label if neither the model's classes nor the labels have names."""
+    if not used or not all(map(is_placeholder, classes)) or not all(map(_WHOLE.fullmatch, used)):
         return None
     if all(0 <= int(name) < len(classes) for name in used):
         return {name: int(name) for name in used}
     return {name: place for place, name in enumerate(in_order(used))} if len(used) == len(classes) else None
 
 
-def join_similar(labels: Labels, similar: Similar, notes: list[str]) -> Labels:
-    """Return training labels whose names differ by more than case, spaces and separators.
+def join_similar(labels: Labels, similar: SimilarNames, notes: list[str]) -> Labels:
+    """Join training labels whose names differ only in case, spaces and separators, if the user says so.
 
     Raises:
-        DataError: if some do not, and nobody has said whether they are one class.
+        DataError: if there are some, and the user has not said whether they are one class.
     """
     if labels.num_trimmed:
         notes.append(f"{labels.num_trimmed:,} labels had spaces around them, which were dropped")
@@ -220,22 +224,22 @@ def join_similar(labels: Labels, similar: Similar, notes: list[str]) -> Labels:
     same = [group for group in groups.values() if len(group) > 1]
     if same and labels.is_declared:
         some = "; ".join(", ".join(repr(labels.names[k]) for k in group) for group in same[:4])
-        notes.append(f"classes that the dataset declares, and whose names are nearly the same: {some}")
+        notes.append(f"classes declared by the dataset with nearly the same names: {some}")
     if not same or labels.is_declared or similar == "keep":
         return labels
     counts = np.bincount(labels.ids[labels.ids != MISSING], minlength=len(labels.names))
     some = "; ".join(", ".join(f"{labels.names[k]!r} ({counts[k]:,})" for k in group) for group in same[:4])
     if similar == "stop":
         raise DataError(
-            f"the labels can be read in two ways, as some differ only in case, spaces or separators: {some}",
-            allowed="names that are the same, or clearly not",
+            f"the labels can be read in two ways, because some differ only in case, spaces or separators: {some}",
+            allowed="names that are the same, or clearly different",
             hint="--set data.similar_names=merge makes each of these one class, "
             f"--set data.similar_names=keep leaves {len(labels.names)} classes",
         )
     best = {k: max(group, key=lambda k: (counts[k], -k)) for group in same for k in group}
     names = tuple(name for k, name in enumerate(labels.names) if best.get(k, k) == k)
     new_id = np.array([*(names.index(labels.names[best.get(k, k)]) for k in range(len(labels.names))), MISSING])
-    notes.append(f"classes joined, as their names differ only in case, spaces or separators: {some}")
+    notes.append(f"classes joined, because their names differ only in case, spaces or separators: {some}")
     return replace(labels, ids=new_id.astype(np.int64)[labels.ids], names=names)
 
 
@@ -251,12 +255,12 @@ def require_labels(labels: Labels, split: str) -> None:
     raise DataError(
         f"{len(missing):,} of {len(labels.ids):,} rows of {split} have no label (empty, -1 or -100): rows {first}",
         allowed="a label for every image",
-        hint="label these rows or remove them, or choose another column: --set data.label_column=NAME",
+        hint="label or remove these rows, or choose another column: --set data.label_column=NAME",
     )
 
 
 def require_classes(train: Labels, where: str) -> None:
-    """Raise a DataError if training labels give fewer than two classes, or two of one name."""
+    """Raise a DataError if training labels give fewer than two classes, or two with the same name."""
     num_used = len(np.unique(train.ids))
     if num_used < 2:
         raise DataError(
@@ -285,17 +289,17 @@ def stream_label_ids(feature: Any, classes: Sequence[str]) -> Mapping[Any, int]:
 
 
 def _of_class_label(ids: np.ndarray, column: str, parts: Parts) -> Labels:
-    """Join the ids of files by class name; the first file's order of the names stays."""
+    """Join the ids of files by class name, in the order of the first file's names."""
     names = tuple(dict.fromkeys(name for _, part in parts for name in part))
     if len(parts) == 1:
-        names = parts[0][1]  # two of one name are an error further on
+        names = parts[0][1]  # two with the same name are an error later on
     joined = np.full(len(ids), MISSING, dtype=np.int64)
     start = 0
     for num_rows, part in parts:
         mine = ids[start : start + num_rows]
         if len(mine) and int(mine.max()) >= len(part):
             raise DataError(
-                f"the column {column!r} has the id {int(mine.max())} among {len(part)} classes",
+                f"the column {column!r} has the id {int(mine.max())}, but only {len(part)} classes",
                 hint="correct the dataset, or choose another column: --set data.label_column=NAME",
             )
         order = range(len(names)) if len(parts) == 1 else [names.index(name) for name in part]
@@ -305,7 +309,7 @@ def _of_class_label(ids: np.ndarray, column: str, parts: Parts) -> Labels:
 
 
 def column_values(dataset: Any, column: str) -> Any:
-    """Return a column as arrow text or numbers; of a ClassLabel, the names."""
+    """Return a column as arrow text or numbers; a ClassLabel as its names."""
     values = pa.chunked_array(_column(dataset, column))
     feature = flat_features(dataset.features)[column]
     if isinstance(feature, datasets.ClassLabel):
@@ -321,7 +325,7 @@ def _column(dataset: Any, column: str) -> list[Any]:
     values = dataset.data.column(outer)
     for name in inner:
         values = pc.struct_field(values, name)
-    if getattr(dataset, "_indices", None) is not None:  # rows that were shuffled or chosen before they were saved
+    if getattr(dataset, "_indices", None) is not None:  # rows that were shuffled or selected before saving
         values = pc.take(values, dataset._indices.column(0))
     return values.chunks or [pa.array([], values.type)]
 
@@ -329,12 +333,12 @@ def _column(dataset: Any, column: str) -> list[Any]:
 def _whole_numbers(values: Any, column: str) -> Any:
     if not pa.types.is_floating(values.type):
         return values
-    # Integers with gaps become floats in a CSV reader; NaN is such a gap.
-    values = pc.cast(values, pa.float64())  # there are no kernels for half precision
+    # A CSV reader turns integers with gaps into floats; NaN is such a gap.
+    values = pc.cast(values, pa.float64())  # half precision has no kernels
     values = pc.if_else(pc.is_nan(values), None, values)
     if pc.any(pc.not_equal(values, pc.floor(values))).as_py():
         raise DataError(
-            f"the label column {column!r} holds fractions, which name no classes",
+            f"the label column {column!r} holds fractions, which cannot name classes",
             allowed="a ClassLabel, text or integer column",
             hint="--set data.label_column=NAME",
         )
@@ -346,7 +350,7 @@ def _as_numpy(values: Any) -> np.ndarray:
         whole = pc.fill_null(pc.cast(values, pa.int64()), MISSING)
     except pa.ArrowInvalid as error:
         raise DataError(
-            f"the label column holds numbers that are no class ids: {error}",
+            f"the label column holds numbers that are not class ids: {error}",
             allowed="a ClassLabel, text or integer column",
             hint="--set data.label_column=NAME",
         ) from error

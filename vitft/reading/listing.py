@@ -1,7 +1,7 @@
-"""The files below a folder: one list for training, `predict` and `inspect`.
+"""The files below a folder: the same list for training, `predict` and `inspect`.
 
-Hidden files and what archives and notebooks leave behind are passed over, and counted. Links are followed, except
-to a folder that they lie in.
+Hidden files and leftovers of archives and notebooks are skipped, and counted. Links are followed, except to a folder
+that contains them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ HIDDEN = "hidden files and folders"
 NOT_UTF8 = "names that are not UTF-8"
 NOT_FILES = "neither a file nor a folder (a pipe, a device)"
 _JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # of macOS archives, Synology, Windows, fsck
-_VISITS = 64  # how often links may lead to one folder
+_VISITS = 64  # how often links may lead to the same folder
 
 
 @dataclass
 class Listing:
-    """What lies below a folder. All paths are relative to it, with ``/`` between their parts.
+    """The contents of a folder. All paths are relative to it, with ``/`` between their parts.
 
     Attributes:
         root: the folder itself.
         images: the names of the image files in each folder (``""`` is the root), sorted.
         others: the paths of all other files, sorted.
-        left_out: image files that are not read, by the reason.
-        loops: links that are not followed, as they lead to a folder that they lie in.
-        links: where images and folders that are links lead to.
+        left_out: image files that are not read, by reason.
+        loops: links that are not followed, because they lead to a folder that contains them.
+        links: the targets of images and folders that are links.
         empty: folders with nothing in them.
-        dead: links that lead to what is not there, and by their names are no files.
+        dead: broken links that, by their names, are not to files.
     """
 
     root: str
@@ -53,7 +53,7 @@ class Listing:
         return sum(map(len, self.images.values()))
 
     def real_path(self, path: str) -> str:
-        """Return where an image really is: links are followed, also those of the folders above it."""
+        """Return where an image really is, following links, including those of the folders above it."""
         if path in self.links:
             return self.links[path]
         folder = path
@@ -78,15 +78,15 @@ def join(folder: str, name: str) -> str:
 
 
 def list_folder(root: str) -> Listing:
-    """List a folder and all that lie below it.
+    """List a folder and everything below it.
 
     Raises:
         DataError: if a folder cannot be read.
     """
     listing = Listing(root)
     visits: dict[str, int] = {}
-    # A folder to visit: its path, its name in the listing, why its images do not count, and the real folders
-    # that the way here led through: where each followed link points, and last where we are.
+    # A folder to visit: its path, its name in the listing, why its images are left out, and the real folders
+    # on the way here: the target of each followed link, and last the current one.
     waiting: list[tuple[str, str, str, tuple[str, ...]]] = [(root, "", "", (os.path.realpath(root),))]
     while waiting:
         path, folder, reason, way = waiting.pop()
@@ -113,7 +113,7 @@ def list_folder(root: str) -> Listing:
                 if not why:
                     listing.dead.append(inside)
             elif not is_image_name(entry.name):
-                if not why and (_is_file(entry) or entry.is_symlink()):  # a pipe would never end
+                if not why and (_is_file(entry) or entry.is_symlink()):  # reading a pipe would never end
                     listing.others.append(inside)
             elif not why and not _is_file(entry) and not entry.is_symlink():
                 listing.left_out.setdefault(NOT_FILES, []).append(inside)
@@ -132,12 +132,12 @@ def list_folder(root: str) -> Listing:
 
 
 def image_files(folder: str) -> list[str]:
-    """Return the paths of all image files below a folder, sorted, as training finds them."""
+    """Return the sorted paths of all image files below a folder, the same as in training."""
     return [os.path.normpath(os.path.join(folder, path)) for path in list_folder(folder).paths()]  # noqa: PTH118
 
 
 def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield a sentence for each reason why images are not read, with how many and the first."""
+    """Yield a sentence for each reason why images are left out, with their number and the first one."""
     for reason, paths in left_out.items():
         first = min(paths).encode("utf-8", "backslashreplace").decode()
         yield f"{count(len(paths), 'image')} left out: {reason} ({first}{', ...' if len(paths) > 1 else ''})"
@@ -162,7 +162,7 @@ def _why_left_out(name: str) -> str:
     if not name.isascii():
         try:
             name.encode()
-        except UnicodeEncodeError:  # the system's way to keep bytes that are no text
+        except UnicodeEncodeError:  # how Python represents bytes that are not text
             return NOT_UTF8
     return ""
 

@@ -1,7 +1,7 @@
-"""A folder or file on this machine -> its splits: which of its formats holds the images, and what it says.
+"""A folder or file on this machine -> its splits: which format holds the images, and what they are labelled.
 
-Candidates are looked at first: image files (with class folders and tables), parquet, arrow, webdataset. One that
-holds images is read; of two, neither, until the user says which.
+Candidates are checked first: image files (with class folders and tables), parquet, arrow, webdataset. If one holds
+images, it is read; if two do, neither is, until the user says which.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ IMAGE, LABEL = "image", "label"
 
 def open_file(path: Path, data: DataRecipe) -> OpenedSource:
     """Open one file: parquet, arrow, a webdataset tar, or a table that names images."""
-    refuse(data, "config", "it belongs to datasets with several configurations")
+    refuse(data, "config", "it is for datasets with several configurations")
     suffix = path.suffix.lower()
     if suffix in FORMATS:
         return open_format(path.parent, [path.name], FORMATS[suffix], data, id=str(path))
     if suffix in TABLE_SUFFIXES:
-        refuse_stream(data, f"{suffix} files are not streamed")
+        refuse_stream(data, f"{suffix} files cannot be streamed")
         alone = data.model_copy(update={"table": (path.name,), "layout": "table"})
         listing = Listing(str(path.parent), others=[path.name])
         try:
             reading = read_files(listing, alone)
-        except DataError:  # bare names, which the folder must be searched for
+        except DataError:  # bare names, to be searched for in the folder
             reading = read_files(list_folder(str(path.parent)), alone)
             reading.left_out.clear()  # what else lies in the folder does not matter
         return _opened_files(str(path.parent), reading, data, id=str(path))
-    hint = "unpack it, and give the folder" if suffix in ARCHIVES else None
+    hint = "unpack it, and pass the folder" if suffix in ARCHIVES else None
     if suffix in IMAGE_SUFFIXES:
-        hint = f"give the folder of class folders: --dataset {path.parent}"
+        hint = f"pass the folder of class folders: --dataset {path.parent}"
     known = ", ".join((*FORMATS, *TABLE_SUFFIXES[:-1]))
-    raise DataError(f"{path} is no dataset", allowed=f"a file ending in {known}", hint=hint)
+    raise DataError(f"{path} is not a dataset", allowed=f"a file ending in {known}", hint=hint)
 
 
 def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
@@ -69,7 +69,7 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
     holding = {kind: names for kind, names in by_format.items() if holds_images(root, names, kind, data)}
     if data.layout in FORMATS.values():
         if data.layout not in by_format:
-            raise DataError(f"{root} holds no {data.layout} files", hint="leave data.layout away")
+            raise DataError(f"{root} holds no {data.layout} files", hint="leave out data.layout")
         return open_format(root, by_format[data.layout], data.layout, data)
     others = [name for kind, names in by_format.items() if kind not in holding for name in names]
     if data.layout == "auto" and holding:
@@ -78,9 +78,9 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
 
 
 def _saved_below(listing: Listing, data: DataRecipe) -> str | None:
-    """Return the folder below that `save_to_disk` wrote, if that is all there is.
+    """Return the subfolder that `save_to_disk` wrote, if there is nothing else.
 
-    Where a layout is asked for, its files are taken out of the listing.
+    If the user asks for a layout, remove the saved files from the listing.
 
     Raises:
         DataError: if there are several, or images or data files beside it.
@@ -113,7 +113,7 @@ def _saved_below(listing: Listing, data: DataRecipe) -> str | None:
 def _open_chosen(
     root: Path, listing: Listing, holding: Mapping[str, Sequence[str]], others: Sequence[str], data: DataRecipe
 ) -> OpenedSource:
-    """Open the format that holds images, if it is the only one and no image files make a dataset beside it."""
+    """Open the format that holds images, if it is the only one and no image files could be the dataset too."""
     if len(holding) > 1:
         raise _several(root, [f"{kind} ({names[0]})" for kind, names in holding.items()], [*holding])
     readings = [f"{kind} ({count(len(names), 'file')}, such as {names[0]})" for kind, names in holding.items()]
@@ -131,7 +131,7 @@ def _open_chosen(
         else:
             number = sum(len(rows.paths) for rows in reading.splits.values())
             classes = {label for rows in reading.splits.values() for label in rows.labels}
-            if len(classes) < 2:  # pictures of the README, say
+            if len(classes) < 2:  # for example, pictures for the README
                 some = next(path for rows in reading.splits.values() for path in rows.paths)
                 notes.append(f"{count(number, 'image file')} left out ({some}, ...): the images are in {readings[0]}")
                 return _open_only(root, listing, holding, others, data, notes)
@@ -179,11 +179,11 @@ def _open_images(root: Path, listing: Listing, others: Sequence[str], data: Data
         packed = archives(listing.others)
         raise DataError(
             f"{root} holds no images and no data files" + what_else(listing),
-            allowed=f"class folders of images, files ending in {known} (a tar: of images beside their labels, as "
-            "webdataset has them), or a saved dataset",
+            allowed=f"class folders of images, files ending in {known} (a tar must hold images "
+            "beside their labels, as in webdataset), or a saved dataset",
             hint=f"unpack {shorten(packed, 3)}" if packed else f"ls {root}",
         )
-    refuse_stream(data, "image files are read one by one anyway")
+    refuse_stream(data, "image files are read one at a time anyway")
     parquet = [name for name in others if name.endswith(".parquet")]
     reading = read_files(listing, data, parquet)
     note_unread(listing, reading, data)
@@ -203,14 +203,14 @@ def _opened_files(root: str, reading: FilesReading, data: DataRecipe, *, id: str
             else ""
         )
         raise DataError(
-            f"{where} names {name}, which is not there{more}",
-            allowed="rows whose image is there",
-            hint="mend or remove these rows, or pass over them: --bad-images skip",
+            f"{where} names {name}, which does not exist{more}",
+            allowed="rows whose image exists",
+            hint="fix or remove these rows, or skip them: --bad-images skip",
         )
     notes = [*reading.notes, *describe_left_out(reading.left_out)]
     if reading.missing:
         notes.append(
-            f"{count(len(reading.missing), 'row')} passed over, whose file is not there ({reading.missing[0][1]})"
+            f"{count(len(reading.missing), 'row')} skipped, because the file does not exist ({reading.missing[0][1]})"
         )
     if reading.label_column != "class_folder":
         everything = [label for rows in reading.splits.values() for label in rows.labels]

@@ -1,4 +1,4 @@
-"""A source with its splits, and what goes wrong on the way to one."""
+"""A source with its splits, and what can go wrong while opening it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class OpenedSource:
     Attributes:
         id: full Hub id, absolute path, or a built-in's name.
         revision: commit of a Hub dataset.
-        splits: by their own names.
+        splits: by the source's own names.
         kind: ``hub``, ``local`` or ``builtin``.
-        folders: per split, where relative paths may start.
-        num_rows: per split of a stream, where known.
-        roles: what splits serve for, where the source says so.
-        parts: per split and column, the class names of its files where they differ.
-        columns: those of images and labels, where reading the source has settled them.
+        folders: per split, where relative paths may start from.
+        num_rows: per split of a stream, if known.
+        roles: what each split is for, if the source says so.
+        parts: per split and column, the class names of its files if they differ.
+        columns: the image and label columns, if reading the source has decided them.
         has_splits: whether the source names splits.
-        labels_from: where labels come from, where reading the source has settled it.
-        split_column: the column that parted the rows, which is no label.
-        doubts: tables that may give other classes, which were not taken.
-        left_out: image files in no split, by the reason.
+        labels_from: where labels come from, if reading the source has decided it.
+        split_column: the column that gives each row its split, which is not a label.
+        doubts: tables that may give other classes, but were not used.
+        left_out: image files in no split, by reason.
         notes: what was chosen.
     """
 
@@ -68,22 +68,22 @@ def reading(root: Path, load: Callable[[], Any], config: str | None = None) -> A
         lines = str(link).strip().splitlines() or [""]
         raise DataError(
             f"cannot read {root}: {type(link).__name__}: {lines[0]}",
-            hint="look at the files: all of a split must be whole, of one format and with the same columns",
+            hint="check the files: those of a split must be intact and have the same format and columns",
         ) from error
 
 
 def link_of(error: BaseException) -> BaseException:
-    """Return what an error was raised from: `datasets` wraps the reason in a sentence that says nothing."""
+    """Return what an error was raised from: `datasets` wraps the reason in a generic sentence."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def known_error(error: Exception, name: str, config: str | None) -> DataError | None:
-    """Return what `datasets` means by an error about a configuration or an empty split, else None."""
+    """Return what an error of `datasets` about a configuration or an empty split means, else None."""
     text = str(error)
     if "corresponds to no data" in text:
-        return DataError(f"a split of {name} is empty", allowed="splits with images", hint="fill it or remove it")
+        return DataError(f"a split of {name} is empty", allowed="splits with images", hint="add images or remove it")
     listed = re.search(r"(?:available configs|Available|configurations in the cache)[^\[\n:]*:? *\[?([^\]\n]*)", text)
     if not isinstance(error, ValueError) or not ("onfig" in text and listed):
         return None
@@ -94,24 +94,24 @@ def known_error(error: Exception, name: str, config: str | None) -> DataError | 
 
 
 def known_rows(rows: Any) -> int | None:
-    """Return the number of rows of a stream's split, where its description says so."""
+    """Return the number of rows of a stream's split, if its description says so."""
     splits = rows.info.splits or {}
     count = splits[str(rows.split)].num_examples if str(rows.split) in splits else None
     return count or None
 
 
 def refuse(data: DataRecipe, key: str, why: str) -> None:
-    """Raise if a key of the recipe is set that does not apply."""
+    """Raise if a recipe key is set that does not apply."""
     value = getattr(data, key)
     if value is not None:
-        raise DataError(f"data.{key}={value} does not apply to {data.dataset}: {why}", hint=f"leave data.{key} away")
+        raise DataError(f"data.{key}={value} does not apply to {data.dataset}: {why}", hint=f"leave out data.{key}")
 
 
 def refuse_stream(data: DataRecipe, why: str) -> None:
-    """Raise if a stream is asked for where there is none."""
+    """Raise if a stream is asked for that is not available."""
     if data.streaming:
         raise DataError(
             f"{data.dataset} cannot be streamed: {why}",
             allowed="Hub datasets, and webdataset or parquet files",
-            hint="leave --streaming away",
+            hint="leave out --streaming",
         )

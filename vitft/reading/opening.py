@@ -1,4 +1,4 @@
-"""A dataset's name -> its splits, as `datasets` gives them; nothing is chosen here but what a column says of splits.
+"""A dataset's name -> its splits, as `datasets` gives them. The only choice made here is a column of splits.
 
 builtin   made in memory
 hub       `datasets.load_dataset`, which keeps it in its cache, or streams it
@@ -35,7 +35,7 @@ from vitft.retry import patiently
 
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
 _PLAIN = ("string", "large_string", "int", "bool", "uint")
-_LOOKED_THROUGH = 2000  # rows whose values tell whether a column may be one of splits
+_LOOKED_THROUGH = 2000  # rows inspected to tell whether a column may be one of splits
 
 
 def open_splits(data: DataRecipe) -> OpenedSource:
@@ -59,12 +59,12 @@ def open_splits(data: DataRecipe) -> OpenedSource:
             _refuse_split_column(opened, data)
         return opened if opened.columns is not None or data.streaming else _by_split_column(opened, data)
     finally:
-        # What the import into the cache needed, hundreds of MB for large row groups, would stay with us.
+        # Otherwise we would keep the memory of the import into the cache: hundreds of MB for large row groups.
         pa.default_memory_pool().release_unused()
 
 
 def _refuse_idle_keys(opened: OpenedSource, data: DataRecipe) -> None:
-    """Raise if the user says something of folders or tables, and the dataset is neither."""
+    """Raise if a key for folders or tables is set, and the dataset is neither."""
     if opened.columns is not None:
         return
     idle = [key for key in ("table", "class_level") if getattr(data, key)]
@@ -73,18 +73,18 @@ def _refuse_idle_keys(opened: OpenedSource, data: DataRecipe) -> None:
         raise DataError(
             f"data.{idle[0]}={getattr(data, idle[0])} does not apply to {opened.id}: its images are not files in "
             "folders",
-            hint=f"leave data.{idle[0]} out",
+            hint=f"leave out data.{idle[0]}",
         )
 
 
 def _open(name: DatasetName, data: DataRecipe) -> OpenedSource:
     if name.kind != "hub":
-        refuse(data, "revision", "it belongs to Hub datasets")
+        refuse(data, "revision", "it is for Hub datasets")
     if name.kind == "hub":
         return _open_hub(name.text, data)
     if name.kind == "builtin":
-        refuse(data, "config", "it belongs to Hub datasets")
-        refuse_stream(data, "it is in memory already")
+        refuse(data, "config", "it is for Hub datasets")
+        refuse_stream(data, "it is already in memory")
         return OpenedSource(name.text, None, dict(load_digits()), "builtin")
     return open_file(Path(name.text), data) if name.kind == "file" else open_folder(Path(name.text), data)
 
@@ -93,7 +93,7 @@ def _open(name: DatasetName, data: DataRecipe) -> OpenedSource:
 
 
 def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
-    """Part a source by its column of splits, if it has one and does not name splits itself."""
+    """Split a source by its column of splits, if it has one and does not name splits itself."""
     found: dict[str, SplitColumn] = {}
     for name, rows in opened.splits.items():
         values = {column: _distinct(rows, column) for column in _may_name_splits(rows)}
@@ -122,7 +122,7 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
     notes = [*opened.notes, column.note]
     without = len(rows) - sum(map(len, splits.values()))
     if without:
-        notes.append(f"{without:,} rows without a value in {column.column} were left out")
+        notes.append(f"{without:,} rows without a value in {column.column} left out")
     folders = dict.fromkeys(splits, opened.folders.get(name, ()))
     return replace(
         opened,
@@ -137,27 +137,27 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
 
 
 def _refuse_split_column(opened: OpenedSource, data: DataRecipe) -> None:
-    """Raise if a stream has a column of splits: its rows are read as they come, whatever the column says."""
+    """Raise if a stream has a column of splits: its rows are read in order, whatever the column says."""
     for name, rows in opened.splits.items():
         features = flat_features(stream_features(rows))
         column = data.split_column or next((each for each in features if is_split_name(each)), None)
         if column is not None and (data.split_column or len(opened.splits) == 1):
             raise DataError(
-                f"{name} of {opened.id} has the column {column!r}, which may part the rows into splits, and a stream "
-                "is not parted by a column",
-                allowed="reading without --streaming, or no notice of the column",
-                hint="leave --streaming away, or --set data.split_column=none",
+                f"{name} of {opened.id} has the column {column!r}, which may name splits, but a stream cannot be "
+                "split by a column",
+                allowed="reading without --streaming, or ignoring the column",
+                hint="leave out --streaming, or --set data.split_column=none",
             )
 
 
 def _require_agreement(opened: OpenedSource, found: Mapping[str, SplitColumn]) -> None:
-    """Raise if a column says that rows of one split belong to another."""
+    """Raise if a column says that rows of one split belong to another split."""
     roles = roles_of(opened.splits)
     for name, column in found.items():
         others = {its for its in column.names.values() if column.roles.get(its) not in (roles[name], None)}
         if roles[name] is not None and others:
             raise DataError(
-                f"{opened.id} can be read in two ways: {name} as it is, or parted by its column {column.column!r}, "
+                f"{opened.id} can be read in two ways: {name} as it is, or split by its column {column.column!r}, "
                 f"which says that some of its rows are {', '.join(sorted(others))}",
                 allowed="splits and columns that agree",
                 hint="--set data.split_column=none keeps the splits as they are",
@@ -165,7 +165,7 @@ def _require_agreement(opened: OpenedSource, found: Mapping[str, SplitColumn]) -
 
 
 def _may_name_splits(rows: Any) -> list[str]:
-    """Return the plain columns of few values, by the first rows."""
+    """Return the plain columns with few different values in the first rows."""
     found = []
     for name, feature in flat_features(rows.features).items():
         kind = str(getattr(feature, "dtype", ""))
@@ -188,7 +188,7 @@ def _distinct(rows: Any, column: str) -> list[str]:
 def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
     found = find_dataset_on_hub(name, data.revision)
     if found.unreachable is not None and not _is_cached(found.id):
-        # Without this, `datasets` would try again for half a minute.
+        # Without this, `datasets` would retry for half a minute.
         raise explain_hub_error(found.unreachable, found.id, kind="dataset", revision=data.revision)
 
     def load() -> Any:
@@ -200,9 +200,9 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
             opened = downloaded_tars(found.id, found.revision) or opened
     except VitftError:
         raise
-    except Exception as error:  # whatever `datasets`, the Hub client or a file format raise
+    except Exception as error:  # `datasets`, the Hub client or a file format may raise anything
         tars = downloaded_tars(found.id, found.revision) if isinstance(link_of(error), ValueError) else {}
-        if tars and not data.streaming:  # labels in words, which its own reader cannot read
+        if tars and not data.streaming:  # its own reader cannot read labels in words
             return OpenedSource(found.id, found.revision, tars, "hub", notes=(found.note,) if found.note else ())
         raise (
             known_error(error, found.id, data.config)
@@ -213,7 +213,7 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
         refuse_mixed_names(opened, found.id)
     cached_commit = None if data.streaming else _commit_in_cache(opened)
     if found.revision is None and cached_commit is not None:
-        notes.append(f"dataset: commit {cached_commit[:12]} from this machine's cache; the Hub was not asked")
+        notes.append(f"dataset: commit {cached_commit[:12]} from this machine's cache; the Hub was not contacted")
         if re.fullmatch("[0-9a-f]{40}", data.revision or "") and data.revision != cached_commit:
             raise DataError(
                 f"this machine's cache has commit {cached_commit} of {found.id}, not {data.revision}",

@@ -1,4 +1,4 @@
-"""What was read, for a person: splits and classes with counts, where labels come from, an example of each class."""
+"""A readable overview of a dataset: splits and classes with counts, where labels come from, an example per class."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Overview:
-    """What was read of a dataset.
+    """A dataset as it was read.
 
     Attributes:
-        id: of the dataset.
-        splits: number of images by role; None where a stream does not say.
+        id: the dataset's id or path.
+        splits: number of images by role; None if a stream does not say.
         sources: the source's own name of each split.
         classes: number of images of each class by role; empty for a stream.
-        labels_from: where labels come from, in words.
+        labels_from: a description of where labels come from.
         examples: one image of each class, by its path or row.
-        left_out: image files in no split, by the reason.
+        left_out: image files in no split, by reason.
         notes: every choice, with its reason.
     """
 
@@ -83,7 +83,7 @@ class Overview:
 
 
 def overview_of(source: ImageSource) -> Overview:
-    """Return what was read of a dataset."""
+    """Return the overview of a dataset."""
     splits = {role: split for role in ("train", "validation", "test") if (split := getattr(source, role)) is not None}
     classes: dict[str, dict[str, int]] = {name: {} for name in source.classes}
     examples: dict[str, str] = {}
@@ -110,7 +110,7 @@ def overview_of(source: ImageSource) -> Overview:
 
 
 def overview_of_split(split: ImageSplit, classes: Sequence[str], dataset: str) -> Overview:
-    """Return what was read of a dataset of which one split is scored; of the model's classes those that it has."""
+    """Return the overview of a split to evaluate a model on, with those of the model's classes that it has."""
     used = np.bincount(split.labels, minlength=len(classes))
     alone = ImageSource(dataset, None, "", tuple(classes), None, None, split, split.notes, split.labels_from)
     seen = overview_of(alone)
@@ -119,12 +119,12 @@ def overview_of_split(split: ImageSplit, classes: Sequence[str], dataset: str) -
     kept = {name: {split.name: by_role["test"]} for name, by_role in kept.items()}
     notes = list(seen.notes)
     if len(kept) < len(used):
-        notes.append(f"{len(used) - len(kept):,} of the model's {len(used):,} classes have no image here")
+        notes.append(f"{len(used) - len(kept):,} of the model's {len(used):,} classes have no images here")
     return replace(seen, splits=dict(total), sources={split.name: split.name}, classes=kept, notes=notes)
 
 
 def _example(split: ImageSplit, row: int) -> str:
-    """Return the path of an image, or its row where it has none."""
+    """Return the path of an image, or its row if it has none."""
     where = split.where(row)
     return where[where.index("(") + 1 : -1] if where.endswith(")") else where
 

@@ -1,4 +1,4 @@
-"""Where the images of a folder lie: in which split, in which class."""
+"""Where the images of a folder are: in which split, in which class."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from vitft.errors import DataError
 from vitft.reading.words import Role, in_order
 
 UNSPLIT = "train"
-"""Name of the split of a source that names none."""
+"""Name of the only split of a source that names no splits."""
 MASKS = "masks and annotations, not images"
-OUTSIDE = "outside of the split folders"
-STRAY = "outside of the class folders"
+OUTSIDE = "outside the split folders"
+STRAY = "outside the class folders"
 SHALLOW = "no folder at the level of the classes"
 
 
 @dataclass
 class Places:
-    """What the folders of a listing say of their images.
+    """What the folders of a listing say about their images.
 
     Attributes:
         split_of: the split of each folder with images, by its own name.
-        class_of: the class of each such folder; None where its images lie in no class folder.
-        left_out: folders whose images are not read, with the reason.
-        roles: what each split serves for, where its name says so.
+        class_of: the class of each such folder; None if its images are not in a class folder.
+        left_out: folders whose images are not read, each with the reason.
+        roles: what each split is for, if its name says so.
         has_splits: whether the folders name splits.
-        labels_from: where classes are read, in words.
-        notes: what a person should know about the reading.
+        labels_from: a description of where classes come from.
+        notes: what the user should know about the reading.
         problem: why the folders alone give no classes.
     """
 
@@ -40,7 +40,7 @@ class Places:
     problem: DataError | None = None
 
     def without_classes(self) -> Places:
-        """Return the same splits without classes, for tables that give them."""
+        """Return the same splits without classes, for when tables give the classes."""
         folders = [*self.class_of, *(path for path, reason in self.left_out.items() if reason in (STRAY, SHALLOW))]
         left_out = {path: reason for path, reason in self.left_out.items() if reason not in (STRAY, SHALLOW)}
         return replace(self, class_of=dict.fromkeys(folders), left_out=left_out, problem=None)
@@ -53,7 +53,7 @@ class Places:
 
 @dataclass
 class Folder:
-    """A folder with images: where it lies, and what stands below its split.
+    """A folder with images: its path, and the part of it below the split.
 
     ``rest`` are the names that may be classes, ``levels`` the place of each in the path, 1 for the first.
     """

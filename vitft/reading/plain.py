@@ -1,4 +1,4 @@
-"""Data files of others, looked at before `datasets` opens them."""
+"""Checks of data files before `datasets` opens them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vitft.outside import printable
 
 
 def require_plain(paths: Iterable[str]) -> None:
-    """Refuse what is no regular file, and what is packed whatever its name says.
+    """Refuse what is not a regular file, and compressed files whatever their names.
 
-    `datasets` goes by the first bytes: it would unpack a file of a few kilobytes into as many gigabytes of its
-    cache, and wait for ever for a pipe.
+    `datasets` looks at the first bytes: it would unpack a file of a few kilobytes into as many gigabytes in its
+    cache, and wait forever for a pipe.
 
     Raises:
         DataError: naming the file.
@@ -23,11 +23,11 @@ def require_plain(paths: Iterable[str]) -> None:
             packed = compression_of(path)
         except OSError as error:
             raise DataError(
-                f"cannot read {printable(path)}: {error.strerror or error}", hint="look at the file, or leave it out"
+                f"cannot read {printable(path)}: {error.strerror or error}", hint="check the file, or leave it out"
             ) from error
         if packed is not None:
             raise DataError(
-                f"{printable(path)} is packed ({packed}), although its name does not say so",
+                f"{printable(path)} is compressed ({packed}), although its name does not say so",
                 allowed="data files as they are: parquet, arrow, csv, jsonl, webdataset tar",
-                hint="unpack it first, and look at what comes out",
+                hint="unpack it first, and check what comes out",
             )

@@ -1,4 +1,4 @@
-"""The images of a folder laid out by split: each with its label, or left out with the reason."""
+"""The images of a folder by split: each with its label, or left out with the reason."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vitft.reading.places import UNSPLIT, Places
 from vitft.reading.words import Role, is_measure
 from vitft.recipe.keys import DataRecipe
 
-UNNAMED = "no row of a table names them"
+UNNAMED = "not named by any table"
 UNLISTED = "in none of the splits that tables name"
 
 
 @dataclass
 class Rows:
-    """The images of one split: paths in the dataset's folder (or absolute), and labels, None where there is none."""
+    """The images of one split: paths in the dataset's folder (or absolute), and labels, None if there is none."""
 
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -26,18 +26,18 @@ class Rows:
 
 @dataclass
 class FilesReading:
-    """What was made of a folder of image files.
+    """How a folder of image files was read.
 
     Attributes:
         splits: rows by split.
-        roles: what each split serves for, where that is known.
-        labels_from: where labels come from, in words.
-        label_column: by which the user may be told of it.
+        roles: what each split is for, if known.
+        labels_from: a description of where labels come from.
+        label_column: what to call it in messages.
         has_splits: whether the source names splits.
-        left_out: image files in no split, by the reason.
-        missing: rows of tables whose file is not there: where, and what it names.
+        left_out: image files in no split, by reason.
+        missing: table rows whose file does not exist: where, and the name.
         tables: the tables that were read.
-        doubts: tables with columns that may be labels, which were not taken as the folders give classes.
+        doubts: tables with columns that may be labels, not used because the folders give the classes.
         notes: every choice, with its reason.
     """
 
@@ -63,7 +63,7 @@ def lay_out(
     *,
     by_table: bool,
 ) -> FilesReading:
-    """Lay folders and tables together: each image in its split, with its label, or left out with the reason."""
+    """Combine folders and tables: put each image in its split with its label, or leave it out with the reason."""
     split_by_table, roles = _splits_of_tables(evidence, places, data, notes)
     names_splits = any(each.splits is not None or each.role for each in evidence)
     is_listed = "train" in {roles.get(split) for split in split_by_table.values()}
@@ -97,14 +97,16 @@ def lay_out(
         _place_unnamed(unnamed, splits, places, left_out, evidence, data)
     _refuse_unlisted(left_out, splits, evidence, data)
     _read_once(listing, splits, notes)
-    if evidence:  # what a table names is read although it is hidden, or a mask
+    if evidence:  # what a table names is read even if it is hidden, or a mask
         read = {path for rows in splits.values() for path in rows.paths}
         left_out = {reason: kept for reason, paths in left_out.items() if (kept := [p for p in paths if p not in read])}
     roles = {name: roles.get(name, places.roles.get(name)) for name in splits}
     _note_repeats(evidence, notes)
     _note_unused(evidence, notes, by_table=by_table)
     if listing.loops:
-        notes.append(f"not followed, as they lead to a folder that they lie in: {shorten(sorted(listing.loops), 3)}")
+        notes.append(
+            f"links not followed, because they lead to a folder that contains them: {shorten(sorted(listing.loops), 3)}"
+        )
     missing = [
         (f"row {row} of {each.name}", each.joined.table.columns[each.joined.column][row] or "")
         for each in evidence
@@ -119,7 +121,7 @@ def lay_out(
 
 
 def _refuse_lost_classes(evidence: Sequence[Evidence], splits: Mapping[str, Rows]) -> None:
-    """Raise if all files of a class are missing, so that it would be gone without a word."""
+    """Raise if all files of a class are missing; otherwise it would vanish silently."""
     present = {label for rows in splits.values() for label in rows.labels}
     lost = {
         label for each in evidence if each.labels is not None for row in each.joined.missing
@@ -127,9 +129,9 @@ def _refuse_lost_classes(evidence: Sequence[Evidence], splits: Mapping[str, Rows
     }  # fmt: skip
     if lost:
         raise DataError(
-            f"no image of these classes is there: {shorten(sorted(lost))}",
+            f"no image of these classes exists: {shorten(sorted(lost))}",
             allowed="at least one image of each class",
-            hint="mend the rows, or remove the class from the table",
+            hint="fix the rows, or remove the class from the table",
         )
 
 
@@ -141,7 +143,7 @@ def _may_be_labels(evidence: Evidence) -> bool:
 def _splits_of_tables(
     evidence: Sequence[Evidence], places: Places, data: DataRecipe, notes: list[str]
 ) -> tuple[dict[str, str], dict[str, Role | None]]:
-    """Return the split of each file that tables give one; a contradiction is an error."""
+    """Return the split of each file for which tables name one; raise on a contradiction."""
     split_of: dict[str, str] = {}
     roles: dict[str, Role | None] = {}
     by: dict[str, str] = {}
@@ -160,7 +162,7 @@ def _splits_of_tables(
             folder = file.rpartition("/")[0]
             own = places.split_of.get(folder) if places.has_splits else None
             if own is not None and places.roles.get(own) == "train" and roles.get(split) is None:
-                own = None  # a fold of what the folders give for training
+                own = None  # a fold of the folders' training images
             elif own is not None and places.roles.get(own) and roles.get(split) != places.roles[own]:
                 raise _two_splits(file, f"its folder, {own}", f"{each.name}, {split}", data)
             if split_of.setdefault(file, own or split) != (own or split):
@@ -185,7 +187,7 @@ def _place_unnamed(
     evidence: Sequence[Evidence],
     data: DataRecipe,
 ) -> None:
-    """Put images that no table names into the unlabelled split that they make up, or leave them out."""
+    """Put images that no table names into an unlabelled split if they make up one, or leave them out."""
     has_named = {places.split_of.get(path.rpartition("/")[0]) for rows in splits.values() for path in rows.paths}
     rest = []
     for path in unnamed:
@@ -204,7 +206,7 @@ def _place_unnamed(
         names = ", ".join(dict.fromkeys(each.name for each in evidence))
         raise DataError(
             f"{names} names {count(total, 'image')} and leaves out {len(rest):,} others, such as {rest[0]}",
-            allowed="a table that names most of the images, or one that is asked for",
+            allowed="a table that names most of the images, or one that you name yourself",
             hint=f"--set data.table={evidence[0].name} to train on these alone",
         )
 
@@ -212,19 +214,19 @@ def _place_unnamed(
 def _refuse_unlisted(
     left_out: Mapping[str, Sequence[str]], splits: Mapping[str, Rows], evidence: Sequence[Evidence], data: DataRecipe
 ) -> None:
-    """Raise if lists of splits name less than half of the images, unless they were asked for."""
+    """Raise if lists of splits name less than half of the images, unless the user asked for them."""
     rest, total = left_out.get(UNLISTED, ()), sum(len(rows.paths) for rows in splits.values())
     if len(rest) > total and not data.table:
         names = ", ".join(dict.fromkeys(each.name for each in evidence if each.role or each.splits))
         raise DataError(
             f"{names} name {count(total, 'image')} and leave out {len(rest):,} others, such as {rest[0]}",
-            allowed="tables that name most of the images, or that are asked for",
+            allowed="tables that name most of the images, or that you name yourself",
             hint=f"--set 'data.table=[{names}]', or --set data.layout=folders for all images",
         )
 
 
 def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -> None:
-    """Read a file that links give several names once; a file of two classes is an error."""
+    """Read a file with several names through links only once; raise if it has two classes."""
     if not listing.links:
         return
     for split, rows in splits.items():
@@ -234,8 +236,8 @@ def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -
             first, its_label = seen.setdefault(listing.real_path(path), (path, label))
             if its_label != label:
                 raise DataError(
-                    f"{first} ({its_label}) and {path} ({label}) are the same file, by a link",
-                    allowed="files that have one class",
+                    f"{first} ({its_label}) and {path} ({label}) are the same file, through a link",
+                    allowed="files that each have one class",
                     hint="remove the link, or one of the two",
                 )
             if first == path:
@@ -243,22 +245,22 @@ def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -
                 kept.labels.append(label)
         again = len(rows.paths) - len(kept.paths)
         if again:
-            notes.append(f"{count(again, 'image')} of {split} read once, though links give them two names")
+            notes.append(f"{count(again, 'image')} of {split} read once, although links give them two names")
         rows.paths, rows.labels = kept.paths, kept.labels
 
 
 def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bool) -> None:
-    """Say which columns of a table that is read are not."""
+    """Note which columns of a table are not used."""
     for each in evidence:
         used = {each.joined.column, each.splits.column if each.splits else ""}
         if each.labels is not None and (by_table or each.labels.is_sure):
             used |= {each.labels.column, *each.labels.column.split(",")}
         if not by_table and each.splits is None and each.role is None:
             named = len({file for file in each.joined.files if file})
-            notes.append(f"{each.name}: names {count(named, 'image')}, of which the folders give the classes already")
+            notes.append(f"{each.name}: names {count(named, 'image')} whose classes the folders already give")
         unused = [column for column in each.joined.table.columns if column not in used]
         if unused:
-            why = "" if by_table else ", as the folders give the classes"
+            why = "" if by_table else ", because the folders give the classes"
             notes.append(f"{each.name}: columns not used{why}: {shorten(unused, 6)}")
 
 
@@ -267,4 +269,4 @@ def _note_repeats(evidence: Sequence[Evidence], notes: list[str]) -> None:
         files = [file for file in each.joined.files if file]
         again = len(files) - len(set(files))
         if again:
-            notes.append(f"{each.name}: images that several rows name are read once ({count(again, 'row')} more)")
+            notes.append(f"{each.name}: images named by several rows are read once ({count(again, 'row')} more)")

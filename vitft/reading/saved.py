@@ -1,4 +1,4 @@
-"""What `datasets` saved on this machine, and copies of Hub repositories."""
+"""Datasets saved by `datasets` on this machine, and copies of Hub repositories."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vitft.recipe.keys import DataRecipe
 
 def open_saved(root: Path, data: DataRecipe, *, is_dict: bool) -> OpenedSource:
     """Open what ``save_to_disk`` wrote: a dataset, or several splits of one."""
-    refuse(data, "config", "a saved dataset has one")
+    refuse(data, "config", "a saved dataset has only one")
     refuse_stream(data, "a saved dataset is read in place")
     parts: dict[str, Mapping[str, Parts]] = {}
     for state in sorted(root.glob("*/state.json" if is_dict else "state.json")):
         files = _saved_files(state)
-        if not files:  # `datasets` saves no rows, and cannot load them again
+        if not files:  # `datasets` can save a split without rows, but not load it
             raise DataError(f"{state.parent} is empty", allowed="splits with at least one image", hint="save it again")
         parts[state.parent.name if is_dict else "train"] = reading(root, lambda files=files: class_names(files))  # type: ignore[misc]
     loaded = reading(root, lambda: datasets.load_from_disk(str(root)))
@@ -36,7 +36,7 @@ def _saved_files(state: Path) -> list[str]:
     """Return the data files of a saved split.
 
     Raises:
-        DataError: if the description of the split is not one.
+        DataError: if the description of the split is not valid.
     """
     try:
         files = [
@@ -53,7 +53,7 @@ def _saved_files(state: Path) -> list[str]:
 
 
 def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
-    """Open a copy of a Hub repository, whose README says which files make which configuration and split."""
+    """Open a copy of a Hub repository, whose README says which files make up which configuration and split."""
     if data.streaming:
         loaded = reading(root, lambda: datasets.load_dataset(str(root), data.config, streaming=True), data.config)
         counts = {split: known_rows(rows) for split, rows in loaded.items()}
@@ -70,11 +70,11 @@ def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
     lost = [name for name in unread if (role := table_role(name)) is not None and role not in meant]
     if lost and data.config is None:
         raise DataError(
-            f"the README of {root} says which files make the dataset, and leaves out the split of {shorten(lost, 4)}",
+            f"the README of {root} lists the files of the dataset, but leaves out the split of {shorten(lost, 4)}",
             allowed="a README that names every split, or none",
-            hint="--set data.layout=parquet reads all files; --set data.config=default those that the README names",
+            hint="--set data.layout=parquet reads all files, --set data.config=default those that the README names",
         )
-    notes = (f"not named by the README, and left out: {shorten(unread, 4)}",) if unread else ()
+    notes = (f"left out, because the README does not name them: {shorten(unread, 4)}",) if unread else ()
     parts = {
         split: reading(root, lambda paths=paths: class_names(paths, may_lack_names=True))  # type: ignore[misc]
         for split, paths in files.items()
@@ -93,7 +93,7 @@ def _files_of(root: Path, config: str | None) -> dict[str, list[str]]:
 
 
 def has_configs(root: Path) -> bool:
-    """Return whether a folder's README says which of its files make which configuration."""
+    """Return whether a folder's README says which of its files make up which configuration."""
     readme = root / "README.md"
     if not readme.is_file():
         return False

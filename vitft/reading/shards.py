@@ -1,4 +1,4 @@
-"""Class names of the files that a split is made of: each file may number them in an order of its own."""
+"""Class names of the files of a split: each file may number them in its own order."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def class_names(paths: Sequence[str | Path], *, may_lack_names: bool = False) ->
 
     Args:
         paths: parquet or arrow files, in the order in which they are read.
-        may_lack_names: whether something else names the classes of files that do not.
+        may_lack_names: whether something else names the classes of files without names.
 
     Raises:
-        DataError: if a column is numbers in one file and text in another, which reading would mix without a word.
+        DataError: if a column is numbers in one file and text in another; reading would mix them silently.
     """
     files = [schema_of(Path(path)) for path in paths]
     found: dict[str, Parts] = {}
@@ -33,17 +33,17 @@ def class_names(paths: Sequence[str | Path], *, may_lack_names: bool = False) ->
                 + ", ".join(f"{Path(path).name} ({_kind(schema.field(column).type)})"
                             for path, (schema, _) in zip(paths, files, strict=True) if column in schema.names),
                 allowed="files of a split with the same types",
-                hint="write them again with one type, or give one of the files",
+                hint="rewrite them with one type, or pass a single file",
             )  # fmt: skip
         names = [_names(schema, column, Path(path)) for path, (schema, _) in zip(paths, files, strict=True)]
         declared = [each for each in names if each]
         bare = [Path(path).name for path, each in zip(paths, names, strict=True) if not each]
         if declared and bare and not may_lack_names:
             raise DataError(
-                f"{bare[0]} gives no names to the classes of {column!r}, and other files of the split do "
-                f"({shorten(declared[0], 4)}); whether its numbers mean the same cannot be told",
+                f"{bare[0]} does not name the classes of {column!r}, but other files of the split do "
+                f"({shorten(declared[0], 4)}); it is unclear whether its numbers mean the same",
                 allowed="files that all name their classes, or none",
-                hint="write the file again with `datasets`, or give one of the files",
+                hint="rewrite the file with `datasets`, or pass a single file",
             )
         if len(set(declared)) > 1:
             found[column] = [(rows, each or declared[0]) for each, (_, rows) in zip(names, files, strict=True)]
@@ -60,8 +60,8 @@ def schema_of(path: Path) -> tuple[pa.Schema, int]:
         return _schema_of(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} is broken, or no {path.suffix} file: {str(error).splitlines()[0]}",
-            hint="get it again, or move it away",
+            f"{path} is broken, or not a {path.suffix} file: {str(error).splitlines()[0]}",
+            hint="download it again, or move it away",
         ) from error
 
 
@@ -79,23 +79,23 @@ def _schema_of(path: Path) -> tuple[pa.Schema, int]:
 
 
 def _names(schema: pa.Schema, column: str, path: Path) -> tuple[str, ...]:
-    """Return the names that a file's own description gives a column; none if it is no ClassLabel there.
+    """Return the class names that a file's own description gives a column; none if it is not a ClassLabel.
 
     Raises:
-        DataError: if two classes have one name.
+        DataError: if two classes have the same name.
     """
     try:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"][column]
         names = tuple(map(str, described["names"])) if described["_type"] == "ClassLabel" else ()
-    except (ValueError, KeyError, TypeError):  # a description that is none: then there are no names
+    except (ValueError, KeyError, TypeError):  # an invalid description: then there are no names
         return ()
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         ids = ", ".join(str(place) for place, name in enumerate(names) if name == twice[0])
         raise DataError(
             f"several classes of {column!r} in {path.name} are called {twice[0]!r} (ids {ids})",
-            allowed="classes with names of their own",
-            hint="rename them, and write the file again",
+            allowed="classes with different names",
+            hint="rename them, and rewrite the file",
         )
     return names
 

@@ -1,7 +1,7 @@
 """Any `datasets` source -> ImageSource: columns, classes and splits chosen, each choice with its reason.
 
-Everything is decided from names, types and labels; then the images themselves are looked at: none in two splits, and
-a sample of them decoded. The same data give the same source in every process, whatever the machine or cache folder.
+Everything is decided from names, types and labels. Then the images are checked: none may be in two splits, and a
+sample is decoded. The same data give the same source in every process, whatever the machine or cache folder.
 """
 
 from __future__ import annotations
@@ -38,15 +38,14 @@ __all__ = ["open_for_evaluation", "open_source"]
 
 
 def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
-    """Open a dataset for training: find columns and classes, assign splits, carve validation if need be.
+    """Open a dataset for training: find columns and classes, assign splits, carve out validation if needed.
 
     Args:
         data: the recipe's `data` section.
-        seed: the run's seed; it decides which rows are carved and which ``max_train_samples`` keeps.
+        seed: the run's seed; it decides which rows are carved out and which ``max_train_samples`` keeps.
 
     Raises:
-        DataError: if the dataset cannot be opened, or cannot be trained on as it is; the notes that led there stand
-            in it.
+        DataError: if the dataset cannot be opened, or cannot be trained on as it is; it quotes the notes so far.
     """
     notes: list[str] = []
     with telling(notes):
@@ -64,21 +63,23 @@ def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
 
 
 def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str | None) -> ImageSplit:
-    """Open one split of a dataset to judge a model by, its labels translated by name to the model's classes.
+    """Open one split of a dataset to evaluate a model on, its labels translated by name to the model's classes.
 
     Args:
         data: the recipe's `data` section.
         classes: the model's class names, by id.
-        split: the split to open; test if None, else validation, else all there is where the source names no splits.
+        split: the split to open; if None: test, else validation, else everything if the source names no splits.
 
     Returns:
-        The split; its notes say what was chosen.
+        The split; its notes say what was chosen and why.
 
     Raises:
-        DataError: if the split is not there, has no labels, or has labels that the model does not know.
+        DataError: if the split is missing, has no labels, or has labels that the model does not know.
     """
     if data.streaming:
-        raise DataError("evaluation needs every image of a split exactly once, not a stream", hint="leave --streaming")
+        raise DataError(
+            "evaluation needs every image of a split exactly once, not a stream", hint="leave out --streaming"
+        )
     notes: list[str] = []
     with telling(notes):
         opened = open_splits(data)
@@ -89,13 +90,13 @@ def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str 
             labels = read_split(opened, name, columns.label) if columns.label else None
             if labels is not None:
                 if not opened.has_splits:
-                    notes.append(f"{opened.id} names no splits: all {len(labels.ids):,} images are scored")
+                    notes.append(f"{opened.id} names no splits: evaluating on all {len(labels.ids):,} images")
                 elif split is None and name not in ("test",):
-                    notes.append(f"scored on the split {name}")
+                    notes.append(f"evaluating on the split {name}")
                 return _judged(opened, name, columns, labels, classes, data, notes)
         if split is not None:
             raise DataError(
-                f"the split {split!r} has no labels to judge by",
+                f"the split {split!r} has no labels, so a model cannot be evaluated on it",
                 allowed=f"a labelled split among {', '.join(names)}",
                 hint="--split NAME",
             )
@@ -139,7 +140,7 @@ def _judged(
 
 @dataclass
 class _Training:
-    """What is known on the way from an opened source to one that can be trained on."""
+    """What is known so far while an opened source is prepared for training."""
 
     opened: OpenedSource
     roles: Roles
@@ -151,7 +152,7 @@ class _Training:
     _scored: list[str] = field(default_factory=list)
 
     def source(self) -> ImageSource:
-        """Read labels, part the rows, look at the images."""
+        """Read labels, split the rows, check the images."""
         train, others = self._labels()
         classes = train.names
         parts = {role: (name, self._onto(role, name, labels, train)) for role, (name, labels) in others.items()}
@@ -192,7 +193,7 @@ class _Training:
         return image_split(self.opened, role, name, self.columns.images, ids, rows)
 
     def _labels(self) -> tuple[Labels, dict[str, tuple[str, Labels]]]:
-        """Return the labels of training, whose names are the classes, and those of the other labelled splits."""
+        """Return the training labels, whose names are the classes, and those of the other labelled splits."""
         train = read_split(self.opened, self._train_name, self.columns.label)
         if train is None:
             raise DataError(
@@ -207,21 +208,21 @@ class _Training:
             labels = None if name is None else read_split(self.opened, name, self.columns.label, has_signs=has_signs)
             if name is not None and labels is None:
                 number = len(self.opened.splits[name])
-                self.notes.append(f"{role}: {name} was left out, as none of its {number:,} rows has a label")
+                self.notes.append(f"{role}: {name} was left out, because none of its {number:,} rows has a label")
             elif name is not None and labels is not None:
                 others[role] = name, labels
                 self._scored.append(name)
         return train, others
 
     def _onto(self, role: str, name: str, labels: Labels, train: Labels) -> np.ndarray:
-        """Return the ids of another split among the classes of training."""
+        """Return the ids of another split in terms of the training classes."""
         ids, unknown, said = onto_classes(labels, train.names, exactly=self.data.similar_names == "keep")
         self.notes += [f"{name}: {note}" for note in said]
         in_train = np.bincount(train.ids, minlength=len(train.names)) > 0
         unknown += [train.names[index] for index in np.unique(ids[ids != MISSING]).tolist() if not in_train[index]]
         if unknown:
             raise DataError(
-                f"{name} has classes of which {self._train_name} has no image: {shorten(unknown)}",
+                f"{name} has classes without an image in {self._train_name}: {shorten(unknown)}",
                 allowed=f"the classes of {self._train_name}: {shorten(np.array(train.names)[in_train].tolist())}",
                 hint="correct the labels, move some of these images into training, or name other splits: "
                 f"--set data.{role}_split=NAME",
@@ -229,12 +230,12 @@ class _Training:
         return ids
 
     def _part_from(self, train: ImageSplit, others: Sequence[ImageSplit]) -> None:
-        """Refuse images that are in two splits; of a published dataset, whose splits others use, they are noted."""
+        """Refuse images that are in two splits; in a published dataset, whose splits others use, just note them."""
         sides = [Side(split, self._images(split.source_name)) for split in (train, *others)]
         self.notes += part_splits(sides, are_accepted=self.opened.kind == "hub" or self.data.allow_overlap)
 
     def _images(self, name: str, rows: np.ndarray | None = None) -> EncodedImages:
-        """Return the images of a split of the source, or some of its rows."""
+        """Return the images of a source's split, or of some of its rows."""
         if name not in self._encoded:
             dataset = self.opened.splits[name]
             column = dataset.data.column(self.columns.images[0])
@@ -243,11 +244,11 @@ class _Training:
         return self._encoded[name] if rows is None else self._encoded[name].take(rows)
 
     def _carved(self, whole: ImageSplit) -> tuple[ImageSplit, ImageSplit]:
-        """Part validation from training, and note images that have a copy on the other side."""
+        """Carve validation out of training, and note images with a copy on the other side."""
         kept, held_out = carve(whole.labels, self.data.validation_fraction, seed=self.seed)
         if len(held_out) == 0:
             raise DataError(
-                f"{self._train_name} has no class with two images, so no validation images can be taken from it",
+                f"{self._train_name} has no class with two images, so no validation images can be carved out of it",
                 hint="add images, or give a validation split: --set data.validation_split=NAME",
             )
         train = self._split("train", self._train_name, whole.labels[kept], kept)
@@ -256,17 +257,17 @@ class _Training:
         copies = find_copies(Side(train, self._images(name, kept)), Side(validation, self._images(name, held_out)))
         if copies.pairs:
             self.notes.append(
-                f"{len(copies.pairs):,} of the {len(held_out):,} images taken for validation have a copy in training, "
-                f"such as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
+                f"{len(copies.pairs):,} of the {len(held_out):,} images carved out for validation have a copy in "
+                f"{name}, such as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
             )
         share = len(held_out) / len(whole)
-        why = "" if abs(share - self.data.validation_fraction) < 0.01 else " as every class gets one if it can,"
+        why = "" if abs(share - self.data.validation_fraction) < 0.01 else " because every class gets one if it can,"
         if len(held_out) == MAX_CARVED:
             number = len(np.unique(whole.labels))
-            why = " the most that is taken" + (f", of {number:,} classes," if number > MAX_CARVED else ",")
+            why = " the maximum" + (f", of {number:,} classes," if number > MAX_CARVED else ",")
         self.notes.append(
             f"validation: {len(held_out):,} of the {len(whole):,} rows of {self._train_name} ({share:.1%},{why} "
-            f"stratified, seed {self.seed}), as the dataset has no validation split"
+            f"stratified, seed {self.seed}), because the dataset has no validation split"
         )
         return train, validation
 
@@ -284,7 +285,7 @@ class _Training:
         lost = np.setdiff1d(np.unique(train.labels), np.unique(train.labels[kept])).tolist()
         if lost:
             self.notes.append(
-                f"classes without a training image, as data.max_train_samples={most} is less than their number: "
+                f"classes without a training image, because data.max_train_samples={most} is too small for all: "
                 f"{shorten([classes[k] for k in lost])}"
             )
         return self._split("train", self._train_name, all_ids[rows[kept]], rows[kept])
@@ -295,13 +296,13 @@ class _Training:
         for numbers, words in (
             (np.flatnonzero(counts == 0), f"classes without any image in {self._train_name}"),
             (np.flatnonzero(counts == 1), f"classes with one image in {self._train_name}, which stays in training"),
-            (np.flatnonzero((counts > 0) & ~seen), "classes of training that validation lacks"),
+            (np.flatnonzero((counts > 0) & ~seen), "training classes that validation lacks"),
         ):
             if len(numbers):
                 self.notes.append(f"{words}: {shorten([classes[k] for k in numbers.tolist()])}")
 
     def _looked_at(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> int:
-        """Decode a sample of the images, or all; return the white level of 16-bit ones."""
+        """Decode a sample of the images, or all of them; return the white level of 16-bit images."""
         if self.data.check_images == "off":
             return WHITE_LEVEL if self.data.white_level in ("auto", None) else int(self.data.white_level)
         found = check_images(
@@ -315,13 +316,13 @@ class _Training:
         refuse_lost(found)
         if found.bad:
             self.notes.append(
-                f"{len(found.bad):,} of {found.num_checked:,} images looked at cannot be decoded and will be passed "
-                f"over, such as {found.bad[0][0]}: {found.bad[0][1]}"
+                f"{len(found.bad):,} of {found.num_checked:,} checked images cannot be decoded and will be skipped, "
+                f"such as {found.bad[0][0]}: {found.bad[0][1]}"
             )
         return white_level(found, self.data.white_level or WHITE_LEVEL, self.notes)
 
     def _left_out(self) -> dict[str, int]:
-        """Return how many image files are in no split in use, by the reason."""
+        """Return how many image files are in no split in use, by reason."""
         left_out = dict(self.opened.left_out)
         if self.opened.columns is None:
             return left_out

@@ -1,7 +1,7 @@
-"""Which split serves for what, and which rows of it: pure functions of names, labels and the seed.
+"""Which split is used for what, and which of its rows: pure functions of names, labels and the seed.
 
-Only integer arithmetic and vitft's own permutation decide, so every process, machine and version of a library
-takes the same rows.
+Only integer arithmetic and vitft's own permutation are used, so every process, machine and library version takes the
+same rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Roles:
-    """The source's own name of the split in each role, and the choices made."""
+    """The source's own name for the split in each role, and the choices made."""
 
     train: str | None
     validation: str | None
@@ -42,11 +42,11 @@ def assign_roles(
     Args:
         names: the splits that the source has.
         wanted: for "train", "validation" and "test" the name that the recipe asks for, or None.
-        known: what a split serves for where the source says so; else its name tells.
-        need_train: whether a source without a training split is an error.
+        known: what a split is for, if the source says so; otherwise its name decides.
+        need_train: whether to raise if there is no training split.
 
     Raises:
-        DataError: if a wanted split is not there, one is wanted in two roles, or none can train.
+        DataError: if a requested split is missing or requested in two roles, or if none can train.
     """
     notes: list[str] = []
     chosen = _as_asked(names, wanted)
@@ -61,7 +61,10 @@ def assign_roles(
         if len(free) > 1 and not exact:
             raise _several(role, free)
         if len(free) > 1:
-            notes.append(f"{role} split: {free[0]}; {', '.join(free[1:])} was left: --set data.{role}_split={free[1]}")
+            notes.append(
+                f"{role} split: {free[0]}; not used: {', '.join(free[1:])}; "
+                f"to choose: --set data.{role}_split={free[1]}"
+            )
         elif free and free[0] != role:
             notes.append(f"{role} split: the source's {free[0]!r}")
         taken += free[:1]
@@ -72,22 +75,22 @@ def assign_roles(
     others = [name for name in names if name not in taken]
     if chosen["train"] is None and any(wanted.values()) and others and not any(meant.get(name) for name in others):
         chosen["train"] = "+".join(others)
-        notes.append(f"train split: {' + '.join(others)}, all that were not asked for")
+        notes.append(f"train split: {' + '.join(others)}: all splits without another role")
         taken += others
     if chosen["train"] is None and need_train:
         raise DataError(
             "the dataset has no training split",
-            allowed=f"one of its splits: {', '.join(names)}, or several joined by +",
+            allowed=f"one of its splits: {', '.join(names)}, or several joined with +",
             hint=f"--set data.train_split={names[0]}" if names else None,
         )
     left = [name for name in names if name not in taken]
     if left and need_train:
-        notes.append(f"splits left unused: {', '.join(left)}")
+        notes.append(f"splits not used: {', '.join(left)}")
     return Roles(chosen["train"], chosen["validation"], chosen["test"], tuple(notes))
 
 
 def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the splits that the user asks for, by role; one that is asked for twice is an error."""
+    """Return the splits that the user asks for, by role; raise if one is asked for twice."""
     chosen: dict[str, str | None] = {}
     for role, name in wanted.items():
         if name is not None:
@@ -100,30 +103,30 @@ def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[st
             raise DataError(
                 f"the split {name!r} is asked for as {' and '.join(twice)}; an image must not be in both",
                 allowed=f"different splits among {', '.join(names)}",
-                hint="leave data.validation_split away, and part of train is carved for it",
+                hint="leave out data.validation_split, and validation is carved out of train",
             )
         assert role in _ROLES, role
     return chosen
 
 
 def _members(names: Sequence[str], name: str) -> list[str]:
-    """Return the splits that a name joins by ``+``; a split may itself be called so."""
+    """Return the splits that a name joins with ``+``; a split's own name may contain one."""
     return [name] if name in names else [part.strip() for part in name.split("+")]
 
 
 def _several(role: str, names: Sequence[str]) -> DataError:
     return DataError(
         f"several splits may be the {role} split: {', '.join(names)}",
-        allowed="one of them, or several joined by +",
+        allowed="one of them, or several joined with +",
         hint=f"--set data.{role}_split={'+'.join(names)}, or --set data.{role}_split={names[0]}",
     )
 
 
 def named_split(names: Iterable[str], name: str, flag: str) -> str:
-    """Return the source's name of the split that a user asked for, also by a synonym such as ``val``.
+    """Return the source's name of the split that a user asked for, or a synonym such as ``val``.
 
     Raises:
-        DataError: listing the splits that there are.
+        DataError: listing the existing splits.
     """
     names = list(names)
     if name in names:
@@ -141,15 +144,15 @@ def named_split(names: Iterable[str], name: str, flag: str) -> str:
 
 
 def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Part the rows of a training split into training and validation.
+    """Split the rows of a training split into training and validation.
 
     Validation gets ``fraction`` of the rows, each class in its proportion (largest remainders), at least one row and
     never all rows of every class that has two; a class with one row stays in training. It gets at most 10,000 rows,
-    so that of more classes than that only the largest have one.
+    so with more classes than that, only the largest have one.
 
     Args:
         labels: int64 class ids, shape (n,).
-        fraction: part that becomes validation.
+        fraction: the share that becomes validation.
         seed: the run's seed.
 
     Returns:
@@ -164,9 +167,9 @@ def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray
 
 
 def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
-    """Choose at most ``num_samples`` rows, an equal number of each class where the data allow it.
+    """Choose at most ``num_samples`` rows, an equal number of each class if possible.
 
-    A class with fewer rows than its share gives all of them, and the others share what is left over.
+    A class with fewer rows than its share gives all of them, and the others share the rest.
 
     Returns:
         Row numbers, ascending.
@@ -175,7 +178,7 @@ def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
     quota = np.zeros_like(counts)
     left = min(num_samples, len(labels))
     while left:
-        open_classes = np.flatnonzero(quota < counts)[:left]  # fewer than classes: one each for the first
+        open_classes = np.flatnonzero(quota < counts)[:left]  # fewer rows than classes: one each for the first
         gain = np.minimum(left // len(open_classes), counts[open_classes] - quota[open_classes])
         quota[open_classes] += gain
         left -= int(gain.sum())
@@ -194,7 +197,7 @@ def first_of_each_class(labels: np.ndarray, quota: np.ndarray, *, seed: int, str
 
 
 def _proportional(counts: np.ndarray, total: int) -> np.ndarray:
-    """Share ``total`` among classes by size: from 1 to count - 1 for each class of two or more, else none."""
+    """Divide ``total`` among classes by size: 1 to count - 1 for each class of two or more, otherwise 0."""
     n = int(counts.sum())
     lowest, highest = np.minimum(np.maximum(counts - 1, 0), 1), np.maximum(counts - 1, 0)
     if int(lowest.sum()) > MAX_CARVED:  # one of each would be more than the cap allows
@@ -203,7 +206,7 @@ def _proportional(counts: np.ndarray, total: int) -> np.ndarray:
         one_each: np.ndarray = chosen * lowest
         return one_each
     quota: np.ndarray = np.clip(counts * total // n, lowest, highest)
-    # Move one at a time those that are furthest below (or above) their exact share, counted in n-ths.
+    # One at a time, adjust the class furthest below (or above) its exact share, counted in n-ths.
     while (short := total - int(quota.sum())) != 0:
         movable = np.flatnonzero(quota < highest if short > 0 else quota > lowest)
         if len(movable) == 0:

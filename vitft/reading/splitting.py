@@ -20,8 +20,8 @@ class SplitColumn:
 
     Attributes:
         column: its name.
-        names: the split that each of its values means; None in it are rows without a value.
-        roles: what each split serves for, where that is known.
+        names: the split that each of its values means; None stands for rows without a value.
+        roles: what each split is for, if known.
     """
 
     column: str
@@ -30,9 +30,9 @@ class SplitColumn:
 
     @property
     def note(self) -> str:
-        """What was decided, for a person."""
+        """The choice, as a note for the user."""
         said = ", ".join(f"{value} -> {name}" if value != name else name for value, name in self.names.items())
-        return f"splits: from the column {self.column} ({said}); --set data.split_column=none takes no notice of it"
+        return f"splits: from the column {self.column} ({said}); to ignore it: --set data.split_column=none"
 
 
 def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, where: str) -> SplitColumn | None:
@@ -40,11 +40,11 @@ def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, wh
 
     Args:
         columns: the different values of each column.
-        data: what the user says of splits.
-        where: what the columns are those of, for an error.
+        data: what the user says about splits.
+        where: what has the columns, to name in an error.
 
     Raises:
-        DataError: if a column is named like one of splits and its values name none, or the wanted one is not there.
+        DataError: if a column is named like one of splits but its values name none, or the requested one is missing.
     """
     if data.split_column == "none":
         return None
@@ -83,16 +83,16 @@ def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, wh
         return None
     column, values = unread
     raise DataError(
-        f"{where} can be read in two ways: its column {column!r} ({shorten(list(values), 5)}) parts the rows into "
-        "splits, of which none is known to train or to test; or it has nothing to do with splits",
+        f"{where} can be read in two ways: its column {column!r} ({shorten(list(values), 5)}) names splits, but not "
+        "which ones are for training or testing; or it has nothing to do with splits",
         allowed="values such as train, validation and test; or say what they mean",
-        hint=f"--set data.split_column=none to take no notice of it, or --set data.split_column={column} "
+        hint=f"--set data.split_column=none to ignore it, or --set data.split_column={column} "
         f"--set data.validation_split={values[0]} to hold these rows out",
     )
 
 
 def _read(column: str, values: Sequence[str], wanted: Sequence[str]) -> SplitColumn | None:
-    """Return what a column's values mean if they are splits."""
+    """Return what a column's values mean, if they are splits."""
     roles = roles_of(values)
     exact = [role_of(value) for value in values]
     is_named = is_split_name(column)

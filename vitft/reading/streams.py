@@ -1,4 +1,4 @@
-"""Datasets that are read as a stream: no random access, so no exact carving, limits or order."""
+"""Datasets read as a stream: no random access, so no exact carving, limits or order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stream_source(
     opened: OpenedSource, roles: Roles, image_columns: tuple[str, ...], label_column: str,
     data: DataRecipe, seed: int, notes: list[str],
 ) -> ImageSource:  # fmt: skip
-    """Make the source of a run that reads its dataset as it comes, from what was chosen so far."""
+    """Make the source of a run that streams its dataset, from what was chosen so far."""
     assert roles.train is not None
     splits: dict[str, StreamSplit] = {}
     classes: tuple[str, ...] = ()
@@ -42,13 +42,13 @@ def stream_source(
         rows = undecoded(opened.splits[name])
         features = flat_features(stream_features(rows))
         if label_column not in features:
-            notes.append(f"{role}: {name} was left out, as it has no column {label_column}")
+            notes.append(f"{role}: {name} was left out, because it has no column {label_column}")
             continue
         if role == "train":
             classes, counted = _stream_classes(rows, features[label_column], label_column, notes)
             counts[name] = counts.get(name) or counted
         elif all(label_value(row, label_column) in (None, "", MISSING) for row in rows.take(LOOKED_AT)):
-            notes.append(f"{role}: {name} was left out, as its first {LOOKED_AT} rows have no label")
+            notes.append(f"{role}: {name} was left out, because its first {LOOKED_AT} rows have no label")
             continue
         label_ids = stream_label_ids(features[label_column], classes)
         folders = opened.folders.get(name, ())
@@ -57,15 +57,15 @@ def stream_source(
         splits["train"], splits["validation"] = _carve_stream(splits["train"], data.validation_fraction, seed)
         notes.append(
             f"validation: about {data.validation_fraction:.0%} of {roles.train}, by a hash of each image, "
-            "as the dataset has no validation split; every evaluation reads the whole stream"
+            "because the dataset has no validation split; every evaluation reads the whole stream"
         )
     if data.max_train_samples is not None:
         train = splits["train"]
         num_rows = min(train.num_rows or data.max_train_samples, data.max_train_samples)
         splits["train"] = replace(train, rows=train.rows.take(data.max_train_samples), num_rows=num_rows)
         notes.append(f"train: the first {data.max_train_samples:,} rows of the stream (data.max_train_samples)")
-    notes.append("streaming: images that are in two splits are not looked for, nor images that cannot be decoded")
-    notes.append("streaming: shuffled within shards and a buffer; resuming is not bit for bit the same")
+    notes.append("streaming: no check for images that are in two splits or cannot be decoded")
+    notes.append("streaming: shuffled by shard and in a buffer; a resumed run is not identical bit for bit")
     parts = [f"{role}\0{splits[role].num_rows}\0{splits[role].rows.num_shards}" for role in sorted(splits)]
     text = "\0".join([Path(opened.id).name, str(opened.revision), *classes, *parts])
     return ImageSource(
@@ -83,12 +83,12 @@ def stream_source(
 
 
 def stream_features(rows: Any) -> Any:
-    """Return the types of a stream's columns; some formats tell them only by their first rows."""
+    """Return the types of a stream's columns; some formats show them only in their first rows."""
     return rows.features if rows.features is not None else rows._resolve_features().features
 
 
 def _stream_classes(rows: Any, feature: Any, label_column: str, notes: list[str]) -> tuple[tuple[str, ...], int | None]:
-    """Return the classes, and the number of rows if they had to be counted on the way."""
+    """Return the classes, and the number of rows if they were counted on the way."""
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names), None
     values = [label_value(row, label_column) for row in rows.select_columns([_outer(rows, label_column)])]
@@ -97,13 +97,13 @@ def _stream_classes(rows: Any, feature: Any, label_column: str, notes: list[str]
     else:
         labels = read_labels(datasets.Dataset.from_dict({label_column: values}), label_column)
     require_labels(labels, "the training stream")
-    notes.append(f"classes: the stream was read once for the values of {label_column}")
+    notes.append(f"classes: the stream was read once to find the values of {label_column}")
     require_classes(labels, "the stream")
     return labels.names, len(values)
 
 
 def _outer(rows: Any, column: str) -> str:
-    """Return the column of a stream that holds a label, which may stand inside a structure."""
+    """Return the column of a stream that holds the label, possibly inside a structure."""
     return column if column in stream_features(rows) else column.split(".")[0]
 
 
@@ -123,7 +123,7 @@ def _carve_stream(train: StreamSplit, fraction: float, seed: int) -> tuple[Strea
 
 
 def _is_held_out(row: Mapping[str, Any], *, columns: tuple[str, ...], fraction: float, seed: int, wanted: bool) -> bool:
-    # By content, as a stream has no row numbers that hold under any sharding; equal images stay together.
+    # By content: row numbers of a stream depend on the sharding. Equal images stay together.
     image = encoded_image(filled(row, columns))
     content = image.encode() if isinstance(image, str) else image
     word = hashlib.blake2b(content, digest_size=8, key=seed.to_bytes(8, "little")).digest()

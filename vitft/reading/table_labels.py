@@ -1,4 +1,4 @@
-"""Which column of a table holds the labels: by the user's word, by what folders say, by name, by being the only one."""
+"""Which column of a table holds the labels: chosen by the user, by what folders say, by name, or as the only one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
 
 
-class UntoldLabel(DataError):  # noqa: N818 - another table may tell
-    """Which of several columns holds the labels cannot be told."""
+class UntoldLabel(DataError):  # noqa: N818 - another table may say
+    """It is unclear which of several columns holds the labels."""
 
 
 @dataclass
@@ -26,9 +26,9 @@ class TableLabels:
     """The labels of a table.
 
     Attributes:
-        column: where they stand; several columns of a one-hot table are joined by commas.
-        values: the label of each row, None where there is none.
-        is_sure: whether the column is meant for labels; otherwise it was the only one that could be.
+        column: their column; several columns of a one-hot table are joined with commas.
+        values: the label of each row, None if there is none.
+        is_sure: whether the column is surely for labels, rather than just the only candidate.
         note: how it was chosen.
     """
 
@@ -52,15 +52,15 @@ def find_labels(
 
     Args:
         joined: the table and its files.
-        class_of: the class that folders give a file, if any.
+        class_of: the class that folders give a file, or None.
         classes: all classes that folders give.
-        wanted: the column that the user says it is.
-        split_column: the column of splits, which is no label.
-        has_split_columns: whether a column named like one of splits is no label.
+        wanted: the column that the user asks for.
+        split_column: the column of splits, which is not a label.
+        has_split_columns: whether a column named like one of splits cannot be the label.
         accept: whether a measure may be a label.
 
     Raises:
-        DataError: if which column it is cannot be told, or a row has several labels.
+        DataError: if it is unclear which column it is, or a row has several labels.
     """
     table = joined.table
     columns: dict[str, Column] = {
@@ -78,7 +78,7 @@ def find_labels(
         columns = {name: values for name, values in columns.items() if not is_split_name(name)}
     named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
     if named:
-        left = f"; {', '.join(named[1:])} was left: --set data.label_column={named[1]}" if named[1:] else ""
+        left = f"; not used: {', '.join(named[1:])}; to choose: --set data.label_column={named[1]}" if named[1:] else ""
         return TableLabels(
             named[0], list(columns[named[0]]), note=f"label column: {named[0]} of {table.name}, by its name{left}"
         )
@@ -89,7 +89,7 @@ def find_labels(
 
 
 def refuse_several(labels: TableLabels, where: str) -> None:
-    """Raise a DataError if labels are lists of labels, joined by what never stands in one."""
+    """Raise a DataError if labels are lists, joined by a character that is never part of a label."""
     present = [value for value in labels.values if value is not None]
     alone = {value for value in present if "|" not in value}
     listed = next((value for value in present if _LIST.fullmatch(value)), None)
@@ -99,8 +99,8 @@ def refuse_several(labels: TableLabels, where: str) -> None:
             listed = value
     if listed is not None:
         raise DataError(
-            f"the column {labels.column!r} of {where} holds lists of labels ({listed!r}); vitft takes one per image",
-            allowed="one label per image, written as it is",
+            f"the column {labels.column!r} of {where} holds lists of labels ({listed!r}); vitft supports one per image",
+            allowed="one label per image, without brackets",
             hint="--set data.label_column=NAME, or write the label without brackets",
         )
     for value in present:
@@ -109,7 +109,7 @@ def refuse_several(labels: TableLabels, where: str) -> None:
             if len(set(parts) & alone) or (len(parts) > 1 and len(alone) < len(present)):
                 raise DataError(
                     f"the column {labels.column!r} of {where} holds several labels per image ({value!r}); "
-                    "vitft takes one",
+                    "vitft supports one",
                     allowed="one label per image",
                     hint="--set data.label_column=NAME, or keep the rows that have one label",
                 )
@@ -118,7 +118,7 @@ def refuse_several(labels: TableLabels, where: str) -> None:
 def _agreeing(
     columns: Mapping[str, Column], files: Sequence[str], class_of: Callable[[str], str | None], classes: set[str]
 ) -> str | None:
-    """Return the column whose texts are the names of the folders that the files lie in, or of other class folders."""
+    """Return the column whose values are the names of the files' folders, or of other class folders."""
     step = max(len(files) // 2000, 1)
     known = [(row, alike(name)) for row in range(0, len(files), step) if (name := class_of(files[row]))]
     if not known:
@@ -132,7 +132,7 @@ def _agreeing(
 
 
 def _boxed(columns: Mapping[str, Column], classes: set[str]) -> TableLabels | None:
-    """Return labels that stand before the places of objects, as ImageNet writes them: ``n01978930 85 1 499 272``."""
+    """Return labels that are followed by bounding boxes, as in ImageNet's tables: ``n01978930 85 1 499 272``."""
     for column, values in columns.items():
         words = [(value or "").split() for value in values]
         kinds = [{word for word in row if not _NUMBER.fullmatch(word)} for row in words]
@@ -155,9 +155,9 @@ def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
     if several:
         raise DataError(
             f"{where} marks several labels per image (row {several[0]}: {', '.join(ones[several[0]])}); "
-            "vitft takes one",
+            "vitft supports one",
             allowed=f"one 1 among {shorten(hot)} in each row",
-            hint="--set data.label_column=NAME for one of them against the rest, or keep the rows that have one label",
+            hint="--set data.label_column=NAME to train one against the rest, or keep the rows that have one label",
         )
     return TableLabels(
         ",".join(hot),
@@ -179,7 +179,7 @@ def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: boo
     ]
     where = joined.table.name
     if len(plausible) == 1:
-        note = f"label column: {plausible[0]} of {where}, the only one that can be"
+        note = f"label column: {plausible[0]} of {where}, the only one possible"
         return TableLabels(plausible[0], list(columns[plausible[0]]), is_sure=False, note=note)
     if has_classes or not counts:
         return None
@@ -193,7 +193,7 @@ def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: boo
         return None
     said = ", ".join(f"{name} ({counts[name]:,} values)" for name in whole)
     raise UntoldLabel(
-        f"which column of {where} is the label cannot be told",
+        f"it is unclear which column of {where} is the label",
         allowed=f"one of: {said}",
         hint=f"--set data.label_column={(plausible or whole)[0]}",
     )

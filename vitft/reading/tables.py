@@ -1,7 +1,7 @@
-"""A table that stands beside images: csv, JSON, a list of names -> columns of text.
+"""A table that accompanies images: csv, JSON, a list of names -> columns of text.
 
-Text stays as it is written: ``007`` is not 7, and ``True`` not ``true``. What kind of file it is, its encoding and
-its delimiter are found out by trying; whatever cannot be read says why.
+Text stays as it is written: ``007`` is not 7, and ``True`` is not ``true``. The kind of file, its encoding and its
+delimiter are found by trying; if a file cannot be read, the error says why.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from vitft.reading.listing import count, is_image_name
 from vitft.reading.words import role_of
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
-_LARGEST = 2**30  # bytes: a table that says more than a class per image is none
+_LARGEST = 2**30  # bytes: a larger file holds more than a class per image
 _DELIMITERS = (",", "\t", ";", "|", " ")
-_MANY = 50  # files of one kind: so many are one for each image, not tables of images
+_MANY = 50  # files of one kind: if there are more, they are one per image, not tables of images
 
 
-class Unreadable(Exception):  # noqa: N818 - the reason stands in its text
-    """A file that is no table, with the reason."""
+class Unreadable(Exception):  # noqa: N818 - its text is the reason
+    """A file that is not a table, with the reason."""
 
 
 @dataclass
@@ -37,10 +37,10 @@ class Table:
 
     Attributes:
         name: its path in the dataset's folder.
-        columns: text by column, None where there is none; all of one length.
+        columns: text by column, None for a missing value; all of the same length.
         is_listed: whether columns have no names of their own, but ``column_1``, ...
         notes: what was found out about the file.
-        problem: what is wrong with it, if it turns out to be about images.
+        problem: the error to raise if it turns out to be about images.
     """
 
     name: str
@@ -59,8 +59,8 @@ def table_files(others: Iterable[str], stems: Collection[str]) -> tuple[list[str
     """Return the files that may be tables of images, and notes on those that are not.
 
     Args:
-        others: the files of a folder that are no images.
-        stems: the names of its images without their suffixes; a list or JSON file so named belongs to one of them.
+        others: the files of a folder that are not images.
+        stems: the image names without suffixes; a list or JSON file with such a name belongs to that image.
     """
     by_kind: dict[str, list[str]] = {}
     alone: list[str] = []
@@ -87,7 +87,7 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
     Args:
         root: the dataset's folder.
         name: the table's path in it.
-        is_file: whether a text names an image; a table without a header is told by it.
+        is_file: whether a text names an image; used to recognise a table without a header.
 
     Raises:
         Unreadable: with the reason.
@@ -98,7 +98,7 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
         return Table(name, _of_parquet(path))
     try:
         if (packed := compression_of(path)) is not None:
-            raise Unreadable(f"it is packed ({packed}), although its name does not say so: unpack it first")
+            raise Unreadable(f"it is compressed ({packed}), although its name does not say so: unpack it first")
         content = read_regular(path, _LARGEST)
     except OSError as error:
         raise Unreadable(f"it cannot be read: {error.strerror or error}") from error
@@ -133,14 +133,14 @@ def _decoded(content: bytes) -> tuple[str, list[str]]:
     if max(even, odd) >= max(len(head) // 4, 1):
         guess = "utf-16-le" if odd > even else "utf-16-be"
         try:
-            return content.decode(guess), [f"read as {guess}, as it has no mark of its encoding"]
+            return content.decode(guess), [f"read as {guess}, because it has no byte order mark"]
         except UnicodeDecodeError as error:
             raise Unreadable(f"it is neither UTF-8 nor UTF-16: {error.reason}") from error
     try:
         return content.decode(), []
     except UnicodeDecodeError as error:
         if b"\0" in content:
-            raise Unreadable("it holds null bytes, so it is no text") from error
+            raise Unreadable("it contains null bytes, so it is not text") from error
         number = content[: error.start].count(b"\n") + 1
         try:
             text = content.decode("cp1252")
@@ -174,7 +174,7 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     body = rows if is_listed else rows[1:]
     num_padded = sum(text != text.strip() for row in body for text in row)
     if num_padded:
-        notes.append(f"{num_padded:,} texts had spaces around them, which were dropped")
+        notes.append(f"{num_padded:,} values had spaces around them, which were dropped")
     short = sum(len(row) < len(header) for row in body)
     if short > len(body) // 2:
         notes.append(f"{count(short, 'row')} with fewer fields than the first")
@@ -183,41 +183,41 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
         for each, text in itertools.zip_longest(names, row, fillvalue=""):
             columns[each].append(text.strip() or None)
     if is_listed and not is_list:
-        notes.append("it has no header, as its first row names an image")
+        notes.append("it has no header, because its first row names an image")
     return Table(name, columns, is_listed, notes, _long_rows(name, body, len(rows[0]), delimiter, is_file))
 
 
 def _long_rows(
     name: str, rows: Sequence[Sequence[str]], width: int, delimiter: str, is_file: Callable[[str], bool]
 ) -> DataError | None:
-    """Return an error if a row has more fields than the first, or a quote swallows rows: what is meant is unknown."""
+    """Return an error if a row has more fields than the first, or a quote swallows rows: the meaning is unclear."""
     for number, row in enumerate(rows):
         if any("\n" in text and _swallowed(text, delimiter, is_file) for text in row):
             return DataError(
-                f"row {number} of {name} holds line breaks between quotes, and {delimiter!r} among them: is a quote "
-                f"open that is not closed? It begins with {next(text for text in row if chr(10) in text)[:40]!r}",
+                f"row {number} of {name} holds line breaks and {delimiter!r} between quotes: is a closing quote "
+                f"missing? It begins with {next(text for text in row if chr(10) in text)[:40]!r}",
                 allowed="quotes in pairs",
-                hint="mend the row, or --set data.layout=folders takes no notice of tables",
+                hint="fix the row, or ignore tables: --set data.layout=folders",
             )
         if len([text for text in row[width:] if text.strip()]):
             long = sum(bool("".join(other[width:]).strip()) for other in rows)
             return DataError(
-                f"row {number} of {name} has {len(row)} fields, and the first line has {width}"
+                f"row {number} of {name} has {len(row)} fields, but the first line has {width}"
                 + (f" ({long:,} rows have more)" if long > 1 else ""),
-                allowed="rows with a field for each column; text that holds the delimiter stands in quotes",
-                hint="mend the row, or --set data.layout=folders takes no notice of tables",
+                allowed="rows with one field per column; quotes around text that contains the delimiter",
+                hint="fix the row, or ignore tables: --set data.layout=folders",
             )
     return None
 
 
 def _swallowed(text: str, delimiter: str, is_file: Callable[[str], bool]) -> bool:
-    """Whether a text of several lines holds fields that name images, as it does after a quote that is not closed."""
+    """Whether text of several lines has fields that name images, as it would if a closing quote is missing."""
     fields = [field.strip() for line in text.split("\n")[1:] for field in line.split(delimiter)]
     return any(is_image_name(field) or is_file(field) for field in fields if field)
 
 
 def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
-    """Return what parts the fields: the character that cuts most lines, the first too, into the same number of them."""
+    """Return the delimiter: the character that splits most lines, including the first, into equally many fields."""
     best, most = ",", (0.0, False, 0)
     for delimiter in _DELIMITERS if is_list else _DELIMITERS[:-1]:
         try:
@@ -229,8 +229,8 @@ def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
         score = round(part, 1), widths[:1] == [width], width if part > 0.8 else 0
         if width > 1 and score > most:
             best, most = delimiter, score
-    said = {",": [], "\t": ["fields are parted by tabs"], " ": ["fields are parted by spaces"]}
-    return best, list(said.get(best, [f"fields are parted by {best!r}"])) if not is_list else []
+    said = {",": [], "\t": ["fields are separated by tabs"], " ": ["fields are separated by spaces"]}
+    return best, list(said.get(best, [f"fields are separated by {best!r}"])) if not is_list else []
 
 
 def _reader(lines: Iterable[str], delimiter: str) -> Iterable[list[str]]:
@@ -239,7 +239,7 @@ def _reader(lines: Iterable[str], delimiter: str) -> Iterable[list[str]]:
 
 
 def _named(header: Sequence[str], width: int) -> list[str]:
-    """Return column names, each once: an empty one is numbered, and so is one that comes again."""
+    """Return unique column names: empty and repeated ones are numbered."""
     names: list[str] = []
     for place in range(width):
         name = header[place] if place < len(header) and header[place] else f"column_{place + 1}"
@@ -250,7 +250,7 @@ def _named(header: Sequence[str], width: int) -> list[str]:
 
 
 def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Callable[[str], bool]) -> bool:
-    """Whether the first line of a list names its columns: it names no image where the next lines do."""
+    """Whether the first line of a list names its columns: it names no image, but the next lines do."""
     if any(map(is_file, header)) or len(header) < 2:
         return False
     return bool(rows) and all(any(map(is_file, row)) for row in rows)
@@ -260,7 +260,7 @@ def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Ca
 
 
 def _records(text: str, *, are_lines: bool) -> list[Mapping[str, Any]]:
-    """Return the objects of a JSON file: a list, one a line, a table by columns, or COCO's three lists."""
+    """Return the objects of a JSON file: a list, one per line, a table by columns, or COCO's three lists."""
     try:
         value: Any = json.loads(text)
     except RecursionError as error:
@@ -273,12 +273,12 @@ def _records(text: str, *, are_lines: bool) -> list[Mapping[str, Any]]:
     if isinstance(value, dict):
         value = [value] if are_lines else _of_coco(value) or _of_object(value)
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
-        raise Unreadable("it holds no list of objects")
+        raise Unreadable("it contains no list of objects")
     return value
 
 
 def _of_coco(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the rows of COCO's layout, one for each annotation: file name, category, and nothing of boxes."""
+    """Return the rows of a COCO file, one for each annotation: file name and category, without boxes."""
     if not all(isinstance(value.get(key), list) for key in ("images", "annotations", "categories")):
         return None
     try:
@@ -287,8 +287,8 @@ def _of_coco(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         if twice:
             ids = ", ".join(str(key) for key, name in names.items() if str(name) == twice[0])
             raise DataError(
-                f"several categories are called {twice[0]!r} (ids {ids}), so a label by that name does not say which",
-                allowed="categories with names of their own",
+                f"several categories are called {twice[0]!r} (ids {ids}), so it is unclear which one a label means",
+                allowed="categories with different names",
                 hint="rename them in the file",
             )
         given: dict[Any, list[Any]] = {}
@@ -299,7 +299,7 @@ def _of_coco(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             for image in value["images"]
         ]
     except (KeyError, TypeError) as error:
-        raise Unreadable(f"it looks like COCO's annotations, but lacks {error}") from error
+        raise Unreadable(f"it looks like COCO annotations, but lacks {error}") from error
 
 
 def _of_object(value: Mapping[str, Any]) -> Any:
@@ -328,7 +328,7 @@ def _is_name(value: object) -> bool:
 
 
 def columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Return records as columns of text, ``outer.inner`` for what is nested; several values are joined by ``|``."""
+    """Return records as columns of text, nested ones as ``outer.inner``; several values are joined with ``|``."""
     flat = [_flattened(record) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
     return {name: [record.get(name) for record in flat] for name in names}
@@ -357,7 +357,7 @@ def _as_text(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     text = str(value).strip()
-    return text.encode("utf-8", "replace").decode() or None  # JSON can hold half a character
+    return text.encode("utf-8", "replace").decode() or None  # JSON can contain half a character
 
 
 def _of_parquet(path: Path) -> dict[str, list[str | None]]:
@@ -373,5 +373,5 @@ def _of_parquet(path: Path) -> dict[str, list[str | None]]:
         ]  # fmt: skip
         table = pq.read_table(path, columns=plain)
     except (OSError, pa.ArrowException) as error:
-        raise Unreadable(f"it is no parquet file: {str(error).splitlines()[0]}") from error
+        raise Unreadable(f"it is not a parquet file: {str(error).splitlines()[0]}") from error
     return {name: [_as_text(value) for value in table.column(name).to_pylist()] for name in plain}

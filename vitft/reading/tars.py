@@ -1,7 +1,7 @@
-"""Webdataset tars on this machine: members that share a name up to the first dot are one image and its label.
+"""Webdataset tars on this machine: members with the same name up to the first dot are one image and its label.
 
-Read here and not by `datasets`, whose reader takes the kinds of members from the first five examples: half of the
-images would be empty where jpg and png are mixed, and ``.cls`` members could only be numbers.
+We do not use the reader of `datasets`: it takes the kinds of members from the first five examples, so half of the
+images would be empty if jpg and png are mixed, and ``.cls`` members could only be numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TEXT = (".cls", ".cls2", ".txt", ".id", ".index", ".label", ".class")
 def open_tars(paths: Sequence[str], *, is_streaming: bool) -> Any:
     """Return the examples of tars as a Dataset (kept in the cache of `datasets`) or an IterableDataset.
 
-    Columns: ``image``; one of text for each other kind of member (``cls``, ``json.label``).
+    Columns: ``image``; one text column for each other kind of member (``cls``, ``json.label``).
 
     Raises:
         DataError: if a tar is broken, or holds no images.
@@ -35,7 +35,7 @@ def open_tars(paths: Sequence[str], *, is_streaming: bool) -> Any:
         return datasets.IterableDataset.from_generator(
             _rows, features, {"paths": list(paths), "columns": tuple(features)}
         )
-    # Size and time stand among the arguments, by which the cache knows whether it has these files.
+    # Size and time are arguments so that the cache can tell whether it has these files.
     stamps = [f"{os.path.getsize(path)} {os.stat(path).st_mtime_ns}" for path in paths]  # noqa: PTH202, PTH116
     return datasets.Dataset.from_generator(
         _stamped_rows,
@@ -46,7 +46,7 @@ def open_tars(paths: Sequence[str], *, is_streaming: bool) -> Any:
 
 
 def holds_examples(path: str) -> bool:
-    """Return whether a tar holds images with labels, and is not just an archive of files."""
+    """Return whether a tar holds images with labels instead of just being an archive of files."""
     try:
         for number, example in enumerate(_examples(path)):
             if any(map(is_image_name, example)) and len(example) > 1:
@@ -54,7 +54,7 @@ def holds_examples(path: str) -> bool:
             if number == 20:
                 break
     except DataError:
-        return True  # broken: said when it is opened
+        return True  # broken: reported when it is opened
     return False
 
 
@@ -82,7 +82,7 @@ def _features(paths: Sequence[str]) -> datasets.Features:
 
 
 def _read(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the examples of a tar: the image undecoded, all else as text."""
+    """Yield the examples of a tar: the image undecoded, everything else as text."""
     for example in _examples(path):
         row: dict[str, Any] = {}
         for name, content in example.items():
@@ -91,7 +91,7 @@ def _read(path: str) -> Iterator[dict[str, Any]]:
             if is_image_name(name):
                 if IMAGE in row:
                     raise DataError(
-                        f"{path} holds several images of one name ({name}), so which is meant cannot be told",
+                        f"{path} holds several images with the same name ({name}), so it is unclear which one to use",
                         allowed="one image for each name up to its first dot",
                     )
                 row[IMAGE] = {"bytes": content, "path": None}
@@ -112,7 +112,7 @@ def _of_json(field: str, content: bytes) -> Mapping[str, str | None]:
 
 
 def _examples(path: str) -> Iterator[dict[str, bytes]]:
-    """Yield the members of a tar by what follows the first dot of their names, one example at a time."""
+    """Yield the members of a tar, keyed by the name after the first dot, one example at a time."""
     example: dict[str, bytes] = {}
     current = ""
     try:
@@ -130,6 +130,6 @@ def _examples(path: str) -> Iterator[dict[str, bytes]]:
                 file = tar.extractfile(member)
                 example[dot + rest] = file.read() if file is not None else b""
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="is it whole? look with: tar tf FILE") from error
+        raise DataError(f"cannot read {path}: {error}", hint="is it complete? check with: tar tf FILE") from error
     if example:
         yield example

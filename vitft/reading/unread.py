@@ -1,4 +1,4 @@
-"""Files of a folder that are not read, and why; a class is not to be missing without a word."""
+"""Files of a folder that are not read, and why; no class may vanish silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_IMAGES = (
 
 
 def what_else(listing: Listing) -> str:
-    """Return what lies in a folder without images, for an error."""
+    """Return what is in a folder without images, to quote in an error."""
     reasons = list(describe_left_out(listing.left_out))
     suffixes = _suffixes(listing.others)
     if suffixes:
@@ -29,7 +29,7 @@ def what_else(listing: Listing) -> str:
 
 
 def archives(names: Sequence[str]) -> list[str]:
-    """Return those files that must be unpacked to be read."""
+    """Return the files that must be unpacked to be read."""
     return [name for name in names if Path(name).suffix.lower() in ARCHIVES]
 
 
@@ -44,7 +44,7 @@ def _suffixes(names: Sequence[str]) -> str:
 
 
 def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> None:
-    """Note files with no image name; refuse to lose a whole class folder of them."""
+    """Note files without an image name; raise if a whole class folder consists of them."""
     told = " ".join(reading.notes)
     beside = {path.rpartition("/")[0].rpartition("/")[0] for rows in reading.splits.values() for path in rows.paths}
     empty = [folder for folder in listing.empty if folder.rpartition("/")[0] in beside]
@@ -55,15 +55,15 @@ def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> No
         if name not in reading.tables and name not in told and Path(name).suffix.lower() not in (*FORMATS, ".md")
     ]  # fmt: skip
     if strange:
-        reading.notes.append(f"{count(len(strange), 'file')} with no image name left out: {_suffixes(strange)}")
+        reading.notes.append(f"{count(len(strange), 'file')} without an image suffix left out: {_suffixes(strange)}")
     if reading.label_column != "class_folder":
         return
     dead = [link for link in listing.dead if link.rpartition("/")[0] in beside]
     if dead and not data.accept_classes:
         raise DataError(
-            f"{dead[0]} is a link to what is not there, beside the class folders, so a class may be missing",
+            f"{dead[0]} is a broken link beside the class folders, so a class may be missing",
             allowed="links that lead to folders",
-            hint="mend or remove the link, or go on without: --set data.accept_classes=true",
+            hint="fix or remove the link, or continue without it: --set data.accept_classes=true",
         )
     levels = {path.count("/") for rows in reading.splits.values() for path in rows.paths[:50]}
     parents = {path.rpartition("/")[0].rpartition("/")[0] for rows in reading.splits.values() for path in rows.paths}
@@ -83,10 +83,10 @@ def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> No
         folder, names = next(iter(lost.items()))
         said = folder.encode("utf-8", "backslashreplace").decode()
         raise DataError(
-            f"the class folder {said} holds {count(len(names), 'file')} ({_suffixes(names)}), and none can be read, so "
-            "a class would be missing" + (f" (and so on for {len(lost) - 1} more)" if len(lost) > 1 else ""),
+            f"the class folder {said} holds {count(len(names), 'file')} ({_suffixes(names)}), but none can be read, so "
+            "a class would be missing" + (f" (the same for {len(lost) - 1} more)" if len(lost) > 1 else ""),
             allowed=f"images with UTF-8 names ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
-            hint="convert or rename them, or go on without: --set data.accept_classes=true",
+            hint="convert or rename them, or continue without them: --set data.accept_classes=true",
         )
 
 

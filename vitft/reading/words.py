@@ -1,7 +1,7 @@
 """What the names of folders, files, columns and splits say: which split, images or masks, a fold, a measure.
 
-All of it is lists of words; a name counts only with what stands beside it (``train`` is also a vehicle), which is
-decided where names are read.
+This file only has lists of words. What a name means also depends on its neighbours (``train`` is a vehicle, too); that
+is decided where names are read.
 """
 
 from __future__ import annotations
@@ -74,20 +74,20 @@ _FLAG = re.compile(
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a name in lower case, numbers apart: ``TrainImages_2017`` -> train, images, 2017."""
+    """Return the words of a name in lower case, numbers separately: ``TrainImages_2017`` -> train, images, 2017."""
     return [word.lower() for word in _WORD.findall(name)]
 
 
 def role_of(name: str) -> Role | None:
-    """Return the split that a name is a word for, and nothing but that: ``train``, ``Val``."""
+    """Return the split that a name is exactly a word for: ``train``, ``Val``."""
     return _ROLE_OF.get(name.strip().lower())
 
 
 def split_and_rest(name: str) -> tuple[Role | None, tuple[str, ...]]:
-    """Return the split that the words of a name mean, and those that are neither that nor filler.
+    """Return the split that the words of a name mean, and the words that are neither that nor filler.
 
-    ``training_set`` -> train, (); ``seg_test`` -> test, (seg,); ``train_val_images`` -> train, (), as it holds what
-    is not test; ``train_test_split`` -> None, since it means both.
+    ``training_set`` -> train, (); ``seg_test`` -> test, (seg,); ``train_val_images`` -> train, (), because it
+    holds what is not test; ``train_test_split`` -> None, because it means both.
     """
     roles: set[Role] = set()
     rest: list[str] = []
@@ -106,9 +106,9 @@ def split_and_rest(name: str) -> tuple[Role | None, tuple[str, ...]]:
 
 
 def roles_of(names: Iterable[str]) -> dict[str, Role | None]:
-    """Return the split that each of some names side by side stands for, None for those that are no split.
+    """Return the split that each of some names side by side stands for, None for those that are not splits.
 
-    A name with further words counts only beside another split with the same ones: ``seg_train`` beside
+    A name with other words counts only beside another split with the same ones: ``seg_train`` beside
     ``seg_test``, ``train_mini`` beside ``val``, but not ``bullet_train`` beside ``test_tube``.
     """
     parts = {name: split_and_rest(name) for name in names}
@@ -122,7 +122,7 @@ def roles_of(names: Iterable[str]) -> dict[str, Role | None]:
 
 
 def is_masks(name: str) -> bool:
-    """Return whether a folder so named holds what belongs to images, not images: masks, labels, boxes."""
+    """Return whether a folder with this name holds annotations of images, not images: masks, labels, boxes."""
     words = set(words_of(name))
     if {"ground", "truth"} <= words:
         words = words - {"ground", "truth"} | {"groundtruth"}
@@ -130,7 +130,7 @@ def is_masks(name: str) -> bool:
 
 
 def is_images(name: str) -> bool:
-    """Return whether a folder so named just says that it holds images."""
+    """Return whether a folder's name just means that it holds images."""
     words = set(words_of(name)) - _split_words()
     return bool(words) and all(word in _FILLER or word.isdigit() for word in words) and bool(words & _IMAGE_WORDS)
 
@@ -142,13 +142,13 @@ def is_fold(name: str) -> bool:
 
 
 def are_parts(names: Collection[str]) -> bool:
-    """Return whether names are those of pieces that one set was cut into: images_001, images_002; part1, part2."""
+    """Return whether names are those of the parts of one set: images_001, images_002; part1, part2."""
     words = {tuple(word for word in words_of(name) if not word.isdigit()) for name in names}
     return len(names) > 1 and len(words) == 1 and bool(set(*words) & (_PART_WORDS | _IMAGE_WORDS))
 
 
 def is_unlabelled(name: str) -> bool:
-    """Return whether a folder so named says that nobody has sorted what it holds."""
+    """Return whether a folder's name means that its images are unsorted."""
     words = set(words_of(name)) - _FILLER
     return bool(words) and words <= _UNLABELLED
 
@@ -173,13 +173,13 @@ def is_label_name(column: str) -> bool:
 
 
 def is_measure(column: str) -> bool:
-    """Return whether a column is named like a measure, an id or a remark, which no label is."""
+    """Return whether a column is named like a measure, an id or a remark, which is never a label."""
     words = words_of(column.rsplit(".", 1)[-1])
     return not words or all(word in _MEASURES or word.isdigit() for word in words) or words[-1] in ("id", "ids")
 
 
 def is_dimension(column: str) -> bool:
-    """Return whether a column is named like the width, height or size of an image, which is surely no label."""
+    """Return whether a column is named like the width, height or size of an image, which is never a label."""
     return set(words_of(column)) <= _DIMENSIONS
 
 
@@ -189,18 +189,18 @@ def is_split_name(column: str) -> bool:
 
 
 def flag_role(column: str) -> Role | None:
-    """Return the split whose rows a column of truths marks, by its name: ``is_training_image`` -> train."""
+    """Return the split whose rows a true/false column marks, by its name: ``is_training_image`` -> train."""
     found = _FLAG.fullmatch(squeezed(column))
     return _ROLE_OF[found["split"]] if found else None
 
 
 def squeezed(name: str) -> str:
-    """Return a name in lower case without anything between its words."""
+    """Return a name in lower case with nothing between its words."""
     return re.sub(r"[\W_]+", "", name.rsplit(".", 1)[-1].lower())
 
 
 def alike(name: str) -> str:
-    """Return what is the same for names that differ only in case, spaces and separators; -1 is not 1."""
+    """Return a key that is equal for names that differ only in case, spaces and separators; -1 is not 1."""
     name = unicodedata.normalize("NFC", name).strip()
     if re.fullmatch(r"[+-]?[\d.]+", name):
         return name
@@ -208,7 +208,7 @@ def alike(name: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return class names sorted, as numbers if they all are whole numbers."""
+    """Return class names sorted, by value if all are whole numbers."""
     names = list(names)
     if names and all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
@@ -216,7 +216,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def rank(name: str, words: Sequence[str]) -> int:
-    """Return a name's place among preferred ones; behind all of them if it is none."""
+    """Return a name's place among preferred ones, or the last place if it is not one of them."""
     return words.index(name.lower()) if name.lower() in words else len(words)
 
 

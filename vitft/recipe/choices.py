@@ -1,17 +1,23 @@
-"""What some keys of a recipe may be, spelled once for recipe, flags and code; nothing heavy is imported here."""
+"""What some keys of a recipe may be, spelled once for recipe, flags and code; nothing heavy is imported here.
+
+What a choice means is said at its key, in ``vitft.recipe.keys``.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 BadImages = Literal["stop", "skip"]
-"""An image that cannot be decoded ends the run, or is passed over, counted and listed."""
+"""``data.bad_images``."""
+
+SimilarNames = Literal["stop", "merge", "keep"]
+"""``data.similar_names``."""
 
 ResizeMode = Literal["squash", "crop", "pad"]
-"""How an image fills the model's rectangle: distorted, centre-cropped, or letterboxed."""
+"""``data.fit``."""
 
 ResizeMethod = Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"]
-"""How the values of a position table between its places are found.
+"""``model.resize_method``: how the values of a position table between its places are found.
 
 - ``bicubic``: antialiased, cell centres aligned; timm's and DINOv2-with-registers' way.
 - ``bicubic-plain``: not antialiased; equals what transformers does at run time, and DeiT's code.
@@ -21,16 +27,25 @@ ResizeMethod = Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geome
 """
 
 PositionKind = Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relative"]
-"""Another position encoding than the checkpoint's (ViT, arXiv:2010.11929, appendix D.4)."""
+"""``model.position.kind``."""
 
 Initialisation = Literal["pretrained", "random"]
-"""Start from the checkpoint's weights, or only from its architecture."""
+"""``model.init``."""
+
+Head = Literal["auto", "keep", "new"]
+"""Whether the checkpoint's head is kept: where its classes are the dataset's, where any is, or never."""
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-"""Number format of the forward pass; weights are always kept in float32."""
+"""``train.precision``."""
 
 Schedule = Literal["cosine", "linear", "constant"]
-"""Course of the learning rate after the warmup."""
+"""``optim.schedule``."""
+
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"]
+"""``run.track``."""
 
 HubEvery = Literal["end", "best", "checkpoint"]
-"""What is pushed during training, in the background: nothing, each best model, or each checkpoint."""
+"""``hub.every``."""
+
+PictureFormat = Literal["png", "svg", "json"]
+"""What ``vitft inspect`` writes: figures, or the numbers alone. No key of a recipe."""

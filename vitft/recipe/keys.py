@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vitft.recipe.choices import (
     BadImages,
+    Head,
     HubEvery,
     Initialisation,
     PositionKind,
@@ -15,6 +16,8 @@ from vitft.recipe.choices import (
     ResizeMethod,
     ResizeMode,
     Schedule,
+    SimilarNames,
+    Tracker,
 )
 from vitft.recipe.lengths import Duration, PartOfTraining, TimeSpan, TrainingLength
 from vitft.recipe.sizes import ImageSize, ResolutionSchedule
@@ -27,6 +30,11 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
 Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
 Text = Annotated[str, Field(max_length=4096)]
+
+MAY_CHANGE = "may change when a run is resumed, as it does not change what is computed of good images"
+"""What a key is marked with; ``vitft.recipe.recipe.RESUMABLE_CHANGES`` lists them."""
+Value = TypeVar("Value")
+Changeable = Annotated[Value, MAY_CHANGE]
 
 
 def _as_list(value: object) -> object:
@@ -55,7 +63,7 @@ class DataRecipe(Section):
     config: Text | None = None
     """Configuration of a Hub dataset that has several."""
     revision: Text | None = None
-    """Branch, tag or commit of a Hub dataset."""
+    """Branch, tag or commit of a dataset on the Hub."""
     image_column: Text | None = None
     """Column with the images; found by type when not given."""
     label_column: Text | None = None
@@ -77,8 +85,8 @@ class DataRecipe(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Part of the training split that becomes validation when there is none (stratified, at most 10,000)."""
     max_train_samples: Count | None = None
-    """Train on so many images at most, an equal number of each class where the data allows it."""
-    similar_names: Literal["stop", "merge", "keep"] = "stop"
+    """Train on at most so many images, equally many of each class where the data allows it."""
+    similar_names: SimilarNames = "stop"
     """Class names that differ only in case, spaces or separators: an error, one class, or several."""
     accept_classes: bool = False
     """Train on the classes that were read although they look wrong (split words, masks, one for each image)."""
@@ -88,8 +96,8 @@ class DataRecipe(Section):
     """Which images are decoded once before anything else; `vitft data D --set data.check_images=all` takes time."""
     white_level: Literal["auto"] | Annotated[int, Field(gt=0, le=65535)] | None = None
     """Value that is white in 16-bit grey images, 65535 when not given; auto: the next above a sample's brightest."""
-    bad_images: BadImages = "stop"
-    """An image that cannot be decoded ends the run, or is passed over, counted and listed."""
+    bad_images: Changeable[BadImages] = "stop"
+    """What happens at an image that cannot be decoded: stop, or count it, list it and go on (`skip`)."""
     max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
     """Images of more pixels are bad images, never decoded; JPEGs of up to 4 times as many are read at half size."""
     fit: ResizeMode = "squash"
@@ -98,7 +106,7 @@ class DataRecipe(Section):
     """Read the dataset as a stream instead of downloading it (Hub and webdataset sources)."""
     shuffle_buffer: Count = 2048
     """Rows among which a stream is shuffled."""
-    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = "auto"
+    workers: Changeable[Literal["auto"] | Annotated[int, Field(ge=0, le=1000)]] = "auto"
     """Processes per training process that decode and resize images; 0 stages them in the training process."""
 
 
@@ -115,11 +123,13 @@ class ModelRecipe(Section):
     checkpoint: Text = "google/vit-base-patch16-224-in21k"
     """Hub id, folder, or `builtin:vit-micro`."""
     revision: Text | None = None
-    """Branch, tag or commit of a Hub checkpoint."""
+    """Branch, tag or commit of a model on the Hub."""
     init: Initialisation = "pretrained"
     """Start from the checkpoint's weights, or only from its architecture."""
+    head: Head = "auto"
+    """Keep the checkpoint's head: auto if all its classes are in the dataset, keep if some are; or make a new one."""
     image_size: ImageSize | None = None
-    """The model's input in pixels, `384` or `384x512` (height x width); the checkpoint's own when not given."""
+    """The model's input in pixels: `384`, or `384x512` for height x width; the checkpoint's own when not given."""
     patch_size: Count | None = None
     """Side of a patch in pixels (FlexiViT's resize, arXiv:2212.08013); the checkpoint's own when not given."""
     window_size: Count | None = None
@@ -165,7 +175,7 @@ class OptimRecipe(Section):
     name: Literal["adamw", "sgd"] = "adamw"
     """AdamW (arXiv:1711.05101), or SGD with momentum."""
     lr: Positive = 5e-4
-    """Peak learning rate of the head; blocks have less by `layer_decay`."""
+    """Peak learning rate of the head; the blocks below it have less, by `optim.layer_decay`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
     weight_decay: NotNegative = 0.05
@@ -195,7 +205,7 @@ class TrainRecipe(Section):
     """Image sizes in turn, with their parts of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=10**9)] = "auto"
     """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
-    micro_batch_size: Literal["auto"] | Count = "auto"
+    micro_batch_size: Changeable[Literal["auto"] | Count] = "auto"
     """Images per forward pass on one device; auto: the most that fit, found by trial on an accelerator."""
     precision: Precision = "auto"
     """Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."""
@@ -207,18 +217,18 @@ class TrainRecipe(Section):
     """How often the validation split is scored."""
     checkpoint_every: PartOfTraining = Duration(1, "epochs")
     """How often a resumable checkpoint is written."""
-    keep_checkpoints: Count = 2
+    keep_checkpoints: Changeable[Count] = 2
     """How many of the newest checkpoints stay on disk."""
     weights: Literal["best", "last"] = "best"
     """Which weights become the model: those with the best validation score, or the last."""
     patience: PartOfTraining | None = None
     """Stop when the validation score has not risen for so long; null trains to the end."""
-    time_limit: TimeSpan | None = None
+    time_limit: Changeable[TimeSpan | None] = None
     """Stop with a checkpoint after so much time, as on SIGTERM."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of every random choice."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,4})?)$")] = "auto"
-    """Where to train: auto, cpu, cuda, cuda:N, mps or xpu."""
+    device: Changeable[Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,4})?)$")]] = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:N, mps or xpu."""
     deterministic: bool = False
     """Use only deterministic kernels: slower on a GPU, and resuming there becomes exact."""
 
@@ -226,36 +236,34 @@ class TrainRecipe(Section):
 class RunRecipe(Section):
     """Where results go and what is measured."""
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w.\-]{0,99}$")] | None = None
-    """Name of the run's folder (letters, digits, `-_.`, at most 100); made from model and dataset when not given."""
-    output_dir: Text = "runs"
+    name: Changeable[Annotated[str, Field(pattern=r"^[\w][\w.\-]{0,99}$")] | None] = None
+    """Name of the run's new folder: letters, digits, `-_.`, at most 100; from model and dataset when not given."""
+    output_dir: Changeable[Text] = "runs"
     """Folder of the runs."""
-    metrics: tuple[Text, ...] = ()
-    """Further `evaluate` metrics, from the Hub or a folder: code, which in a recipe file needs `--trust-metrics`."""
-    pictures: Literal["auto", "on", "off"] = "auto"
+    metrics: Changeable[tuple[Text, ...]] = ()
+    """Metrics of the `evaluate` library, by name or folder. They are code; a recipe file's need `--trust-metrics`."""
+    pictures: Changeable[Literal["auto", "on", "off"]] = "auto"
     """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
-    track: tuple[
-        Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"], ...
-    ] = ()
+    track: Changeable[tuple[Tracker, ...]] = ()
     """Experiment trackers that receive the metrics, by accelerate's names."""
 
 
 class HubRecipe(Section):
     """Whether and how the result is published."""
 
-    push: bool = False
-    """Publish the model on the Hub."""
-    repo: Text | None = None
+    push: Changeable[bool] = False
+    """Publish the model on the Hub; access is checked before training."""
+    repo: Changeable[Text | None] = None
     """`OWNER/NAME`, or `NAME` of your own; the name of the run's folder when not given."""
-    private: bool = False
+    private: Changeable[bool] = False
     """Make the repository a private one, if it is made."""
-    revision: Text | None = None
+    revision: Changeable[Text | None] = None
     """Branch to push to; made if it is not there."""
-    create_pr: bool = False
+    create_pr: Changeable[bool] = False
     """Open a pull request instead of changing the branch."""
-    every: HubEvery = "end"
-    """What is pushed during training, in the background: nothing, each best model, or each checkpoint."""
-    license: Text | None = None
+    every: Changeable[HubEvery] = "end"
+    """What else is pushed in the background while it trains: nothing (`end`), each best model or each checkpoint."""
+    license: Changeable[Text | None] = None
     """Licence of the model, as the Hub spells it (`apache-2.0`); the base model's when not given."""
-    force: bool = False
+    force: Changeable[bool] = False
     """Push also into a repository whose content vitft did not make."""

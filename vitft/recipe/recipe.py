@@ -18,6 +18,7 @@ from vitft.errors import RecipeError
 from vitft.files import read_regular
 from vitft.recipe.complaints import complaints
 from vitft.recipe.keys import (
+    MAY_CHANGE,
     AugmentRecipe,
     DataRecipe,
     HubRecipe,
@@ -91,6 +92,10 @@ class Recipe(Section):
         values = self.model_dump(mode="json")
         return {key: functools.reduce(operator.getitem, key.split("."), values) for key, _ in keys()}
 
+    def broken_by(self, changed: Recipe) -> list[str]:
+        """Return those differences to ``changed`` that a run which is resumed may not have."""
+        return [line for line in self.differences(changed) if line.split(":")[0] not in RESUMABLE_CHANGES]
+
     def differences(self, other: Recipe) -> list[str]:
         """Return one line for each key whose value is another in ``other``."""
         mine, theirs = self.flat(), other.flat()
@@ -105,6 +110,9 @@ def keys(section: type[BaseModel] | None = None) -> Iterator[tuple[str, Any]]:
         else:
             yield name, field
 
+
+RESUMABLE_CHANGES = frozenset(key for key, field in keys() if MAY_CHANGE in field.metadata)
+"""Keys that may change when a run is resumed: they do not change what is computed of good images."""
 
 # --- reading, overlaying, validating -----------------------------------------------------------------------
 
@@ -174,6 +182,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield "augment.crop_scale: an area of 0 leaves nothing of the image"
     if recipe.model.init == "random" and recipe.model.train != "all":
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
+    if recipe.model.init == "random" and recipe.model.head == "keep":
+        yield "model.init: random with model.head: keep: random weights give an old head nothing to read"
     for key in ("duration", "evaluate_every", "checkpoint_every"):
         if getattr(recipe.train, key).value == 0:
             yield f"train.{key}: a length of 0 does nothing"

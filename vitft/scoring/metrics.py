@@ -27,7 +27,9 @@ from vitft.errors import DataError, UsageError
 from vitft.libraries import count_no_downloads
 from vitft.scoring.scores import Scores, Tally
 
-OURS = frozenset(each.name for each in fields(Scores)) | {"per_class", "confusion", "bad_images", "shift_consistency"}
+OURS = frozenset(each.name for each in fields(Scores)) | {
+    "per_class", "confusion", "confusion_axes", "bad_images", "shift_consistency",
+}  # fmt: skip
 """Names in a split's results that no metric of others may have."""
 _ALLOWED = "a name from https://huggingface.co/evaluate-metric, or a folder NAME with NAME.py"
 _MODULE = Path(__file__).parent / "modules" / "vitft_classification"
@@ -47,18 +49,19 @@ class Further:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def final_scores(tally: Tally) -> dict[str, Any]:
+def final_scores(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
     """Return our scores of a split by name, and the counts they are made of; only for the main process.
 
     They come from the ``evaluate`` module in this package, which needs no network.
 
     Args:
         tally: reduced over the processes.
+        classes: their names, by number.
 
     Returns:
-        ``top1``, ``top5`` (with five classes or more), ``mean_per_class_accuracy``, ``macro_f1``, ``nll``,
-        ``count``; ``per_class`` with ``support``, ``correct`` and ``predicted``; and ``confusion``, where it was
-        kept, as rows.
+        ``top1``, ``top5`` (with more than five classes), ``mean_per_class_accuracy``, ``macro_f1``, ``nll``,
+        ``count``; ``per_class`` with ``class`` (names), ``support``, ``correct`` and ``predicted``; and ``confusion``,
+        where it was kept, as rows of true classes.
 
     Raises:
         DataError: there is nothing to score.
@@ -67,9 +70,10 @@ def final_scores(tally: Tally) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         module = _import_evaluate().load(str(_MODULE), cache_dir=folder, keep_in_memory=True)
         result: dict[str, Any] = module.compute(**per_class, top5_correct=tally.top5_correct, nll_sum=tally.nll_sum)
-    result["per_class"] = per_class
+    result["per_class"] = {"class": list(classes), **per_class}
     if tally.confusion is not None:
         result["confusion"] = tally.confusion.tolist()
+        result["confusion_axes"] = ["true class", "predicted class"]
     return result
 
 

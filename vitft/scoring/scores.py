@@ -64,7 +64,7 @@ class Tally:
             self._count(labels, torch.ones_like(labels))
             self._count(labels + self.num_classes, is_correct)
             self._count(predicted + 2 * self.num_classes, torch.ones_like(labels))
-        if self.num_classes >= 5:
+        if self.num_classes > 5:
             self._integers[-1] += (logits.topk(5, dim=1).indices == labels[:, None]).sum()
         self._floats += F.cross_entropy(logits.double(), labels, reduction="sum")
 
@@ -103,8 +103,8 @@ class Tally:
 
     @property
     def top5_correct(self) -> int | None:
-        """Samples whose class is among the five best; None with fewer than five."""
-        return int(self._integers[-1]) if self.num_classes >= 5 else None
+        """Samples whose class is among the five best; None with five classes or fewer, where it says nothing."""
+        return int(self._integers[-1]) if self.num_classes > 5 else None
 
     @property
     def nll_sum(self) -> float:
@@ -126,7 +126,7 @@ class Scores:
     top1: float
     """Part of the samples whose best class is right."""
     top5: float | None
-    """Part of the samples whose class is among the five best; None with fewer than five classes."""
+    """Part of the samples whose class is among the five best; None with five classes or fewer."""
     mean_per_class_accuracy: float
     """Mean over classes of the part that is recognised."""
     macro_f1: float

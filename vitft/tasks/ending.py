@@ -95,7 +95,8 @@ def ended_well(session: Session) -> Iterator[None]:
             yield
     except KeyboardInterrupt as interrupt:
         if session.run is not None and not getattr(interrupt, "__notes__", ()):
-            interrupt.add_note(f"go on with: {session.run.resume_command}")
+            where = "" if session.run.newest_checkpoint() else " (from the first step)"
+            interrupt.add_note(f"go on with: {session.run.resume_command}{where}")
         raise
     finally:
         session.forget()

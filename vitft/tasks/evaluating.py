@@ -10,10 +10,12 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from vitft.errors import UsageError
+from vitft.files import is_file
 from vitft.outside import shown
 from vitft.processes.turns import main_process_first, on_main_process
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
+from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
 from vitft.scoring.table import score_table
 from vitft.tasks.ending import explained
@@ -105,7 +107,7 @@ class SizeSweep:
 @explained()
 def evaluate(
     model: str | Path,
-    dataset: str | DataRecipe,
+    dataset: str | DataRecipe | None = None,
     *,
     split: str | None = None,
     metrics: Sequence[str] = (),
@@ -122,7 +124,7 @@ def evaluate(
 
     Args:
         model: folder, run directory or Hub id.
-        dataset: what ``--dataset`` takes, or a recipe's data section.
+        dataset: what ``--dataset`` takes, or a recipe's data section; if not given, the run's own.
         split: ``test`` if not given, else validation.
         metrics: further `evaluate` metrics by name or folder.
         batch_size: images per forward pass.
@@ -136,11 +138,10 @@ def evaluate(
     from vitft.architectures.config import require_one_label
     from vitft.scoring.metrics import check_metrics, try_metrics
 
-    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     check_metrics(metrics)
     classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
     require_one_label(classifier.config, str(model))
-    rows = _opened(classifier, accelerator, data, split)
+    rows, data = _opened(classifier, accelerator, dataset, split)
     on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
     return _score(classifier, accelerator, rows, data, metrics, batch_size, bad_images, shift)
 
@@ -148,7 +149,7 @@ def evaluate(
 @explained()
 def evaluate_sizes(
     model: str | Path,
-    dataset: str | DataRecipe,
+    dataset: str | DataRecipe | None,
     sizes: Sequence[tuple[int, int]],
     *,
     split: str | None = None,
@@ -169,32 +170,58 @@ def evaluate_sizes(
     """
     from vitft.architectures.config import require_one_label
 
-    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if not sizes:
         raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
     _check_sizes(str(model), sizes, method, revision)
-    rows, results = None, []
+    opened, results = None, []
     for size in dict.fromkeys(sizes):
         classifier, accelerator = load_model(model, precision, device, size, method, revision)
         require_one_label(classifier.config, str(model))
-        rows = rows or _opened(classifier, accelerator, data, split)
+        rows, data = opened = opened or _opened(classifier, accelerator, dataset, split)
         results.append(_score(classifier, accelerator, rows, data, (), batch_size, bad_images, shift))
     return SizeSweep(results, classifier.retargeting.old)
 
 
 def _opened(
-    classifier: Classifier, accelerator: Accelerator, data: DataRecipe, split: str | None
-) -> ImageSplit | StreamSplit:
-    """Open the split to be scored, and say what was read."""
+    classifier: Classifier, accelerator: Accelerator, dataset: str | DataRecipe | None, split: str | None
+) -> tuple[ImageSplit, DataRecipe]:
+    """Open the split to be scored, and say what was read; also return the recipe's section that describes it."""
     from vitft.reading.overview import overview_of_split
     from vitft.reading.source import open_for_evaluation
 
+    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     with main_process_first(accelerator):
-        rows = open_for_evaluation(data, classifier.classes, split=split)
+        if data is None:
+            rows, data = _of_its_run(classifier, split)
+        else:
+            rows = open_for_evaluation(data, classifier.classes, split=split)
     if accelerator.is_main_process:
         overview = overview_of_split(rows, classifier.classes, str(data.dataset))
         print(shown(overview), file=sys.stderr, flush=True)
-    return rows if isinstance(data.white_level, int) else replace(rows, white_level=classifier.process.white_level)
+    if not isinstance(data.white_level, int):
+        rows = replace(rows, white_level=classifier.process.white_level)
+    return rows, data
+
+
+def _of_its_run(classifier: Classifier, split: str | None) -> tuple[ImageSplit, DataRecipe]:
+    """Return a split of the dataset that a run trained on: the same images that it was scored on."""
+    from vitft.reading.source import open_source
+
+    file = Path(classifier.name) / "recipe.yaml"
+    if not is_file(file):
+        raise UsageError(
+            f"no dataset was given, and {classifier.name} is not a run, which would know its own",
+            hint=f"vitft evaluate {classifier.name} DATASET",
+        )
+    recipe = Recipe.load(file)
+    data = recipe.data.model_copy(update={"streaming": False})  # every image of the split exactly once
+    source = open_source(data, seed=recipe.train.seed)
+    if list(source.classes) != classifier.classes:
+        raise UsageError(
+            f"the dataset {recipe.data.dataset} has other classes now than the model of {classifier.name}",
+            hint=f"vitft evaluate {classifier.name} DATASET, which matches them by name",
+        )
+    return source.split_to_judge_by(split), data
 
 
 def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMethod, revision: str | None) -> None:
@@ -234,16 +261,16 @@ def _score(
         max_pixels=data.max_pixels,
     )
     found = evaluate_split(classifier, batches, accelerator, collect=bool(metrics), shift=shift)
-    scores = _scores(found, metrics) if accelerator.is_main_process else {}
+    scores = _scores(found, classifier.classes, metrics) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
     return EvaluationResult(scores, rows.name, classifier.image_size, found.images_per_second)
 
 
-def _scores(found: Evaluation, metrics: Sequence[str]) -> dict[str, Any]:
+def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     """Return the scores by name, and say what was noticed on the way to them."""
     from vitft.scoring.metrics import final_scores, further_scores
 
-    scores = final_scores(found.tally)
+    scores = final_scores(found.tally, classes)
     further = further_scores(metrics, found.predictions, found.labels, found.tally.num_classes)
     for reason in further.refused.values():
         print(reason, file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ def _write_results(
     """Fill in the results, say what is not in them, and write them down."""
     run = training.run
     for name, evaluation in found.evaluations.items():
-        _take_scores(name, evaluation, results, found.unscored)
+        _take_scores(name, evaluation, training.source.classes, results, found.unscored)
     results |= record
     if found.unscored:
         results["unscored"] = found.unscored
@@ -129,11 +130,13 @@ def _write_results(
     run.write_json("results.json", results)
 
 
-def _take_scores(name: str, evaluation: Evaluation, results: dict[str, Any], unscored: dict[str, str]) -> None:
+def _take_scores(
+    name: str, evaluation: Evaluation, classes: Sequence[str], results: dict[str, Any], unscored: dict[str, str]
+) -> None:
     from vitft.scoring.metrics import final_scores
 
     try:
-        results[name] = final_scores(evaluation.tally)
+        results[name] = final_scores(evaluation.tally, classes)
     except DataError as error:  # not one image of it can be read
         unscored[name] = error.wrong
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vitft.disk import whole_folder
 from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
 from vitft.files import at_home, exists
 from vitft.names import slug
-from vitft.recipe.choices import ResizeMethod
+from vitft.recipe.choices import PictureFormat, ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.sizes import show_size
 from vitft.tasks.ending import explained
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vitft.pictures.captions import Looks
     from vitft.pictures.look import Look
 
-FORMATS = ("png", "svg", "json")
+FORMATS = get_args(PictureFormat)
 
 
 @dataclass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vitft.errors import DataError, UsageError
+from vitft.errors import DataError
 from vitft.outside import printable
 from vitft.recipe.keys import DataRecipe
 
@@ -52,7 +52,7 @@ class Photos:
             return
         self._paths, self._asked, self.source = [], num_images or NUM_IMAGES, ""
         if self._opened is not None:
-            self._split = _choose_split(self._opened, split)
+            self._split = self._opened.split_to_judge_by(split)
             self.source = f"of the {self._split.source_name or self._split.name} split of {short_name(self._opened.id)}"
 
     def read(self) -> Iterator[Photo]:
@@ -160,14 +160,3 @@ def _open(dataset: str | DataRecipe) -> ImageSource:
     if data.streaming:
         raise DataError("pictures need images from all over a dataset, not a stream", hint="leave --streaming")
     return open_source(data, seed=0)
-
-
-def _choose_split(source: ImageSource, wanted: str | None) -> Any:
-    """Return the split that was named by its role or its own name; test if none was, else validation."""
-    splits = {role: split for role in ("test", "validation", "train") if (split := getattr(source, role)) is not None}
-    if wanted is None:
-        return next(iter(splits.values()))
-    for role, split in splits.items():
-        if wanted in (role, split.source_name):
-            return split
-    raise UsageError(f"the dataset has no split {wanted!r}", allowed=", ".join(splits), hint="--split NAME")

@@ -16,6 +16,7 @@ from vitft.hub.card import Card, minimal_card, write_card
 from vitft.hub.push import Published, push_bundle
 from vitft.ownership import Ownership
 from vitft.processes import signals
+from vitft.recipe.flags import FLAGS, OF_PUSH
 from vitft.recipe.keys import HubRecipe
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
@@ -179,17 +180,12 @@ def _command(run: Run, hub: HubRecipe, *, with_training: bool) -> str:
     said = Recipe.load(run.folder / "recipe.yaml").hub
     words = ["vitft", "push", str(run.folder), *([hub.repo] if hub.repo else [])]
     words += ["--training"] if with_training else []
-    for name, flag in _FLAGS.items():
+    for flag in OF_PUSH:
+        name = FLAGS[flag].key.removeprefix("hub.")
         value = getattr(hub, name)
         if value and value != getattr(said, name):
             words += [flag] if value is True else [flag, value]
     return shlex.join(words)
-
-
-_FLAGS = {
-    "private": "--private", "revision": "--hub-revision", "create_pr": "--create-pr", "license": "--license",
-    "force": "--force",
-}  # fmt: skip
 
 
 def _newest_checkpoint(run: Run) -> Path:

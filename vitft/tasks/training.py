@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from vitft.names import slug
 from vitft.outside import shown
 from vitft.processes import signals, worker
 from vitft.processes.turns import main_process_first, on_main_process
-from vitft.recipe.recipe import Recipe
+from vitft.quantities import duration_text, speed_text
+from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
+from vitft.recipe.sizes import show_size
 from vitft.run import Run
 from vitft.scoring.table import score_table
 from vitft.tasks.ending import Session, ended_well
@@ -54,7 +57,19 @@ class FinetuneResult:
             return self.plan_text
         rows = [(name, self.results[name]) for name in ("validation", "test") if name in self.results]
         published = [f"published: {self.published.url}"] if self.published else []
-        return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published])
+        return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published, *self._next()])
+
+    def _next(self) -> list[str]:
+        """Return what can be typed next, with what it does."""
+        run = shlex.quote(str(self.run_dir))
+        commands = [
+            (f"vitft predict {run} IMAGES", "labels of your images"),
+            (f"vitft evaluate {run} --dataset DATASET", "scores on other images"),
+            (f"vitft inspect {run} --dataset DATASET", "what it has learnt, in pictures"),
+            *([] if self.published else [(f"vitft push {run}", "publish it on the Hub")]),
+        ]
+        width = max(len(command) for command, _ in commands)
+        return ["next:", *(f"  {command:{width}}  {what}" for command, what in commands)]
 
 
 def finetune(
@@ -63,6 +78,7 @@ def finetune(
     resume: str | Path | None = None,
     changes: Mapping[str, object] | None = None,
     dry_run: bool = False,
+    is_timed: bool = False,
     trust_metrics: bool = False,
 ) -> FinetuneResult:
     """Fine-tune a checkpoint on a dataset, score it and save it.
@@ -72,6 +88,7 @@ def finetune(
         resume: run directory to go on with. Of one that is trained and scored, what is missing is made.
         changes: values by dotted key, laid over the resumed run's recipe as far as those may change.
         dry_run: derive and return the plan, train nothing and write nothing.
+        is_timed: in a dry run, also time a few steps, and say how long the training will take.
         trust_metrics: run the metrics that a recipe file or a resumed run names: they are code.
 
     Raises:
@@ -91,10 +108,10 @@ def finetune(
         if recipe.data.dataset is None:
             raise RecipeError("the recipe names no dataset", hint="--dataset cifar100, or data.dataset in the recipe")
         _check_strangers(recipe, trust_metrics=trust_metrics)
-        return _finetune(session, run, recipe, dry_run=dry_run)
+        return _finetune(session, run, recipe, dry_run=dry_run, is_timed=is_timed)
 
 
-def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: bool) -> FinetuneResult:
+def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: bool, is_timed: bool) -> FinetuneResult:
     from vitft.processes.device import make_accelerator
     from vitft.scoring.metrics import try_metrics
 
@@ -110,7 +127,8 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     on_main_process(lambda: try_metrics(recipe.run.metrics, len(setup.source.classes)), accelerator)
     signals.check()
     if dry_run:
-        return FinetuneResult(None, plan_text=f"{setup.overview}\n{setup.plan}")
+        time = f"\n  {_expected_time(setup)}" if is_timed else ""
+        return FinetuneResult(None, plan_text=f"{setup.overview}\n{setup.plan}{time}")
 
     is_new = run is None
     if run is None:
@@ -180,6 +198,17 @@ def _load(
     return Setup(recipe, source, classifier, plan, accelerator, overview)
 
 
+def _expected_time(setup: Setup) -> str:
+    """Time a few training passes and say how long all of them will take."""
+    from vitft.train.cost import seconds_per_image
+
+    plan, phase = setup.plan, setup.plan.phases[-1]
+    each = seconds_per_image(setup.classifier.model, phase.image_size, plan.micro_batch_size, setup.accelerator)
+    total = each * plan.work() / phase.gflop / plan.world_size
+    speed = f"{speed_text(plan.world_size / each)} images/s at {show_size(phase.image_size)}"
+    return f"time: about {duration_text(total)} of training on this machine ({speed})"
+
+
 def _begin(
     session: Session, recipe: Recipe, destination: Destination | None, accelerator: Accelerator
 ) -> tuple[Run, Destination | None, list[str]]:
@@ -218,14 +247,11 @@ def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) 
 
 def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Recipe]:
     """Open a run to go on with; its recipe may change only in what does not change the computation."""
-    from vitft.train.checkpoint import RESUMABLE_CHANGES
-
     folder = Run.open(folder).folder
     recipe = Recipe.load(folder / "recipe.yaml")
     changed = Recipe.load(folder / "recipe.yaml", changes)
     run = _run_at(folder, changed, is_main=worker.is_main())
-    lines = [line for line in recipe.differences(changed) if line.split(":")[0] not in RESUMABLE_CHANGES]
-    if lines:
+    if lines := recipe.broken_by(changed):
         raise UsageError(
             f"a resumed run keeps its recipe, but this was to change: {'; '.join(lines)}",
             allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
@@ -273,7 +299,7 @@ def _make_what_is_missing(
     if not missing:
         raise UsageError(
             f"the run {run.folder} is finished: its model, results.json and model card are written",
-            hint=f"vitft evaluate {run.model_folder} --dataset D, or a new run to train longer",
+            hint=f"vitft finetune --from {shlex.quote(str(run.folder))} --epochs 5 trains its model on, as a new run",
         )
     run.say(f"{run.folder} is trained and scored; what is missing is made now: {', '.join(missing)}")
     destination, notes = _announce(run, recipe, accelerator, dry_run=False)

@@ -31,15 +31,6 @@ from vitft.disk import flush, flush_folder, remove_whole, sweep
 from vitft.errors import TrainError, one_line
 from vitft.run import complete_checkpoints
 
-RESUMABLE_CHANGES = frozenset(
-    {
-        "data.bad_images", "data.workers", "run.track", "run.metrics", "run.name", "run.output_dir", "run.pictures",
-        "train.device", "train.keep_checkpoints", "train.micro_batch_size", "train.time_limit", "hub.push", "hub.repo",
-        "hub.private", "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
-    }
-)  # fmt: skip
-"""Keys that may change when a run is resumed: they do not change what is computed of good images."""
-
 
 @dataclass
 class Best:

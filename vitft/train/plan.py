@@ -18,6 +18,7 @@ from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
 from vitft.processes.accelerate_config import accelerate_settings, reconcile
+from vitft.quantities import count_text, size_text
 from vitft.recipe.keys import OptimRecipe
 from vitft.recipe.lengths import Duration
 from vitft.recipe.recipe import Recipe
@@ -65,6 +66,7 @@ class Plan:
         workers: staging processes per training process.
         device, precision, world_size: where and how.
         num_parameters: of the model.
+        disk_bytes: that the run takes at most.
         phases: image sizes in turn; one unless the recipe has a schedule.
         reasons: a sentence for each number that was not simply given.
         notes: what the numbers mean for the person.
@@ -86,6 +88,7 @@ class Plan:
     precision: str
     world_size: int
     num_parameters: int
+    disk_bytes: int
     phases: tuple[Phase, ...]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -142,12 +145,13 @@ class Plan:
             ("checkpoint_every", self.checkpoint_every, "steps"),
             ("stage_size", self.stage_size, "pixels a side at most"),
             ("workers", self.workers, ""),
-            ("parameters", f"{self.num_parameters / 1e6:.2f} M", ""),
+            ("parameters", count_text(self.num_parameters), ""),
             (
                 "cost",
                 f"{3 * self.gflop:.1f} GFLOP",
                 f"per training image, {3 * self.gflop * self.total_samples / 1e6:.3g} PFLOP in all",
             ),
+            ("disk", size_text(self.disk_bytes), ""),
         ]
         if len(self.phases) > 1:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
@@ -194,6 +198,8 @@ def make_plan(
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     warmup = recipe.optim.warmup
     reasons["lr"] = _lr_in_words(recipe.optim)
+    num_parameters = sum(p.numel() for p in classifier.model.parameters())
+    num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
         num_samples=num_samples,
         total_samples=total_samples,
@@ -210,11 +216,22 @@ def make_plan(
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
-        num_parameters=sum(p.numel() for p in classifier.model.parameters()),
+        num_parameters=num_parameters,
+        disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
         reasons=reasons,
         notes=(*_layout_warnings(classifier.model), *_stream_warning(source)),
     )
+
+
+def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons: dict[str, str]) -> int:
+    """Return the bytes of a run's checkpoints, one of them half-written, and of its model."""
+    optimizer = {"adamw": 2, "sgd": 1}[recipe.optim.name] * num_learning
+    averaged = num_learning if recipe.optim.ema_decay else 0
+    best = num_parameters if recipe.train.weights == "best" else 0
+    kept = recipe.train.keep_checkpoints
+    reasons["disk"] = f"the model, and {kept} checkpoint{'s' * (kept > 1)} with one more while it is written"
+    return 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
 
 
 def _lr_in_words(optim: OptimRecipe) -> str:

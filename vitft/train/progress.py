@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from vitft.quantities import duration_text, speed_text
 from vitft.recipe.sizes import show_size
-from vitft.run import duration_text
 from vitft.train.setup import Training
 
 _LONG = 4 * 3600
@@ -84,7 +84,7 @@ class Progress:
         training.run.log("step", step=step + 1, **seen, images_per_second=round(speed, 1), image_size=list(size))
         training.track(seen)
         if speed:
-            self._show(step + 1, f"loss {loss:.3f}  lr {lr:.2e}", speed)
+            self._show(step + 1, f"loss {loss:.3f}", speed)
 
     def pause(self) -> None:
         """Do not count what happened since the last step: an evaluation, a checkpoint."""
@@ -103,12 +103,12 @@ class Progress:
         run, plan = self._training.run, self._training.plan
         left = plan.work(step) / (images_per_second * plan.phase_at(step - 1).gflop)
         if step - self._first_step == min(5, plan.total_steps - 1):
-            run.say(f"  {images_per_second:.1f} images/s: {duration_text(left)} to go on this machine")
+            run.say(f"  {speed_text(images_per_second)} images/s: {duration_text(left)} to go on this machine")
             if left > _LONG and plan.device == "cpu":
                 run.say(
                     "  that is long: a GPU, --train head, fewer --epochs or a smaller checkpoint would take less, such "
                     "as --model facebook/deit-tiny-patch16-224 (7.5 GFLOP per training image; "
                     f"this one takes {3 * plan.gflop:.1f})"
                 )
-        detail = f"{detail}  {images_per_second:.0f} images/s  {duration_text(left)} left"
+        detail = f"{detail}  {speed_text(images_per_second)} images/s  {duration_text(left)} left"
         run.status.update(step, plan.total_steps, detail)

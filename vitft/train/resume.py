@@ -7,9 +7,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from vitft.errors import TrainError, one_line
-from vitft.recipe.recipe import Recipe
+from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
 from vitft.train import checkpoint
-from vitft.train.checkpoint import RESUMABLE_CHANGES, TrainState
+from vitft.train.checkpoint import TrainState
 from vitft.train.setup import Training
 
 
@@ -90,13 +90,12 @@ def _check_unchanged(training: Training, state: TrainState) -> None:
             hint="bring the old data back, or start a new run",
         )
     try:
-        changed = Recipe.model_validate(state.recipe).differences(training.recipe)
+        changed = Recipe.model_validate(state.recipe).broken_by(training.recipe)
     except ValueError as error:  # pydantic's ValidationError is one
         raise TrainError(
             f"the checkpoint of {training.run.folder} holds no recipe that this version knows: {one_line(error)}",
             hint="resume it with the version of vitft that its environment.json names",
         ) from error
-    changed = [line for line in changed if line.split(":")[0] not in RESUMABLE_CHANGES]
     if changed:
         raise TrainError(
             f"the recipe of {training.run.folder} has changed since its checkpoint was written: {'; '.join(changed)}",

@@ -17,7 +17,7 @@ Args, one row per class:
     support: samples of the class.
     correct: those that were recognised.
     predicted: samples taken for the class.
-    top5_correct: samples whose class is among the five best, over all classes; None with fewer than five.
+    top5_correct: samples whose class is among the five best, over all classes; None with five or fewer.
     nll_sum: sum of the negative log-likelihoods of all samples.
 Returns:
     top1, top5 (unless top5_correct is None), mean_per_class_accuracy, macro_f1, nll, count.

@@ -1,0 +1,126 @@
+"""How a command line is read.
+
+``Command`` accepts snake_case spellings, takes what stands after ``--`` for accelerate's launcher, and names every
+flag that does not exist at once, with what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from vitft.cli.foreign import FOREIGN
+from vitft.errors import UsageError, did_you_mean
+from vitft.processes import launch
+from vitft.recipe.fields import FIELDS
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Command(TyperCommand):
+    """A command that is read by typer and done outside it.
+
+    Typer turns Ctrl-C and a closed pipe into exits of its own; so ``invoke`` only returns the work, and
+    ``vitft.cli.main`` does it with its one table of outcomes.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; keep in ``ctx.meta`` what the processes of a launch are to be given."""
+        args, launcher = _split(args) if self.takes_value("--num-processes") else (list(args), [])
+        args = list(_normalise(args, self, ctx.command_path))
+        ctx.meta["vitft.arguments"] = [*ctx.command_path.split()[1:], *_without(args, "--num-processes")]
+        ctx.meta["vitft.launcher"] = launcher
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Callable[[], object]:
+        """Return the work, to be done by ``vitft.cli.main``."""
+        return lambda: super(Command, self).invoke(ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the flags with our own metavars; typer would write ``<list[str]>``."""
+        records = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                name, metavar = record[0], getattr(parameter, "metavar", None)
+                if metavar:
+                    is_option = parameter.param_type_name == "option"
+                    name = re.sub(r"<[^<>]*>$", metavar, name) if is_option else name.split()[0]
+                records.append((name, record[1]))
+        with formatter.section("Arguments and options"):
+            formatter.write_dl(records)
+
+    def takes_value(self, flag: str) -> bool | None:
+        """Whether ``flag`` of this command wants a value; None if it has no such flag."""
+        for parameter in self.params:
+            if flag in parameter.opts and parameter.param_type_name == "option":
+                return not getattr(parameter, "is_flag", False)
+        return False if flag == "--help" else None
+
+    def flags(self) -> list[str]:
+        """Return the long flags of this command."""
+        return [flag for each in self.params for flag in each.opts if flag.startswith("--")] + ["--help"]
+
+
+def launched(ctx: typer.Context, num_processes: int | None, device: str) -> int | None:
+    """Run this command in several processes if it should be; return their exit code, else None."""
+    chosen = launch.choose(num_processes, device, ctx.meta["vitft.launcher"])
+    return None if chosen is None else launch.run(chosen, ctx.meta["vitft.arguments"])
+
+
+def _split(args: list[str]) -> tuple[list[str], list[str]]:
+    place = args.index("--") if "--" in args else len(args)
+    return list(args[:place]), list(args[place + 1 :])
+
+
+def _normalise(args: list[str], command: Command, path: str) -> Iterator[str]:
+    """Yield the arguments with flags in kebab-case; raise one error that names every unknown flag."""
+    complaints = []
+    is_value = False
+    for place, argument in enumerate(args):
+        if argument == "--":
+            yield from args[place:]
+            break
+        if is_value or not argument.startswith("--"):
+            is_value = False
+            yield argument
+            continue
+        written, equals, value = argument.partition("=")
+        flag = written.replace("_", "-")
+        wants_value = command.takes_value(flag)
+        if wants_value is None:
+            complaints.append(f"{written}: {_advice(flag, command)}")
+        is_value = bool(wants_value) and not equals
+        yield flag + equals + value
+    if complaints:
+        subject = "this flag is" if len(complaints) == 1 else "these flags are"
+        raise UsageError(
+            f"{subject} unknown to {path}:\n" + "\n".join(f"  {line}" for line in complaints),
+            hint=f"{path} --help",
+        )
+
+
+def _advice(flag: str, command: Command) -> str:
+    own = command.flags()
+    if flag in FOREIGN:
+        return f"use {FOREIGN[flag]}" if FOREIGN[flag].startswith("--") else FOREIGN[flag]
+    if "--set" in own:
+        word = flag.removeprefix("--").replace("-", "_")
+        matches = [key for key in FIELDS if key.split(".")[-1] == word]
+        if matches:
+            return "use " + " or ".join(f"--set {key}=VALUE" for key in matches)
+    guess = did_you_mean(flag, own)
+    return f"did you mean {guess}?" if guess else "there is no such flag"
+
+
+def _without(args: list[str], flag: str) -> Iterator[str]:
+    """Yield ``args`` without a flag and its value."""
+    skip = False
+    for argument in args:
+        if not skip and argument != flag and not argument.startswith(f"{flag}="):
+            yield argument
+        skip = not skip and argument == flag

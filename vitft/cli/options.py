@@ -1,0 +1,77 @@
+"""Arguments and options that several commands share and that are no recipe keys, and how their texts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import typer
+
+from vitft.errors import UsageError
+
+Model = Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")]
+Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to take: test when there is one.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Images per forward pass.")]
+NumProcesses = Annotated[
+    int | None,
+    typer.Option(
+        "--num-processes",
+        min=1,
+        metavar="N",
+        help="Processes to start through accelerate; all GPUs when not given.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a recipe key; repeatable. vitft recipes keys lists them.",
+    ),
+]
+Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How results are printed.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def settings(texts: Sequence[str] | None) -> dict[str, object]:
+    """Read what was given to ``--set``; of a key given twice the last counts."""
+    from vitft.recipe.yaml12 import parse_setting
+
+    return dict(parse_setting(text) for text in texts or ())
+
+
+def data_settings(texts: Sequence[str] | None, example: str) -> dict[str, object]:
+    """Read what was given to ``--set`` of a command that has a dataset and no recipe.
+
+    Raises:
+        UsageError: for a key of another section than ``data``.
+    """
+    given = settings(texts)
+    others = [key for key in given if not key.startswith("data.")]
+    if others:
+        raise UsageError(
+            f"--set {others[0]}: only the dataset has settings here",
+            allowed="keys of the section data, such as data.label_column",
+            hint=example,
+        )
+    return given
+
+
+def image_sizes(text: str | None) -> list[tuple[int, int]]:
+    """Read what was given to ``--image-size``: one size, or several with commas between them."""
+    from vitft.recipe.sizes import parse_size
+
+    try:
+        return [parse_size(part) for part in text.split(",")] if text is not None else []
+    except ValueError as error:
+        raise UsageError(f"--image-size {text}: {error}", hint="--image-size 384") from None
+
+
+def check_one_size(changes: Mapping[str, object]) -> None:
+    """Raise UsageError if what was given to ``--image-size`` is not one size."""
+    from vitft.recipe.sizes import show_size
+
+    text = changes.get("model.image_size")
+    sizes = image_sizes(None if text is None else str(text))
+    if len(sizes) > 1:
+        raise UsageError(f"--image-size {text}: one size is possible here", hint=f"--image-size {show_size(sizes[-1])}")

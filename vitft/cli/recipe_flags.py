@@ -1,0 +1,70 @@
+"""Flags that stand for recipe keys: a command names them and gets one mapping of what was given.
+
+Type, choices, default and help of such a flag come from its key.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vitft.recipe.fields import FIELDS
+from vitft.recipe.flags import FLAGS, Flag
+
+Changes = dict[str, object]
+"""Values by dotted key, of the flags that were given; the others lay nothing over a recipe."""
+
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list[str]}
+_SAYS_NOTHING = ("null", "false", "[]")  # as a default
+
+
+def recipe_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command flags of ``vitft.recipe.flags``, in the place of its parameter ``changes``.
+
+    Typer sees a parameter for each flag; the command is called with ``changes``.
+    """
+    flags = [FLAGS[name] for name in names]
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        shown: list[Parameter] = []
+        for each in signature(command, eval_str=True).parameters.values():
+            shown += map(_parameter, flags) if each.name == "changes" else [each.replace(kind=Parameter.KEYWORD_ONLY)]
+
+        @functools.wraps(command)
+        def called(**given: Any) -> int:
+            values = [(flag, given.pop(flag.parameter)) for flag in flags]
+            changes = {flag.key: flag.value(value) for flag, value in values if value not in (None, [])}
+            return command(changes=changes, **given)
+
+        # What typer reads: parameters with types, and the types once more.
+        called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in shown}
+        return called
+
+    return decorate
+
+
+def meaning(key: str) -> str:
+    """Return what a recipe key means, as a line of help."""
+    return FIELDS[key][3].replace("`", "")
+
+
+def _parameter(flag: Flag) -> Parameter:
+    """Return a flag as the parameter of a function that typer reads; None stands for not given."""
+    kind, choices, default, _ = FIELDS[flag.key]
+    taken: Any = _TYPES["float" if flag.unit else kind]
+    if kind == "str" and choices:
+        taken = Literal[choices]
+    text = flag.help or meaning(flag.key)
+    if kind == "list":
+        text = f"{text.removesuffix('.')}: {', '.join(choices)}." if choices else text
+        text += " Repeatable."
+    if default not in _SAYS_NOTHING:
+        text += f"  [default: {default}]"
+    option = typer.Option(flag.name, metavar=flag.metavar, help=text)
+    annotation = Annotated[taken | None, option]
+    return Parameter(flag.parameter, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

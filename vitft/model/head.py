@@ -1,0 +1,93 @@
+"""The head of a checkpoint that knows the dataset's classes already: kept, or kept in part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vitft.architectures.weights import find_key
+from vitft.errors import ModelError, shorten
+from vitft.names import is_placeholder
+from vitft.outside import printable
+from vitft.reading.words import alike
+from vitft.recipe.choices import Head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def keep_head(
+    wanted: Head,
+    model: PreTrainedModel,
+    state: Mapping[str, Tensor],
+    head: Sequence[str],
+    old: Sequence[str],
+    classes: Sequence[str],
+    named: str,
+) -> str:
+    """Copy into a model what the checkpoint's head knows of the dataset's classes.
+
+    With ``auto``, only a head all of whose classes are among the dataset's: its own data again, or more classes.
+
+    Args:
+        wanted: the recipe's ``model.head``.
+        model: with a head of zeros for ``classes``.
+        state: the checkpoint's tensors.
+        head: names of the parameters whose shape depends on the number of classes.
+        old: names of the checkpoint's classes, by number.
+        classes: names of the dataset's classes, by number.
+        named: how the user called the checkpoint.
+
+    Returns:
+        What was kept, as a sentence; empty if nothing was.
+
+    Raises:
+        ModelError: if ``keep`` was asked for and there is nothing to keep.
+    """
+    if wanted == "new":
+        return ""
+    rows = match_classes(old, classes)
+    keys = {name: find_key(model, name, state) for name in head}
+    fitting = {name: key for name, key in keys.items() if key and len(old) in state[key].shape}
+    is_whole = len(fitting) == len(head)
+    if wanted == "auto" and (not is_whole or len(rows) < len(old)):
+        return ""
+    if not is_whole or not rows:
+        why = f"it knows none of the classes {shorten([*map(printable, classes)])}" if is_whole else "it has none"
+        raise ModelError(
+            f"model.head: keep, but the head of {named} cannot be kept: {why}",
+            allowed="auto or new, or a checkpoint that was trained on some of these classes",
+            hint="--set model.head=new",
+        )
+    with torch.no_grad():
+        for name, key in fitting.items():
+            parameter, stored = model.get_parameter(name), state[key]
+            dim = list(stored.shape).index(len(old))
+            source = stored.index_select(dim, torch.tensor(list(rows.values()))).to(parameter.dtype)
+            parameter.index_copy_(dim, torch.tensor(list(rows)), source)
+    added = [printable(name) for place, name in enumerate(classes) if place not in rows]
+    if added:
+        return f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
+    return f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new for a new one)"
+
+
+def match_classes(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
+    """Return the number among ``old`` for each number among ``new`` of the same name; placeholders match nothing.
+
+    Names are the same exactly, or else but for case, spaces and separators where that leaves no doubt.
+    """
+    exact: dict[str, list[int]] = {}
+    loose: dict[str, list[int]] = {}
+    for number, name in enumerate(old):
+        if not is_placeholder(name):
+            exact.setdefault(name, []).append(number)
+            loose.setdefault(alike(name), []).append(number)
+    found: dict[int, int] = {}
+    for number, name in enumerate(new):
+        same = exact.get(name) or loose.get(alike(name), [])
+        if len(same) == 1 and same[0] not in found.values():
+            found[number] = same[0]
+    return found

@@ -1,0 +1,72 @@
+"""The flags that stand for recipe keys, for commands to take and for messages to name; nothing heavy is imported here.
+
+Type, choices, default and meaning of a flag are those of its key: ``vitft.recipe.fields``.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+
+class Flag(NamedTuple):
+    """A flag that stands for a recipe key."""
+
+    name: str
+    key: str
+    metavar: str | None = None
+    """What its value is called; None for a choice, which shows its words, and for a switch."""
+    help: str = ""
+    """Where the field's own words do not suit a flag."""
+    unit: str = ""
+    """Of a flag that takes a bare number for a key with a unit."""
+
+    @property
+    def parameter(self) -> str:
+        """Its name as a Python argument."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    def value(self, given: object) -> object:
+        """Return what the key becomes when this is given to the flag."""
+        if not self.unit:
+            return given
+        return f"{Decimal(f'{given:.15g}'):f} {self.unit}"  # not 1e-05
+
+
+FLAGS = {
+    flag.name: flag
+    for flag in (
+        Flag("--dataset", "data.dataset", "DATASET"),
+        Flag("--dataset-revision", "data.revision", "REVISION"),
+        Flag("--streaming", "data.streaming"),
+        Flag("--max-train-samples", "data.max_train_samples", "N"),
+        Flag("--bad-images", "data.bad_images"),
+        Flag("--model", "model.checkpoint", "MODEL"),
+        Flag("--model-revision", "model.revision", "REVISION"),
+        Flag("--image-size", "model.image_size", "SIZE"),
+        Flag("--method", "model.resize_method", help="How position tables are resampled to another size."),
+        Flag("--train", "model.train", "PART"),
+        Flag("--epochs", "train.duration", "N", "Passes over the training images.", unit="epochs"),
+        Flag("--batch-size", "train.batch_size", "N"),
+        Flag("--lr", "optim.lr", "RATE"),
+        Flag("--seed", "train.seed", "N"),
+        Flag("--precision", "train.precision"),
+        Flag("--device", "train.device", "DEVICE"),
+        Flag("--deterministic", "train.deterministic"),
+        Flag("--name", "run.name", "NAME"),
+        Flag("--output-dir", "run.output_dir", "FOLDER"),
+        Flag("--track", "run.track", "TRACKER"),
+        Flag("--metrics", "run.metrics", "METRIC"),
+        Flag("--push-to-hub", "hub.push"),
+        Flag("--hub-repo", "hub.repo", "REPO"),
+        Flag("--private", "hub.private"),
+        Flag("--hub-revision", "hub.revision", "BRANCH"),
+        Flag("--hub-every", "hub.every"),
+        Flag("--create-pr", "hub.create_pr"),
+        Flag("--license", "hub.license", "NAME"),
+        Flag("--force", "hub.force"),
+    )
+}
+
+OF_PUSH = ("--private", "--hub-revision", "--create-pr", "--license", "--force")
+"""The flags of ``vitft push``, which the command that publishes a run later has to repeat."""

@@ -1,0 +1,123 @@
+"""The runs in a folder, as a table: what each was, how far it came, what it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vitft.disk import remove_whole
+from vitft.files import at_home
+from vitft.outside import printable
+from vitft.ownership import is_taken
+from vitft.quantities import duration_text, size_text
+from vitft.run import Run, runs_in
+
+State = Literal["done", "running", "stopped", "begun"]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run directory says of itself.
+
+    Attributes:
+        folder: its directory.
+        state: ``done``; ``running`` now; ``stopped`` with a checkpoint or before its last file was written; or only
+            ``begun``.
+        dataset, model: what it trains on, and from.
+        split, top1: the split that was scored last, test before validation; None without a score.
+        step: of the newest checkpoint, or all steps of a run that is done.
+        seconds: of training; None while it is not done.
+        num_bytes, checkpoint_bytes: on the disk, in all and of its checkpoints.
+    """
+
+    folder: Path
+    state: State
+    dataset: str
+    model: str
+    split: str
+    top1: float | None
+    step: int | None
+    seconds: float | None
+    num_bytes: int
+    checkpoint_bytes: int
+
+    @property
+    def next_command(self) -> str:
+        """What to type to go on with it; empty if it is done or running."""
+        return Run(self.folder).resume_command if self.state in ("stopped", "begun") else ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {**vars(self), "folder": str(self.folder), "next": self.next_command}
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """The runs of a folder, the newest first."""
+
+    folder: Path
+    runs: list[RunSummary]
+
+    def __str__(self) -> str:
+        if not self.runs:
+            return f"there are no runs in {self.folder}"
+        rows: list[tuple[str, ...]] = [("run", "state", "dataset", "model", "top-1", "time", "size")]
+        for each in self.runs:
+            score = "-" if each.top1 is None else f"{100 * each.top1:.2f}% {each.split}"
+            time = "-" if each.seconds is None else duration_text(each.seconds)
+            about = [printable(Path(text).name if "/" in text else text) for text in (each.dataset, each.model)]
+            rows.append((each.folder.name, each.state, *about, score, time, size_text(each.num_bytes)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        commands = [f"{each.folder.name}: {each.next_command}" for each in self.runs if each.next_command]
+        return "\n".join([*lines, *(["", "to go on:", *(f"  {line}" for line in commands)] if commands else [])])
+
+
+def list_runs(folder: str | Path) -> RunTable:
+    """Return what the run directories in a folder say of themselves; what cannot be read is left empty."""
+    folder = at_home(folder)
+    return RunTable(folder, [_summary(run) for run in runs_in(folder)])
+
+
+def clean(summary: RunSummary) -> None:
+    """Remove the checkpoints of a run that is done: its model stays, and so does everything else."""
+    assert summary.state == "done"
+    remove_whole(summary.folder / "checkpoints")
+
+
+def _summary(folder: Path) -> RunSummary:
+    run = Run(folder)
+    results = run.results() or {}
+    environment = run.read_json("environment.json") or {}
+    split = next((name for name in ("test", "validation") if isinstance(results.get(name), dict)), "")
+    newest = run.newest_checkpoint()
+    training = results.get("train", {})
+    return RunSummary(
+        folder,
+        _state(run),
+        _name_of(environment.get("dataset")),
+        _name_of(environment.get("model")),
+        split,
+        results[split].get("top1") if split else None,
+        training.get("steps") or (int(newest.name.removeprefix("step-")) if newest else None),
+        training.get("seconds"),
+        _num_bytes(folder),
+        _num_bytes(run.checkpoints),
+    )
+
+
+def _state(run: Run) -> State:
+    if is_taken(run.folder):
+        return "running"
+    if run.is_finished:
+        return "done"
+    return "stopped" if run.newest_checkpoint() or run.is_scored else "begun"
+
+
+def _name_of(thing: Any) -> str:
+    return str(thing.get("id", "")) if isinstance(thing, dict) else ""
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
