@@ -55,7 +55,8 @@ _REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # Their subjects are signals, forks, several processes, and pipes and modes of files, which Windows has not.
 _POSIX = ["faults/*", "train/test_processes.py", "train/test_resume.py"]
-_POSIX += ["test_disk.py", "test_files.py", "test_launch.py", "test_portability.py", "test_signals.py"]
+_POSIX += ["test_disk.py", "test_files.py", "test_portability.py"]
+_POSIX += ["processes/test_launch.py", "processes/test_signals.py"]
 collect_ignore_glob = _POSIX if os.name == "nt" else []
 
 

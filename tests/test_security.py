@@ -38,7 +38,7 @@ TESTS = {
     ],
     "Weights that are not finite": [
         "faults/test_hostile_configs.py::test_weights_that_are_not_finite_are_said_and_predict_nothing",
-        "scoring/test_predict.py::test_values_that_are_not_finite_are_an_error_and_no_prediction",
+        "scoring/test_prediction.py::test_values_that_are_not_finite_are_an_error_and_no_prediction",
     ],
     "An image is decoded only if": [
         "data/test_staging.py::test_an_image_over_the_limit_is_refused_whatever_its_format",
@@ -87,12 +87,12 @@ TESTS = {
     "Local paths lose": ["hub/test_bundle.py::test_the_bundle_holds_no_path_of_this_machine"],
     "Names, labels and messages": [
         "test_outside.py::test_no_character_of_unicode_is_obeyed",
-        "cli/test_cli.py::test_predict_shows_names_and_labels_from_outside_safely",
+        "cli/test_predict.py::test_predict_shows_names_and_labels_from_outside_safely",
         "hub/test_card.py::test_class_names_and_notes_hide_nothing",
     ],
     "A CSV cell from outside": [
         "test_outside.py::test_no_cell_is_a_formula",
-        "cli/test_cli.py::test_predict_writes_no_formula_and_keeps_numbers",
+        "cli/test_predict.py::test_predict_writes_no_formula_and_keeps_numbers",
     ],
 }  # fmt: skip
 

@@ -1,35 +1,32 @@
 """The command line: what it accepts, what it says, and how it ends."""
 
-import csv
-import io
 import json
 import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import yaml
+from cli.command import run
 from typer.main import get_command
 
 import vitft
-from vitft.cli import app, main
+from vitft.cli import app
 from vitft.errors import DataError, StoppedEarly, TrainError
 from vitft.processes import launch, worker
 from vitft.processes.worker import PeerLost
 from vitft.recipe.fields import FIELDS
 from vitft.recipe.flags import FLAGS as TABLE
 from vitft.recipe.recipe import Recipe, keys
+from vitft.run import Run
 
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
 FLAGS = {
     "finetune": """--bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic --device
-        --dry-run --epochs --force --format --hub-every --hub-repo --hub-revision --image-size --lr --max-train-samples
+        --dry-run --epochs --force --format --from --hub-every --hub-repo --hub-revision --image-size --lr
+        --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
-        --recipe --resume --seed --set --streaming --track --train --trust-metrics""",
+        --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
     "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
         --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
@@ -50,50 +47,7 @@ FLAGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_DYNAMO_MODE", "VITFT_LAUNCH_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "choose", lambda *_: None)  # counting devices would load torch
-
-
-CALLED = {"resume": None, "changes": {}, "dry_run": False, "trust_metrics": False}
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """Put back the signal handlers that the end of a training, as of its process, leaves muted."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def tasks(monkeypatch):
-    """Stand-ins for ``vitft.tasks`` that remember how they were called."""
-    calls = []
-
-    def finetune(recipe, **options):
-        calls.append((recipe, options))
-        return SimpleNamespace(
-            run_dir=None if options["dry_run"] else Path("runs/x"),
-            results={"test": {"top1": 0.5}},
-            plan_text="steps: 3\n\nlr: 1",
-            published=None,
-        )
-
-    fake = SimpleNamespace(finetune=finetune, calls=calls)
-    monkeypatch.setitem(sys.modules, "vitft.tasks", fake)
-    monkeypatch.setattr(vitft, "tasks", fake, raising=False)
-    return fake
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+CALLED = {"resume": None, "changes": {}, "dry_run": False, "is_timed": False, "trust_metrics": False}
 
 
 # --- lightness and shape -----------------------------------------------------------------------------------
@@ -347,7 +301,7 @@ def test_the_main_process_leaves_it_to_our_parent_to_say_which_process_is_lost(t
         ("finetune --dataset builtin:digits --train everything", "`last:N`"),
         ("finetune --dataset builtin:digits more", "more"),
         ("finetune --resume runs/x --recipe default", "--recipe cannot be given"),
-        ("finetun", "Did you mean 'finetune'?"),
+        ("finetun", "try: vitft finetune"),
         ("evaluate model", "no dataset was given"),
         ("evaluate model --dataset builtin:digits --set optim.lr=1", "only the dataset has settings here"),
         ("predict model", "IMAGES"),
@@ -437,140 +391,6 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stderr == ""
 
 
-# --- evaluate and predict ----------------------------------------------------------------------------------
-
-
-def test_evaluate_passes_on_what_was_asked(tasks, capsys):
-    seen = {}
-
-    def evaluate(model, dataset, **options):
-        seen.update(options, model=model, data=dataset)
-        return SimpleNamespace(scores={"top1": 0.75, "count": 4})
-
-    tasks.evaluate = evaluate
-    words = ["--dataset", "d", "--split", "val", "--set", "data.label_column=kind", "--bad-images", "skip"]
-    assert run("evaluate", "m", *words, "--metrics", "f1", "--format", "json") == 0
-    assert json.loads(capsys.readouterr().out) == {"top1": 0.75, "count": 4}
-    assert (seen["model"], seen["data"].dataset, seen["data"].label_column) == ("m", "d", "kind")
-    assert (seen["split"], seen["metrics"], seen["bad_images"]) == ("val", ("f1",), "skip")
-    assert (seen["batch_size"], seen["precision"], seen["device"]) == (None, "auto", "auto")
-
-
-ROWS = [
-    {"image": "a.png", "predictions": [{"label": "cat", "score": 0.9}, {"label": "a, b", "score": 0.1}]},
-    {
-        "image": "longer.png",
-        "predictions": [{"label": "kitten", "score": 0.5}, {"label": "cat", "score": 0.25}],
-    },
-    {"image": "bad.png", "error": "cannot identify image file"},
-]
-
-
-@pytest.fixture
-def predictions(tasks):
-    tasks.predict = lambda model, images, **options: [row for row in ROWS if row["image"] in images]
-
-
-def test_predict_prints_columns(predictions, capsys):
-    assert run("predict", "m", "a.png", "longer.png", "bad.png") == 1
-    assert capsys.readouterr().out.splitlines() == [
-        "a.png       cat 0.9000     a, b 0.1000",
-        "longer.png  kitten 0.5000  cat 0.2500",
-        "bad.png     error: cannot identify image file",
-    ]
-
-
-def test_predict_ends_with_0_when_every_image_could_be_read(predictions):
-    assert run("predict", "m", "a.png", "longer.png") == 0
-
-
-def test_predict_prints_json_and_json_lines(predictions, capsys):
-    assert run("predict", "m", "a.png", "bad.png", "--format", "json") == 1
-    assert json.loads(capsys.readouterr().out) == [ROWS[0], ROWS[2]]
-    assert run("predict", "m", "a.png", "bad.png", "--format", "jsonl") == 1
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [ROWS[0], ROWS[2]]
-
-
-def test_predict_prints_csv_that_csv_reads(predictions, capsys):
-    assert run("predict", "m", "a.png", "bad.png", "--format", "csv") == 1
-    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out))) == [
-        {"image": "a.png", "rank": "1", "label": "cat", "score": "0.9", "error": ""},
-        {"image": "a.png", "rank": "2", "label": "a, b", "score": "0.1", "error": ""},
-        {"image": "bad.png", "rank": "", "label": "", "score": "", "error": "cannot identify image file"},
-    ]
-
-
-def test_predict_takes_files_folders_and_globs_each_image_once(tasks, tmp_path, monkeypatch):
-    for name in ("b.PNG", "a.jpg", "deep/c.webp", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    tasks.predict = lambda model, images, **options: seen.extend(images) or []
-    assert run("predict", "m", "notes.txt", "*.jpg", "deep", ".", "missing.png") == 0
-    assert seen == ["notes.txt", "a.jpg", os.path.join("deep", "c.webp"), "b.PNG", "missing.png"]  # noqa: PTH118
-
-
-def test_predict_lists_a_folder_as_training_does(tasks, tmp_path, monkeypatch):
-    for name in (
-        "p/a/1.jpg",
-        "p/__MACOSX/a/1.jpg",
-        "p/.ipynb_checkpoints/2.jpg",
-        "p/a/._1.jpg",
-        "store/3.jfif",
-        "p/4.tga",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "p" / "linked").symlink_to("../store")
-    (tmp_path / "p" / "a" / "up").symlink_to("..")
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    tasks.predict = lambda model, images, **options: seen.extend(images) or []
-    assert run("predict", "m", "p") == 0
-    assert [*map(os.path.normpath, seen)] == [*map(os.path.normpath, ("p/4.tga", "p/a/1.jpg", "p/linked/3.jfif"))]
-
-
-HOSTILE = [
-    {"image": "\x1b[2Ja.png", "predictions": [{"label": "\x1b]0;owned\x07cat", "score": -0.5}]},
-    {"image": "=cmd.png", "predictions": [{"label": '=HYPERLINK("http://x")', "score": 0.25}]},
-    {"image": "a\nb.png", "error": "there is no file \u202ea\udcff"},
-]
-
-
-@pytest.mark.parametrize("format", ["text", "json", "jsonl", "csv"])
-def test_predict_shows_names_and_labels_from_outside_safely(format, tasks, capsys):
-    tasks.predict = lambda model, images, **options: HOSTILE
-    assert run("predict", "m", "a.png", "--format", format) == 1
-    said = "".join(capsys.readouterr())
-    assert said.isascii() and not set(said) & {chr(code) for code in (*range(10), *range(11, 32), 127)}
-    assert len(said.splitlines()) == {"text": 4, "json": 25, "jsonl": 4, "csv": 5}[format]
-
-
-def test_predict_writes_no_formula_and_keeps_numbers(tasks, capsys):
-    tasks.predict = lambda model, images, **options: HOSTILE
-    run("predict", "m", "a.png", "--format", "csv")
-    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
-    assert [row[3] for row in rows] == ["-0.5", "0.25", ""]
-    assert rows[1][0] == "'=cmd.png" and rows[1][2] == '\'=HYPERLINK("http://x")'
-
-
-def test_predict_says_what_was_not_read_as_it_is_and_takes_one_setting(tasks, capsys):
-    seen = {}
-    row = {"image": "a.jpg", "predictions": [{"label": "cat", "score": 1.0}], "notes": ["read at half its size"]}
-    tasks.predict = lambda model, images, **options: seen.update(options) or [row]
-    assert run("predict", "m", "a.jpg", "--set", "data.max_pixels=9") == 0
-    assert seen["max_pixels"] == 9
-    assert "a.jpg: read at half its size" in capsys.readouterr().err
-    assert run("predict", "m", "a.jpg", "--set", "data.fit=crop") == 2
-    assert "data.max_pixels" in capsys.readouterr().err
-
-
-def test_predict_does_not_look_through_the_whole_machine(tasks, capsys):
-    assert run("predict", "m", "--", "/") == 2
-    assert "the whole file system" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("word", ["https://user:TOKEN@host/x", "\x1b[2J"])
 def test_what_a_command_line_says_is_repeated_safely(word, capsys):
     for line in ([word], ["recipes", word], ["finetune", "--dataset", word], ["finetune", f"--sett={word}"]):
@@ -597,67 +417,50 @@ def test_an_ascii_terminal_gets_escapes(tasks, tmp_path):
     assert r"caf\xe9\udcff.png" in done.stderr
 
 
-# --- recipes -----------------------------------------------------------------------------------------------
-
-
-def test_recipes_ls_gives_a_line_to_each(capsys):
-    from vitft.builtin import recipe_names
-
-    assert run("recipes", "ls") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == recipe_names()
-    assert all(len(line.split()) > 3 for line in lines)
-
-
-def test_recipes_show_prints_every_key_as_a_recipe(capsys):
-    assert run("recipes", "show", "default") == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("#")
-    written = yaml.safe_load(printed)
-    position = written["model"].pop("position")
-    found = [f"{section}.{key}" for section in written for key in written[section]]
-    assert found == [key for key, _ in keys() if key != "model.position.kind"] and position == {"kind": None}
-
-
-def test_what_recipes_show_prints_is_the_same_recipe(tmp_path, capsys):
-    from vitft.builtin import recipe_names
-
-    for name in recipe_names():
-        assert run("recipes", "show", name) == 0
-        (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
-        assert Recipe.load(tmp_path / "shown.yaml") == Recipe.load(name)
-
-
-def test_recipes_cp_copies_and_never_overwrites(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert run("recipes", "cp", "default") == 0
-    assert run("recipes", "cp", "default", "mine.yaml") == 0
-    assert Recipe.load("mine.yaml") == Recipe.load("default.yaml") == Recipe()
-    (tmp_path / "mine.yaml").write_text("train: {seed: 5}\n")
-    assert run("recipes", "cp", "default", "mine.yaml") == 2
-    assert "nothing is overwritten" in capsys.readouterr().err
-    assert Recipe.load("mine.yaml").train.seed == 5
-    assert run("recipes", "cp", "default", "nowhere/mine.yaml") == 2
-
-
-def test_recipes_validate_reports_every_file(tmp_path, capsys):
-    for name, text in {"a": "optim: {lrr: 1}", "b": "train: {seed: x}", "c": "train: {seed: 1}"}.items():
-        (tmp_path / f"{name}.yaml").write_text(text)
-    assert run("recipes", "validate", *(str(tmp_path / f"{name}.yaml") for name in "abc")) == 2
-    printed = capsys.readouterr()
-    assert "did you mean 'lr'?" in printed.err
-    assert "train.seed: 'x' is not allowed" in printed.err
-    assert printed.out == f"{tmp_path / 'c.yaml'}: valid\n"
-
-
-def test_recipes_schema_is_json_with_every_section(capsys):
-    assert run("recipes", "schema") == 0
-    schema = json.loads(capsys.readouterr().out)
-    assert list(schema["properties"]) == list(Recipe.model_fields)
-
-
 def _raise(error):
     def fail(*_, **__):
         raise error
 
     return fail
+
+
+# --- what hands expect ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("train", "vitft finetune"), ("eval", "vitft evaluate"), ("finetun", "vitft finetune"), ("xyz", "vitft --help")],
+)
+def test_a_command_that_there_is_not_gets_the_one_that_is_meant(word, hint, capsys):
+    assert run(word, "./photos") == 2
+    error = capsys.readouterr().err
+    assert f"there is no command {word!r}" in error and error.endswith(f"try: {hint}\n")
+
+
+def test_help_is_a_command_too(capsys):
+    assert run("help", "finetune") == 0
+    text = capsys.readouterr().out
+    assert run("finetune", "--help") == 0
+    assert capsys.readouterr().out == text
+    assert [line for line in text.splitlines() if line.startswith("  vitft finetune ")]
+    assert all(f"\n{heading}:\n" in text for heading in ("Data", "Model", "Training", "Run", "Hub", "More", "Examples"))
+
+
+def test_the_dataset_may_stand_without_a_flag_but_not_twice(capsys, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("vitft.tasks.finetune", lambda recipe, **_: seen.update(recipe=recipe) or pytest.skip("seen"))
+    with pytest.raises(pytest.skip.Exception):
+        run("finetune", "builtin:digits", "--dry-run")
+    assert seen["recipe"].data.dataset == "builtin:digits"
+    assert run("finetune", "builtin:digits", "--dataset", "cifar100") == 2
+    assert "two datasets were given: builtin:digits and cifar100" in capsys.readouterr().err
+
+
+def test_going_on_from_a_run_needs_a_finished_one_and_no_other_recipe(tmp_path, capsys):
+    begun = Run.create(Recipe.load(None, {"run.output_dir": str(tmp_path), "run.name": "begun"}), "begun")
+    assert run("finetune", "--from", str(begun.folder)) == 2
+    assert "is not finished, so it has no model yet" in capsys.readouterr().err
+    assert run("finetune", "--from", str(begun.folder), "--recipe", "quickstart") == 2
+    assert "--from takes the recipe of" in capsys.readouterr().err
+    assert run("finetune", "./x", "--time") == 2
+    assert "--dry-run --time" in capsys.readouterr().err

@@ -79,3 +79,29 @@ def assert_resumes_to(run: Path, expected: Path) -> None:
         assert outcome.code == 0, outcome.text
     assert_same(run, expected)
     shutil.rmtree(run.parent)
+
+
+METRIC = """
+import os
+import signal
+import datasets
+import evaluate
+
+class Mine(evaluate.Metric):
+    def _info(self):
+        value = datasets.Value("int64")
+        return evaluate.MetricInfo(description="", citation="", inputs_description="",
+            features=datasets.Features({"predictions": value, "references": value}))
+
+    def _compute(self, predictions, references):
+        if len(predictions) > 3:
+            {act}
+        return {"mine": 1.0}
+"""
+
+
+def metric(folder: Path, act: str) -> str:
+    """Write a metric that does something, but not when it is tried on three rows; return its folder."""
+    (folder / "mine").mkdir(parents=True)
+    (folder / "mine" / "mine.py").write_text(METRIC.replace("{act}", act))
+    return str(folder / "mine")

@@ -8,7 +8,7 @@ from pathlib import Path
 import accelerate
 import attack
 import pytest
-from test_stops import metric
+from attack import metric
 
 from vitft import cli, finetune
 from vitft.errors import HubError, TrainError, UsageError, VitftError

@@ -13,6 +13,7 @@ from pathlib import Path
 import attack
 import pytest
 import tiny
+from attack import metric
 from tiny import at_call, send
 
 from vitft.data import staging
@@ -25,34 +26,11 @@ from vitft.train import checkpoint, validation
 
 STOP = send(signal.SIGTERM)
 
-METRIC = """
-import os
-import signal
-import datasets
-import evaluate
-
-class Mine(evaluate.Metric):
-    def _info(self):
-        value = datasets.Value("int64")
-        return evaluate.MetricInfo(description="", citation="", inputs_description="",
-            features=datasets.Features({"predictions": value, "references": value}))
-
-    def _compute(self, predictions, references):
-        if len(predictions) > 3:
-            {act}
-        return {"mine": 1.0}
-"""
-
-
-def metric(folder: Path, act: str) -> str:
-    """Write a metric that does something, but not when it is tried on three rows; return its folder."""
-    (folder / "mine").mkdir(parents=True)
-    (folder / "mine" / "mine.py").write_text(METRIC.replace("{act}", act))
-    return str(folder / "mine")
-
 
 NOTHING = "stopped before the first step (SIGTERM): there is nothing to resume"
+
 AFTER = "stopped after the last step (SIGTERM); the checkpoint is complete"
+
 PHASES: dict[str, tuple[Callable[[], None], str]] = {
     "while the dataset is opened": (lambda: at_call(source, "find_columns", 1, STOP), NOTHING),
     "while the model is loaded": (lambda: at_call(load, "open_checkpoint", 1, STOP), NOTHING),
@@ -69,7 +47,9 @@ PHASES: dict[str, tuple[Callable[[], None], str]] = {
     "while figures are drawn": (lambda: at_call(picturing, "_look", 2, STOP), AFTER),
     "in the card": (lambda: at_call(finishing, "write_card", 1, STOP), AFTER),
 }
+
 SELDOM = ("while the run is made", "while a checkpoint is written", "while the model is saved", "in the card")
+
 SELDOM += ("in a decoder of the final scoring", "in the last checkpoint")
 
 

@@ -6,9 +6,11 @@ of the clients is replaced. Waiting is made short: ``time.sleep`` takes a fiftie
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -106,11 +108,24 @@ def work(wish: Mapping[str, Any]) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def main(wishes: Sequence[str] | Any) -> None:
-    import transformers.models.vit.modeling_vit  # noqa: F401
+def warm() -> None:
+    """Import what commands import, before they are forked: that would take most of their time, each time."""
+    import PIL.Image
 
+    import vitft
+
+    for module in pkgutil.walk_packages(vitft.__path__, "vitft."):
+        if module.name != "vitft.__main__" and ".modules." not in module.name:
+            importlib.import_module(module.name)
+    for name in ("aiohttp", "evaluate", "pandas", "pyarrow.dataset", "scipy.stats", "transformers.pipelines"):
+        importlib.import_module(name)
+    importlib.import_module("transformers.models.vit.modeling_vit")
+    PIL.Image.init()
+
+
+def main(wishes: Sequence[str] | Any) -> None:
+    warm()
     import vitft.retry
-    import vitft.tasks
 
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds / 50, 0.1))

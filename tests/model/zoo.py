@@ -116,6 +116,20 @@ def classifier(settings):
     return (found[0] if isinstance(found, tuple) else found)(settings)
 
 
+def model_of(family="vit", **changes):
+    """A random classifier of a family, reproducible."""
+    return classifier(config(family, **changes))
+
+
+def images_for(model):
+    """Six images of a model's own size, and the sample indices at which they stand."""
+    config = getattr(model.config, "vision_config", model.config)
+    size = getattr(config, "image_size", 32)
+    size = size if isinstance(size, int) else size[0]
+    images = torch.randn(6, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return images, torch.tensor([11, 4, 90, 7, 2**40, 5])
+
+
 def processor(family, size=64):
     """The family's image processor, as a checkpoint of it would have it but small."""
     try:

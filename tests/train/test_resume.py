@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from tiny import at_call, in_child, send
+from tiny import assert_killed, at_call, in_child, resume, send
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from vitft import cli, disk, finetune
@@ -32,6 +32,7 @@ from vitft.scoring.scores import Tally
 from vitft.train import checkpoint, fit, optim, step, stopping, validation
 
 KILL = send(signal.SIGKILL)
+
 _numbers = itertools.count()
 
 
@@ -48,22 +49,6 @@ def start(home: Path, name: str, prepare: Callable[[], object] = lambda: None, *
         finetune(tiny.recipe(home, run__name=name, **changes))
 
     return in_child(work)
-
-
-def resume(
-    run: Path, prepare: Callable[[], object] = lambda: None, timeout: float = 90, **changes: object
-) -> tiny.Outcome:
-    def work() -> None:
-        prepare()
-        finetune(resume=run, changes={key.replace("__", "."): value for key, value in changes.items()})
-
-    return in_child(work, timeout=timeout)
-
-
-def assert_killed(outcome: tiny.Outcome, run: Path) -> None:
-    """Assert that a child was killed before its end."""
-    assert outcome.code == -signal.SIGKILL, outcome.text
-    assert not (run / "results.json").exists()
 
 
 def assert_resumes_to(run: Path, expected: Path) -> None:
@@ -113,6 +98,7 @@ KILLS: dict[str, Callable[[], None]] = {
 
 # These differ little from the others: they run with VITFT_SLOW=1.
 ALIKE = ("before the first step", "between the files of the first save", "before the manifest", "after the rename")
+
 ALIKE += ("between an evaluation and its save", "in the last step", "in the final scoring", "before the results")
 
 

@@ -220,6 +220,22 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
+def resume(run: Path, prepare: Callable[[], object] = lambda: None, timeout: float = 90, **changes: object) -> Outcome:
+    def work() -> None:
+        from vitft import finetune
+
+        prepare()
+        finetune(resume=run, changes={key.replace("__", "."): value for key, value in changes.items()})
+
+    return in_child(work, timeout=timeout)
+
+
+def assert_killed(outcome: Outcome, run: Path) -> None:
+    """Assert that a child was killed before its end."""
+    assert outcome.code == -signal.SIGKILL, outcome.text
+    assert not (run / "results.json").exists()
+
+
 # --- what is injected --------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from typer.main import get_command
 import vitft
 from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize, runs
 from vitft.cli.command import CONTEXT, Command
-from vitft.errors import DataError, StoppedEarly, TrainError, VitftError
+from vitft.errors import DataError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
 from vitft.outside import shown
 from vitft.processes import launch, signals, worker
 
@@ -33,19 +33,39 @@ app = typer.Typer(
     name="vitft",
     rich_markup_mode=None,  # rich help doubles the start-up time
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     context_settings=CONTEXT,
     epilog="Exit codes: 0 done; 1 it could not be done; 2 the command line or recipe was wrong; "
     "3 trained and saved, but not published; 75 stopped early with a complete checkpoint; 130 interrupted.",
 )
-app.command("finetune", cls=Command, context_settings=CONTEXT)(finetune.finetune)
-app.command("data", cls=Command, context_settings=CONTEXT)(data.data)
-app.command("evaluate", cls=Command, context_settings=CONTEXT)(evaluate.evaluate)
-app.command("predict", cls=Command, context_settings=CONTEXT)(predict.predict)
-app.command("resize", cls=Command, context_settings=CONTEXT)(resize.resize)
-app.command("inspect", cls=Command, context_settings=CONTEXT)(inspect.inspect)
-app.command("push", cls=Command, context_settings=CONTEXT)(push.push)
+_EXAMPLES = {
+    finetune.finetune: """vitft finetune ./photos
+vitft finetune cifar100 --model facebook/dinov2-small --epochs 5 --push-to-hub
+vitft finetune --from runs/photos --epochs 5""",
+    data.data: """vitft data ./photos
+vitft data cifar100
+vitft data ./photos --set data.check_images=all""",
+    evaluate.evaluate: """vitft evaluate runs/photos
+vitft evaluate runs/photos ./new-photos
+vitft evaluate runs/photos ./new-photos --image-size 192,224,256""",
+    predict.predict: """vitft predict runs/photos holiday.jpg
+vitft predict runs/photos ./holiday --format csv > labels.csv
+vitft predict OWNER/NAME 'photos/**/*.png' --top-k 1""",
+    resize.resize: """vitft resize google/vit-base-patch16-224 vit-384 --image-size 384
+vitft resize runs/photos photos-wide --image-size 192x384
+vitft resize google/vit-base-patch16-224 vit-32 --patch-size 32""",
+    inspect.inspect: """vitft inspect runs/photos holiday.jpg
+vitft inspect runs/photos --dataset ./photos --only rollout,distance
+vitft inspect google/vit-base-patch16-224 --only filters,positions""",
+    push.push: """vitft push runs/photos
+vitft push runs/photos my-lab/flowers --private
+vitft push runs/photos --create-pr --license apache-2.0""",
+}
+"""The commands, and what people type."""
+
+for _command, _examples in _EXAMPLES.items():
+    app.command(_command.__name__, cls=Command, context_settings=CONTEXT, epilog=_examples)(_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 
@@ -136,6 +156,10 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
     """Return the work that a command line asks for, or the exit code if there is none to do."""
     # Straight to the command: typer would load pydantic to convert the flags that a group was not given.
     parser: Any = get_command(app)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    elif arguments and not arguments[0].startswith("-") and arguments[0] not in parser.commands:
+        raise _no_command(arguments[0], list(parser.commands))
     name = [str(parser.name)]
     while arguments and arguments[0] in getattr(parser, "commands", {}):
         parser = parser.commands[arguments[0]]
@@ -153,6 +177,24 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
             show()
         return int(getattr(error, "exit_code", 2))
     return outcome
+
+
+_OTHER_WORDS = {
+    "train": "finetune", "fit": "finetune", "fine-tune": "finetune", "eval": "evaluate", "test": "evaluate",
+    "val": "evaluate", "score": "evaluate", "classify": "predict", "infer": "predict", "dataset": "data",
+    "info": "data", "upload": "push", "publish": "push", "list": "runs", "ls": "runs", "recipe": "recipes",
+    "look": "inspect",     "visualize": "inspect", "interpolate": "resize",
+}  # fmt: skip
+
+
+def _no_command(word: str, commands: Sequence[str]) -> UsageError:
+    """Return the error for a command that there is not."""
+    guess = _OTHER_WORDS.get(word.lower()) or did_you_mean(word, commands)
+    return UsageError(
+        f"there is no command {word!r}",
+        allowed=", ".join(commands),
+        hint=f"vitft {guess}" if guess else "vitft --help",
+    )
 
 
 def _explain(error: VitftError, arguments: list[str], *, is_local: bool) -> None:

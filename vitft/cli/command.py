@@ -17,8 +17,28 @@ from vitft.cli.foreign import FOREIGN
 from vitft.errors import UsageError, did_you_mean
 from vitft.processes import launch
 from vitft.recipe.fields import FIELDS
+from vitft.recipe.flags import FLAGS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+_FEW = 14  # options of a command that need no headings
+_HEADINGS = ["Arguments and options", "Arguments", "Data", "Model", "Training", "Run", "Hub", "More"]
+_HEADING_OF = {
+    "data": "Data", "model": "Model", "augment": "Training", "optim": "Training", "train": "Training", "run": "Run",
+    "hub": "Hub",
+}  # fmt: skip
+_OF_RUNS = ("--recipe", "--resume", "--from", "--dry-run", "--time")
+
+
+def _heading(parameter: Any) -> str:
+    """Return what an argument or option stands under in a long help text."""
+    if parameter.param_type_name != "option":
+        return "Arguments"
+    flag = FLAGS.get(parameter.opts[0])
+    if flag is not None:
+        return _HEADING_OF[flag.key.split(".")[0]]
+    return "Run" if parameter.opts[0] in _OF_RUNS else "More"
 
 
 class Command(TyperCommand):
@@ -41,8 +61,8 @@ class Command(TyperCommand):
         return lambda: super(Command, self).invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the flags with our own metavars; typer would write ``<list[str]>``."""
-        records = []
+        """Write the flags under headings, with our own metavars; typer would write ``<list[str]>``."""
+        groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
@@ -50,9 +70,19 @@ class Command(TyperCommand):
                 if metavar:
                     is_option = parameter.param_type_name == "option"
                     name = re.sub(r"<[^<>]*>$", metavar, name) if is_option else name.split()[0]
-                records.append((name, record[1]))
-        with formatter.section("Arguments and options"):
-            formatter.write_dl(records)
+                groups.setdefault(_heading(parameter), []).append((name, record[1]))
+        if sum(map(len, groups.values())) <= _FEW:
+            groups = {"Arguments and options": [record for records in groups.values() for record in records]}
+        for heading in sorted(groups, key=_HEADINGS.index):
+            with formatter.section(heading):
+                formatter.write_dl(groups[heading])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are to be typed."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    formatter.write(f"  {line}\n")
 
     def takes_value(self, flag: str) -> bool | None:
         """Whether ``flag`` of this command wants a value; None if it has no such flag."""

@@ -20,6 +20,7 @@ from vitft.cli.options import (
     Split,
     data_settings,
     image_sizes,
+    take_dataset,
 )
 from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import UsageError
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 def evaluate(
     ctx: typer.Context,
     model: Model,
+    dataset_given: Annotated[
+        str | None,
+        typer.Argument(
+            help="The dataset; the same as --dataset. A run scores its own images without.", metavar="DATASET"
+        ),
+    ] = None,
+    *,
     changes: Changes,
     split: Split = None,
     image_size: Annotated[
@@ -73,7 +81,9 @@ def evaluate(
     and speed, and a plot. --set takes the keys of the recipe's data section. Arguments after -- go to
     accelerate's launcher.
     """
-    recipe = _recipe(model, changes, settings_given)
+    take_dataset(dataset_given, changes)
+    recipe = _recipe(changes, settings_given)
+    data = recipe.data if recipe.data.dataset else None  # None: the run's own
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and recipe.run.metrics:
         raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
@@ -95,30 +105,35 @@ def evaluate(
         "shift": shift or 0,
     }
     if len(sizes) > 1:
-        return _sweep(model, recipe.data, sizes, plot, format, options)
+        return _sweep(model, data, sizes, plot, format, options)
 
     from vitft import tasks
 
     size = sizes[0] if sizes else None
-    result = tasks.evaluate(model, recipe.data, metrics=recipe.run.metrics, image_size=size, **options)
+    result = tasks.evaluate(model, data, metrics=recipe.run.metrics, image_size=size, **options)
     if worker.is_main():
         print(json.dumps(result.scores, indent=2) if format == "json" else shown(result))
     return 0
 
 
-def _recipe(model: str, changes: Changes, given: list[str] | None) -> Recipe:
-    """Return what the flags and ``--set`` say, as a recipe; raise UsageError if that is no dataset, or more."""
+def _recipe(changes: Changes, given: list[str] | None) -> Recipe:
+    """Return what the flags and ``--set`` say, as a recipe; raise UsageError for settings of no dataset."""
     from vitft.recipe.recipe import Recipe
 
     settings = data_settings(given, "vitft evaluate MODEL --dataset D --set data.label_column=label")
     recipe = Recipe.load(None, changes | settings)
-    if recipe.data.dataset is None:
-        raise UsageError("no dataset was given", hint=f"vitft evaluate {model} --dataset D")
+    if settings and recipe.data.dataset is None:
+        raise UsageError(f"--set {next(iter(settings))}: no dataset was given", hint="vitft evaluate MODEL DATASET")
     return recipe
 
 
 def _sweep(
-    model: str, data: DataRecipe, sizes: list[tuple[int, int]], plot: Path | None, format: str, options: dict[str, Any]
+    model: str,
+    data: DataRecipe | None,
+    sizes: list[tuple[int, int]],
+    plot: Path | None,
+    format: str,
+    options: dict[str, Any],
 ) -> int:
     """Score at several sizes, print one table and draw it."""
     from vitft import tasks
@@ -128,7 +143,9 @@ def _sweep(
     plot = check_figure_path(plot or Path(f"{slug(model)}-sizes.png"))
     result = tasks.evaluate_sizes(model, data, sizes, **options)
     if worker.is_main():
-        draw_size_sweep(result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset}")
+        draw_size_sweep(
+            result.plain(), result.own_size, plot, title=f"{model}\non {data.dataset if data else 'its own images'}"
+        )
         print(json.dumps({"plot": str(plot), "sizes": result.plain()}, indent=2) if format == "json" else shown(result))
         print(shown(f"plot: {plot}"), file=sys.stderr)
     return 0

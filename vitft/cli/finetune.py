@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitft.cli.command import launched
-from vitft.cli.options import Debug, Format, NumProcesses, Settings, settings
+from vitft.cli.options import Debug, Format, NumProcesses, OwnDataset, Settings, settings, take_dataset
 from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import PublishError, UsageError
 from vitft.files import is_file
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 def finetune(
     ctx: typer.Context,
     *,
+    dataset_given: OwnDataset = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +43,11 @@ def finetune(
     changes: Changes,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="RUN", help="Run directory to go on with; its recipe is used."),
+        typer.Option("--resume", metavar="RUN", help="Go on with a run that was stopped, by its own recipe."),
+    ] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Train a finished run's model on: a new run, by the same recipe."),
     ] = None,
     num_processes: NumProcesses = None,
     trust_metrics: Annotated[
@@ -52,6 +57,7 @@ def finetune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan, and stop.")
     ] = False,
+    is_timed: Annotated[bool, typer.Option("--time", help="With --dry-run: time a few steps, too.")] = False,
     settings_given: Settings = None,
     format: Format = "text",
     debug: Debug = False,
@@ -60,7 +66,12 @@ def finetune(
 
     Flags win over the recipe, and --set over both. Arguments after -- go to accelerate's launcher.
     """
+    take_dataset(dataset_given, changes)
     changes |= settings(settings_given)
+    if is_timed and not dry_run:
+        raise UsageError("--time goes with --dry-run; a training says how long it takes", hint="--dry-run --time")
+    if from_run is not None:
+        recipe, changes = _going_on(from_run, recipe or resume, changes)
     resolved = _resolve(recipe, resume, changes)
     if not dry_run:
         code = launched(ctx, num_processes, resolved.train.device if resolved else "auto")
@@ -71,7 +82,12 @@ def finetune(
 
     try:
         result = tasks.finetune(
-            None if resume else resolved, resume=resume, changes=changes, dry_run=dry_run, trust_metrics=trust_metrics
+            None if resume else resolved,
+            resume=resume,
+            changes=changes,
+            dry_run=dry_run,
+            is_timed=is_timed,
+            trust_metrics=trust_metrics,
         )
     except PublishError as error:
         _show(error.result, resolved, format)
@@ -97,6 +113,19 @@ def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
         print(shown(result))
 
 
+def _going_on(run: Path, other: str | Path | None, changes: Changes) -> tuple[str, Changes]:
+    """Return the recipe of a finished run, and what a new run that trains its model on changes in it."""
+    from vitft.run import Run
+
+    if other is not None:
+        raise UsageError(
+            f"--from takes the recipe of {run}, so {other} cannot be given with it",
+            hint=f"vitft finetune --from {run} --epochs 5",
+        )
+    opened = Run.open(run, "vitft finetune --from")
+    return str(opened.folder / "recipe.yaml"), opened.follow_up() | changes
+
+
 def _resolve(recipe: str | None, resume: Path | None, changes: Changes) -> Recipe | None:
     """Return the recipe of the run; None for a run to resume that has none, which is for tasks to explain."""
     from vitft.recipe.recipe import Recipe
@@ -108,7 +137,7 @@ def _resolve(recipe: str | None, resume: Path | None, changes: Changes) -> Recip
             raise UsageError(
                 "no dataset was given",
                 allowed="a Hub id, a folder, a file, or builtin:digits",
-                hint="vitft finetune --dataset cifar100, or offline: vitft finetune --recipe quickstart",
+                hint="vitft finetune ./photos, or offline: vitft finetune --recipe quickstart",
             )
         return resolved
     if recipe is not None:

@@ -10,6 +10,7 @@ import typer
 from vitft.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")]
+OwnDataset = Annotated[str | None, typer.Argument(help="The dataset; the same as --dataset.", metavar="DATASET")]
 Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to take: test when there is one.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Images per forward pass.")]
 NumProcesses = Annotated[
@@ -31,6 +32,20 @@ Settings = Annotated[
 ]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How results are printed.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def take_dataset(given: str | None, changes: dict[str, object]) -> None:
+    """Lay the dataset that stands without a flag over a recipe.
+
+    Raises:
+        UsageError: if a flag names one, too.
+    """
+    if given is not None and "data.dataset" in changes:
+        raise UsageError(
+            f"two datasets were given: {given} and {changes['data.dataset']}", hint="leave out one of the two"
+        )
+    if given is not None:
+        changes["data.dataset"] = given
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:

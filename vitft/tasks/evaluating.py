@@ -138,6 +138,7 @@ def evaluate(
     from vitft.architectures.config import require_one_label
     from vitft.scoring.metrics import check_metrics, try_metrics
 
+    _require_dataset(model, dataset)
     check_metrics(metrics)
     classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
     require_one_label(classifier.config, str(model))
@@ -170,6 +171,7 @@ def evaluate_sizes(
     """
     from vitft.architectures.config import require_one_label
 
+    _require_dataset(model, dataset)
     if not sizes:
         raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
     _check_sizes(str(model), sizes, method, revision)
@@ -203,17 +205,20 @@ def _opened(
     return rows, data
 
 
+def _require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None:
+    """Refuse to score a model on nothing; only a run knows a dataset of its own."""
+    if dataset is None and not is_file(Path(model) / "recipe.yaml"):
+        raise UsageError(
+            f"no dataset was given, and {model} is not a run, which would know its own",
+            hint=f"vitft evaluate {model} DATASET",
+        )
+
+
 def _of_its_run(classifier: Classifier, split: str | None) -> tuple[ImageSplit, DataRecipe]:
     """Return a split of the dataset that a run trained on: the same images that it was scored on."""
     from vitft.reading.source import open_source
 
-    file = Path(classifier.name) / "recipe.yaml"
-    if not is_file(file):
-        raise UsageError(
-            f"no dataset was given, and {classifier.name} is not a run, which would know its own",
-            hint=f"vitft evaluate {classifier.name} DATASET",
-        )
-    recipe = Recipe.load(file)
+    recipe = Recipe.load(Path(classifier.name) / "recipe.yaml")
     data = recipe.data.model_copy(update={"streaming": False})  # every image of the split exactly once
     source = open_source(data, seed=recipe.train.seed)
     if list(source.classes) != classifier.classes:

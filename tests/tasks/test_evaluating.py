@@ -1,0 +1,85 @@
+"""Scoring a finished model, as trained and at other sizes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vitft import cli, evaluate, predict
+from vitft.errors import DataError, ModelError
+from vitft.recipe.keys import DataRecipe
+from vitft.tasks import EvaluationResult, SizeSweep, evaluate_sizes
+
+
+def test_evaluate_agrees_with_the_run_and_with_predict(finished, digits):
+    scores = evaluate(finished.run_dir, "builtin:digits").scores
+    assert scores["count"] == 360
+    assert scores["top1"] == finished.results["test"]["top1"]
+    assert scores["nll"] == pytest.approx(finished.results["test"]["nll"], rel=1e-5)
+    assert "shift_consistency" not in scores
+    moved = evaluate(finished.run_dir, "builtin:digits", shift=2)
+    assert 0 < moved.scores["shift_consistency"] < 1
+    assert f"{100 * moved.scores['shift_consistency']:.2f}%" in str(moved)
+    files = sorted(digits.rglob("*.png"))
+    right = sum(
+        each["predictions"][0]["label"] == file.parent.name
+        for file, each in zip(files, predict(finished.run_dir, files, top_k=1), strict=True)
+    )
+    folder = evaluate(finished.run_dir, str(digits), split="test").scores
+    assert folder["count"] == 40
+    assert folder["top1"] == right / 40
+
+
+def test_evaluating_with_other_classes_names_them(finished, tmp_path):
+    for kind in ("cat", "dog"):
+        (tmp_path / "test" / kind).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "test" / kind / "a.png")
+    with pytest.raises(DataError, match="cat"):
+        evaluate(finished.run_dir, DataRecipe(dataset=str(tmp_path)))
+
+
+def test_a_run_is_scored_at_several_sizes(finished, digits):
+    sweep = evaluate_sizes(finished.run_dir, str(digits), [(32, 32), (24, 24), (32, 48)])
+    assert [row.image_size for row in sweep.rows] == [(32, 32), (24, 24), (32, 48)]
+    assert sweep.own_size == (32, 32)
+    assert all(row.scores["count"] == 40 and row.images_per_second > 0 for row in sweep.rows)
+    alone = evaluate(finished.run_dir, str(digits))
+    same = evaluate(finished.run_dir, str(digits), image_size=(24, 24))
+    assert sweep.rows[0].scores["nll"] == pytest.approx(alone.scores["nll"])
+    assert sweep.rows[1].scores["nll"] == pytest.approx(same.scores["nll"])
+    assert len({round(row.scores["nll"], 6) for row in sweep.rows}) == 3, "another size is another input"
+    assert "32x48" in str(sweep) and "images/s" in str(sweep)
+
+
+def test_an_impossible_size_is_found_before_the_first_is_scored(finished, digits, monkeypatch):
+    monkeypatch.setattr("vitft.tasks.evaluating._score", lambda *_: pytest.fail("a size was scored"))
+    with pytest.raises(ModelError, match="30x30 is not divisible by 4"):
+        evaluate_sizes(finished.run_dir, str(digits), [(32, 32), (30, 30)])
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({16: 0.5, 32: 0.9, 48: 0.8}, "best at the checkpoint's own 32x32"),
+        ({32: 0.50, 48: 0.52}, "+2.00 points over the checkpoint's own 32x32, not more than chance explains"),
+        ({32: 0.50, 48: 0.90}, "+40.00 points over the checkpoint's own 32x32, more than chance explains"),
+        ({16: 0.5, 48: 0.9}, "the checkpoint's own 32x32 was not tried"),
+    ],
+)
+def test_the_question_of_the_best_size_is_answered(scores, words):
+    rows = [
+        EvaluationResult({"top1": top1, "count": 1000}, "test", (side, side), 10.0) for side, top1 in scores.items()
+    ]
+    assert words in SizeSweep(rows, (32, 32)).conclusion()
+
+
+def test_evaluate_with_several_sizes_prints_one_document_and_draws(finished, digits, tmp_path, capsys):
+    words = ["evaluate", str(finished.run_dir), "--dataset", str(digits), "--image-size", "24,32"]
+    assert cli._run([*words, "--format", "json", "--plot", str(tmp_path / "sizes.svg")])[0] == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row["image_size"] for row in said["sizes"]] == [[24, 24], [32, 32]]
+    assert "top-1" in Path(said["plot"]).read_text()
+    assert cli._run([*words, "--plot", str(tmp_path / "sizes.jpeg")])[0] == 2
+    assert cli._run([*words, "--metrics", "f1"])[0] == 2
+    assert cli._run([*words[:-1], "24", "--plot", str(tmp_path / "a.png")])[0] == 2

@@ -1,0 +1,35 @@
+"""Labelling files with a finished model, as plain transformers would."""
+
+import pytest
+from PIL import Image
+
+from vitft import predict
+
+
+def test_plain_transformers_loads_the_result_and_agrees_with_predict(finished, digits):
+    from transformers import AutoModelForImageClassification, pipeline
+
+    _, info = AutoModelForImageClassification.from_pretrained(finished.run_dir / "model", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    classify = pipeline("image-classification", model=str(finished.run_dir / "model"), device="cpu")
+    files = sorted(digits.rglob("*.png"))[:12]
+    for file, ours in zip(files, predict(finished.run_dir, files, top_k=10), strict=True):
+        theirs = {each["label"]: each["score"] for each in classify(Image.open(file), top_k=10)}
+        for each in ours["predictions"]:
+            assert each["score"] == pytest.approx(theirs[each["label"]], abs=2e-3)
+        assert sum(each["score"] for each in ours["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_reports_what_it_cannot_read(finished, digits, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"<html>404</html>")
+    good = next(digits.rglob("*.png"))
+    answers = predict(finished.run_dir, [good, broken, tmp_path / "absent.png"], top_k=2)
+    assert [sorted(answer) for answer in answers] == [["image", "predictions"], ["error", "image"], ["error", "image"]]
+    assert len(answers[0]["predictions"]) == 2
+
+
+def test_files_are_labelled_at_another_size(finished, digits):
+    photos = sorted((digits / "test").rglob("*.png"))[:4]
+    own, larger = predict(finished.run_dir, photos), predict(finished.run_dir, photos, image_size=(48, 48))
+    assert [row["predictions"] for row in own] != [row["predictions"] for row in larger]
