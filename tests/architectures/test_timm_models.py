@@ -8,7 +8,8 @@ import pytest
 import torch
 from model import zoo
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import AutoModelForImageClassification, pipeline
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vitft import cli, tasks
 from vitft.architectures.blocks import blocks, checkpoint_activations, layer_groups

@@ -8,12 +8,13 @@ import zoo
 from PIL import Image
 from safetensors import SafetensorError
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils import is_torchvision_available
 
 from vitft.architectures.config import image_size_of
 from vitft.data.staging import BadImage
 from vitft.errors import ModelError
 from vitft.model.fitting import fit_processor, for_one_size
-from vitft.model.pixels import ImageProcess, normalisation
+from vitft.model.pixels import ImageProcess, as_tensor, normalisation
 from vitft.model.processor import load_processor, made_size
 
 CLASSES = ["ViT", "DeiT", "Bit", "Beit", "CLIP", "Siglip", "ConvNext", "Pvt", "Levit", "Segformer", "PoolFormer",
@@ -22,8 +23,10 @@ FITS = ["squash", "crop", "pad"]
 
 
 def processor_of(name, **settings):
+    """A processor of the backend that AutoImageProcessor takes on this machine."""
     try:
-        return getattr(transformers, f"{name}ImageProcessorPil")(**settings)
+        backend = "" if is_torchvision_available() else "Pil"
+        return getattr(transformers, f"{name}ImageProcessor{backend}")(**settings)
     except ImportError as error:  # transformers 5.17 has Segformer's only with torchvision
         pytest.skip(str(error))
 
@@ -53,7 +56,7 @@ def test_every_class_fits_as_asked_and_pipeline_sees_what_we_see(name, fit, tmp_
     reloaded = AutoImageProcessor.from_pretrained(tmp_path)
     for image in (zoo.photo(60, 100), zoo.photo(90, 50, seed=1), zoo.photo(30, 20, seed=2)):
         ours = normalised(fitted, image, size)
-        theirs = torch.as_tensor(np.asarray(reloaded(image)["pixel_values"][0]))
+        theirs = as_tensor(reloaded(image)["pixel_values"][0])
         # The border that transformers pads is exactly 0; ours is the nearest of 256 values.
         border = 0.5 / 255 / min(normalisation(fitted).std) if fit == "pad" else 0.0
         assert float((ours - theirs).abs().max()) <= border + 1e-5
@@ -70,7 +73,8 @@ def test_squash_and_crop_are_what_pillow_says(name):
     }
     for fit, pixels in expected.items():
         made = ImageProcess(fit_processor(processor, (48, 48), fit), (48, 48))(image).permute(1, 2, 0).numpy()
-        assert np.abs(made.astype(int) - pixels).max() <= 1
+        # torchvision weighs pixels with fewer bits than Pillow.
+        assert np.abs(made.astype(int) - pixels).max() <= 1 + is_torchvision_available()
 
 
 def test_pad_keeps_the_shape_and_fills_bottom_and_right_with_the_mean_colour():
@@ -124,7 +128,7 @@ def test_mobilevit_gives_bgr_in_its_own_class_and_is_refused_where_that_cannot()
     fitted = fit_processor(own, (32, 32), "squash")
     assert ImageProcess(fitted, (32, 32))(image)[:, 5, 5].tolist() == [255, 128, 0]
     made = normalised(fitted, image, (32, 32))
-    assert torch.allclose(made, torch.as_tensor(np.array(fitted(image)["pixel_values"][0])), atol=1e-6)
+    assert torch.allclose(made, as_tensor(fitted(image)["pixel_values"][0]), atol=1e-6)
     assert torch.allclose(made[:, 5, 5], torch.tensor([0, 128, 255]) / 255)
     with pytest.raises(ModelError, match="BGR"):
         fit_processor(own, (32, 32), "pad")
@@ -178,7 +182,7 @@ def test_tensors_of_the_torchvision_backend_are_taken_too():
 def test_normalisation_is_all_that_the_processor_does_to_values(name, settings):
     fitted = fit_processor(processor_of(name, **settings), (32, 32), "squash")
     image = zoo.photo(32, 32)
-    theirs = torch.as_tensor(np.array(fitted(image)["pixel_values"][0])).float()
+    theirs = as_tensor(fitted(image)["pixel_values"][0]).float()
     assert torch.allclose(normalised(fitted, image, (32, 32)), theirs, rtol=1e-5, atol=1e-4)
 
 
@@ -237,7 +241,7 @@ def test_a_model_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     model, processor, folder = zoo.classifier(zoo.config("vit")), zoo.processor("vit"), tmp_path / "model"
     classifier = zoo.loaded(model, processor, (32, 32))
     for error in (OSError(28, "No space left on device"), SafetensorError("Error while serializing: No space left")):
-        monkeypatch.setattr(processor, "save_pretrained", lambda *_, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(type(processor), "save_pretrained", lambda *_, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(ModelError, match="No space left"):
             classifier.save(folder)
         assert list(tmp_path.iterdir()) == []

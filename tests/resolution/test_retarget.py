@@ -10,7 +10,6 @@ from model import zoo
 from resolution.checkpoints import SQUARE, WITH_TABLES, checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageClassification,
     CLIPModel,
     ViTMAEConfig,
@@ -18,6 +17,7 @@ from transformers import (
     ViTModel,
     pipeline,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from vitft import tasks
 from vitft.architectures.config import image_size_of

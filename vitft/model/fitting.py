@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitft.errors import ModelError
-from vitft.model.pixels import ImageProcess, normalisation
+from vitft.model.pixels import ImageProcess, as_tensor, normalisation
 from vitft.model.processor import made_size, processor_settings, vit_processor
 from vitft.recipe.choices import ResizeMode
 
@@ -138,7 +138,7 @@ def _expresses(processor: BaseImageProcessor, size: tuple[int, int], resize_mode
     height, width = size
     trials = ((height + 11, 2 * width + 37), (2 * height + 3, width), (height // 2 + 9, width))
     if resize_mode == "pad":  # the processor must do it itself, not only ImageProcess in its place
-        whole = torch.as_tensor(np.array(processor(_ramps(*trials[0]))["pixel_values"][0]))
+        whole = as_tensor(processor(_ramps(*trials[0]))["pixel_values"][0])
         if tuple(whole.shape) != (3, *size) or whole[:, -1].any():
             return False
     return all(_is_fitted(process(_ramps(*trial)), trial, resize_mode) for trial in trials)

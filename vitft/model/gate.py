@@ -21,7 +21,7 @@ from vitft.architectures.config import classifier_class
 from vitft.architectures.families import family_of, vision_config
 from vitft.architectures.weights import find_key
 from vitft.errors import ModelError, one_line
-from vitft.model.pixels import normalisation
+from vitft.model.pixels import before_values_change, normalisation
 from vitft.recipe.sizes import MOST_PIXELS, show_size
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def check_processor(processor: BaseImageProcessor, named: str) -> None:
         normal = normalisation(processor)
         values = [*normal.mean, *normal.std]
         image = Image.fromarray(np.arange(24 * 40 * 3, dtype=np.uint8).reshape(24, 40, 3))
-        made = np.asarray(processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0])
+        made = before_values_change(processor, image).numpy()
     except Exception as error:  # each class refuses in its own way
         raise ModelError(f"{what} fails: {type(error).__name__}: {one_line(error)}", hint=hint) from error
     if len(values) != 6 or not all(math.isfinite(value) for value in values) or min(values[3:]) <= 0:

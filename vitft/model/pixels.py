@@ -49,14 +49,23 @@ class ImageProcess:
             ModelError: if the processor does not make its size of it.
         """
         _check_shape(image, self.processor)
-        off = {name: False for name in _NOT_YET if getattr(self.processor, name, None)}
-        made = self.processor(image, do_rescale=False, do_normalize=False, **off)["pixel_values"][0]
-        pixels = torch.as_tensor(np.ascontiguousarray(made) if isinstance(made, np.ndarray) else made).to(torch.uint8)
-        if "do_pad" in off:
+        pixels = before_values_change(self.processor, image).to(torch.uint8)
+        if getattr(self.processor, "do_pad", None):
             pixels = _with_border(pixels, self.size, normalisation(self.processor).mean)
         if tuple(pixels.shape) != (3, *self.size):
             raise ModelError(f"the image processor made {tuple(pixels.shape)} of an image, not {(3, *self.size)}")
         return pixels
+
+
+def as_tensor(made: np.ndarray | Tensor) -> Tensor:
+    """Return as a tensor what a processor of either backend made."""
+    return made if isinstance(made, Tensor) else torch.as_tensor(np.ascontiguousarray(made))
+
+
+def before_values_change(processor: BaseImageProcessor, image: Image.Image) -> Tensor:
+    """Return what a processor makes of an image, (3, h, w), before it changes values or channels."""
+    off = {name: False for name in _NOT_YET if getattr(processor, name, None)}
+    return as_tensor(processor(image, do_rescale=False, do_normalize=False, **off)["pixel_values"][0])
 
 
 def _check_shape(image: Image.Image, processor: BaseImageProcessor) -> None:
