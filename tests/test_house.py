@@ -63,7 +63,7 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "cost", "memory", "plan", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
+        "cost", "memory", "plan", "averages", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
         "validation", "fit",
     ],
     "report": ["runs", "size_plot"],

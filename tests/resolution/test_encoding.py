@@ -27,7 +27,8 @@ from vitft.resolution.encoding import (
 )
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import Target
-from vitft.train.optim import AveragedWeights, parameter_groups
+from vitft.train.averages import AveragedWeights
+from vitft.train.optim import parameter_groups
 
 CASES = dict(np.load(Path(__file__).with_name("encoding_cases.npz"), allow_pickle=False))
 

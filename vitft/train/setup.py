@@ -21,8 +21,9 @@ from vitft.model.trainable import freeze_unused
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
 from vitft.run import Run
+from vitft.train.averages import AveragedWeights
 from vitft.train.checkpoint import TrainState
-from vitft.train.optim import AveragedWeights, make_optimizer, parameter_groups
+from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
 from vitft.views.policy import View, policy
 

@@ -1,0 +1,52 @@
+"""Averaged weights, which are judged and kept in place of the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class AveragedWeights:
+    """An exponential moving average of what learns, in float32 (Polyak averaging; ViT's appendix B.1.1 uses it).
+
+    After step t (from 1) the average forgets with min(decay, (1 + t) / (10 + t)), so that the first steps do not
+    weigh on it for ever. Floating-point buffers are averaged along.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._live = _averaged_tensors(model)
+        self.tensors: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step ``step``, counted from 1."""
+        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.tensors.values()), [t.detach() for t in self._live.values()], weight)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model have the averaged weights for a while; no copy is made."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from averages that were saved."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+    def _exchange(self) -> None:
+        for name, live in self._live.items():
+            live.data, self.tensors[name] = self.tensors[name], live.data
+
+
+def _averaged_tensors(model: nn.Module) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tensors |= {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+    return tensors
