@@ -86,6 +86,7 @@ def test_an_encoder_has_no_head_to_keep(tmp_path):
 def test_names_match_exactly_first_and_placeholders_never():
     assert match_classes(["LABEL_0", "LABEL_1"], ["LABEL_0", "LABEL_1"]) == {}
     assert match_classes(["a b", "A b"], ["A b", "a b"]) == {0: 1, 1: 0}
+    assert match_classes(["a b", "c"], ["a_b", "a b"]) == {1: 0}  # whichever comes first
     assert match_classes(["Sea Lion", "cat"], ["sea_lion", "dog"]) == {0: 0}
     assert match_classes(["a b", "A b"], ["a_b"]) == {}  # which of the two is not said
     assert match_classes(["twice", "twice"], ["twice"]) == {}

@@ -51,7 +51,7 @@ def keep_head(
         return ""
     rows = match_classes(old, classes)
     keys = {name: find_key(model, name, state) for name in head}
-    fitting = {name: key for name, key in keys.items() if key and len(old) in state[key].shape}
+    fitting = {name: key for name, key in keys.items() if key and state[key].shape[:1] == (len(old),)}
     is_whole = len(fitting) == len(head)
     if wanted == "auto" and (not is_whole or len(rows) < len(old)):
         return ""
@@ -64,10 +64,8 @@ def keep_head(
         )
     with torch.no_grad():
         for name, key in fitting.items():
-            parameter, stored = model.get_parameter(name), state[key]
-            dim = list(stored.shape).index(len(old))
-            source = stored.index_select(dim, torch.tensor(list(rows.values()))).to(parameter.dtype)
-            parameter.index_copy_(dim, torch.tensor(list(rows)), source)
+            parameter = model.get_parameter(name)
+            parameter[list(rows)] = state[key][list(rows.values())].to(parameter.dtype)
     added = [printable(name) for place, name in enumerate(classes) if place not in rows]
     if added:
         return f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
@@ -85,9 +83,9 @@ def match_classes(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
         if not is_placeholder(name):
             exact.setdefault(name, []).append(number)
             loose.setdefault(alike(name), []).append(number)
-    found: dict[int, int] = {}
+    found = {number: exact[name][0] for number, name in enumerate(new) if len(exact.get(name, ())) == 1}
     for number, name in enumerate(new):
-        same = exact.get(name) or loose.get(alike(name), [])
+        same = loose.get(alike(name), []) if name not in exact else []
         if len(same) == 1 and same[0] not in found.values():
             found[number] = same[0]
     return found
