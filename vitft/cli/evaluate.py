@@ -32,6 +32,33 @@ if TYPE_CHECKING:
     from vitft.recipe.recipe import Recipe
 
 
+OwnDataset = Annotated[
+    str | None,
+    typer.Argument(help="The dataset; the same as --dataset. A run scores its own images without.", metavar="DATASET"),
+]
+ImageSizes = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="SIZES",
+        help="Pixels of the model's input: 384, 384x512, or several with commas: 160,192,224.",
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Where the plot over several sizes goes (.png, .svg or .pdf)."),
+]
+Shift = Annotated[
+    int | None,
+    typer.Option(
+        "--shift",
+        metavar="N",
+        min=1,
+        help="Also move each image by N pixels in four directions: how many predictions stay.",
+    ),
+]
+
+
 @recipe_flags(
     "--dataset", "--dataset-revision", "--bad-images", "--model-revision", "--method", "--metrics", "--precision",
     "--device",
@@ -39,36 +66,13 @@ if TYPE_CHECKING:
 def evaluate(
     ctx: typer.Context,
     model: Model,
-    dataset_given: Annotated[
-        str | None,
-        typer.Argument(
-            help="The dataset; the same as --dataset. A run scores its own images without.", metavar="DATASET"
-        ),
-    ] = None,
+    dataset_given: OwnDataset = None,
     *,
     changes: Changes,
     split: Split = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            "--image-size",
-            metavar="SIZES",
-            help="Pixels of the model's input: 384, 384x512, or several with commas: 160,192,224.",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Where the plot over several sizes goes (.png, .svg or .pdf)."),
-    ] = None,
-    shift: Annotated[
-        int | None,
-        typer.Option(
-            "--shift",
-            metavar="N",
-            min=1,
-            help="Also move each image by N pixels in four directions: how many predictions stay.",
-        ),
-    ] = None,
+    image_size: ImageSizes = None,
+    plot: Plot = None,
+    shift: Shift = None,
     batch_size: BatchSize = None,
     num_processes: NumProcesses = None,
     settings_given: Settings = None,

@@ -30,6 +30,7 @@ def recipe_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., in
     flags = [FLAGS[name] for name in names]
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        """Return the command as typer is to see it."""
         shown: list[Parameter] = []
         for each in signature(command, eval_str=True).parameters.values():
             shown += map(_parameter, flags) if each.name == "changes" else [each.replace(kind=Parameter.KEYWORD_ONLY)]

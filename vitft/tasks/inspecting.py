@@ -93,7 +93,7 @@ def inspect(
         DataError: if an image cannot be read.
         ModelError: if the model cannot be loaded.
     """
-    from vitft.pictures.look import drawable, look
+    from vitft.pictures.look import look
 
     kinds, reasons = _kinds(only, target_class, has_images=bool(images or dataset), has_dataset=bool(dataset))
     if format not in FORMATS:
@@ -111,12 +111,8 @@ def inspect(
         target_class=_class_number(classifier.classes, target_class),
         pool=photos.training(),
     )
-    if only and all(kind in seen.reasons for kind in kinds):
-        raise ModelError(
-            f"nothing of what was asked for can be drawn of {model}: {'; '.join(_told(seen.reasons))}",
-            allowed=", ".join(drawable(classifier.config)),
-            hint="--only filters",
-        )
+    if only:
+        _require_one(kinds, seen, classifier)
     seen.images = photos.source
     seen.reasons |= reasons
     photos.note_few(seen)
@@ -170,6 +166,18 @@ def _kinds(
         wanted = check_kinds([*wanted, "relevance"])
     kept = [kind for kind in wanted if kind not in reasons]
     return kept, {} if only else {kind: reasons[kind] for kind in KINDS if kind in reasons}
+
+
+def _require_one(kinds: Sequence[str], seen: Look, classifier: Classifier) -> None:
+    """Refuse to write pictures of which not one could be drawn."""
+    from vitft.pictures.look import drawable
+
+    if all(kind in seen.reasons for kind in kinds):
+        raise ModelError(
+            f"nothing of what was asked for can be drawn of {classifier.name}: {'; '.join(_told(seen.reasons))}",
+            allowed=", ".join(drawable(classifier.config)),
+            hint="--only filters",
+        )
 
 
 def _class_number(classes: Sequence[str], wanted: str | None) -> int | None:
