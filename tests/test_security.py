@@ -171,4 +171,4 @@ def test_a_metric_that_is_not_named_is_not_run(tiny, tmp_path, monkeypatch):
         for name in ("accuracy", "top1", "vitft_classification"):
             (tmp_path / place / name).mkdir()
             (tmp_path / place / name / f"{name}.py").write_text("raise SystemExit('code of a stranger was run')")
-    finetune(tiny)
+    assert finetune(tiny).results["validation"]["count"] > 0

@@ -90,6 +90,8 @@ def test_the_first_part_of_a_full_host_name_is_looked_for(monkeypatch: pytest.Mo
 def test_a_home_folder_like_the_end_of_an_address_holds_no_push_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("/docs"))
     check_secrets({"README.md": b"https://huggingface.co/docs"}, "hf_secret")
+    with pytest.raises(HubError):
+        check_secrets({"README.md": b"read from /docs/photos"}, "hf_secret")
 
 
 def test_a_token_is_found_in_any_file_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,6 @@ from vitft.recipe.keys import ModelRecipe
 CLASSES = ["ant", "bee", "cat"]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A tiny ViT with 5 classes."""
-    zoo.save(zoo.classifier(zoo.config("vit")), tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
-
-
 def loaded(folder, fit="squash", **recipe):
     return load_for_training(ModelRecipe(checkpoint=str(folder), **recipe), CLASSES, fit)
 

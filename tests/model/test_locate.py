@@ -1,7 +1,6 @@
 """Where a checkpoint is, and what of the Hub's is downloaded."""
 
 import pytest
-import zoo
 
 from vitft.errors import ModelError
 from vitft.model.load import load_for_training
@@ -9,13 +8,6 @@ from vitft.model.locate import locate
 from vitft.recipe.keys import ModelRecipe
 
 CLASSES = ["ant", "bee", "cat"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A tiny ViT with 5 classes."""
-    zoo.save(zoo.classifier(zoo.config("vit")), tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
 
 
 def loaded(folder, fit="squash", **recipe):

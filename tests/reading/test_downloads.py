@@ -124,3 +124,6 @@ def test_splits_may_number_classes_each_in_its_way(cache: Cache, tmp_path: Path)
     cache.download("data/train-00000-of-00001.parquet", shard(tmp_path, "cat", "dog"))
     cache.download("data/test-00000-of-00001.parquet", shard(tmp_path, "dog", "cat"))
     refuse_mixed_names(cache.opened(), "me/d")
+    cache.download("data/train-00001-of-00001.parquet", shard(tmp_path, "dog", "cat"))
+    with pytest.raises(DataError, match="number the classes of 'label' differently"):
+        refuse_mixed_names(cache.opened(), "me/d")

@@ -4,32 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from model import zoo
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import ViTImageProcessorPil
 
 from vitft.data.batches import RowNote, StagedBatch
 from vitft.scoring.evaluation import evaluate_split
 from vitft.scoring.metrics import final_scores
-
-NAMES = ["ant", "bee", "cat", "dog"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
-        id2label=dict(enumerate(NAMES)), hidden_dropout_prob=0.5,
-    )  # fmt: skip
-    made = ViTForImageClassification(config)
-    made.classifier.weight.data.normal_()
-    return made.eval()
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
 
 
 def split_of(images, labels, sizes, skipped=()):

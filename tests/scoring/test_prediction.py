@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from accelerate import Accelerator
 from model import zoo
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, pipeline
@@ -12,25 +11,6 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from vitft.errors import ModelError
 from vitft.model.pixels import ImageProcess
 from vitft.scoring.prediction import predict_files
-
-NAMES = ["ant", "bee", "cat", "dog"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
-        id2label=dict(enumerate(NAMES)), hidden_dropout_prob=0.5,
-    )  # fmt: skip
-    made = ViTForImageClassification(config)
-    made.classifier.weight.data.normal_()
-    return made.eval()
-
-
-@pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
 
 
 @pytest.fixture
@@ -67,7 +47,9 @@ def test_files_come_in_order_with_what_the_model_says_of_each(model, process, ph
         pixels = torch.as_tensor(process.processor(Image.open(path))["pixel_values"][0])
         with torch.no_grad():
             probs = model(pixels[None].float()).logits[0].softmax(-1)
-        assert [p["label"] for p in each["predictions"]] == [NAMES[k] for k in probs.argsort(descending=True)]
+        assert [p["label"] for p in each["predictions"]] == [
+            model.config.id2label[int(k)] for k in probs.argsort(descending=True)
+        ]
         assert [p["score"] for p in each["predictions"]] == pytest.approx(
             sorted(probs.tolist(), reverse=True), abs=1e-5
         )
@@ -97,7 +79,9 @@ def test_the_batch_size_does_not_matter_and_top_k_is_capped(model, process, phot
         first, second = one.get("predictions", []), other.get("predictions", [])
         assert [p["label"] for p in first] == [p["label"] for p in second]
         assert len(first) in (0, 2)
-    assert len(predictions(model, process, photos[:1], accelerator, top_k=9)[0]["predictions"]) == len(NAMES)
+    assert (
+        len(predictions(model, process, photos[:1], accelerator, top_k=9)[0]["predictions"]) == model.config.num_labels
+    )
 
 
 def test_the_same_file_twice_is_predicted_twice(model, process, photos, accelerator):
