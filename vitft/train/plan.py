@@ -172,7 +172,7 @@ def make_plan(
 
     Args:
         recipe, source, classifier, accelerator: what the run is made of.
-        reasons: of device and precision, as :func:`vitft.train.device.make_accelerator` gave them.
+        reasons: of device and precision, as :func:`vitft.processes.device.make_accelerator` gave them.
         settled_micro_batch: what the checkpoint of a resumed run was made with.
 
     Raises:
