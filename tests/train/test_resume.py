@@ -29,7 +29,7 @@ from vitft import cli, disk, finetune
 from vitft.errors import TrainError, UsageError
 from vitft.run import Run
 from vitft.scoring.scores import Tally
-from vitft.train import checkpoint, fit, optim, step, stopping, validation
+from vitft.train import averages, checkpoint, fit, step, stopping, validation
 
 KILL = send(signal.SIGKILL)
 
@@ -80,7 +80,7 @@ KILLS: dict[str, Callable[[], None]] = {
     "before the first step": lambda: at_call(fit, "take_step", 1, KILL),
     "in a step, before any checkpoint": lambda: at_call(step, "_loss", 5, KILL),
     "in a step, between micro-batches": lambda: at_call(step, "_loss", 14, KILL),
-    "between a step and its average": lambda: at_call(optim.AveragedWeights, "update", 8, KILL),
+    "between a step and its average": lambda: at_call(averages.AveragedWeights, "update", 8, KILL),
     "in an evaluation": lambda: at_call(Tally, "add", 8, KILL),
     "between an evaluation and its save": lambda: at_call(checkpoint, "save", 4, KILL),
     "between the files of the first save": lambda: at_call(checkpoint, "save_file", 2, KILL),
