@@ -41,6 +41,11 @@ def remove_whole(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 _HALF = (".*.partial", ".*.removed", ".push-*")  # the last: copies that were on their way to the Hub
 
 

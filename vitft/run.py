@@ -127,6 +127,11 @@ class Run:
         """Whether everything is there; the model card comes last."""
         return self.is_scored and (self.model_folder / "README.md").is_file()
 
+    def has_lost_results(self) -> bool:
+        """Whether a finished run's scores cannot be read, and no checkpoint is left to make them again."""
+        has_card = (self.model_folder / "README.md").is_file()
+        return has_card and self.results() is None and self.newest_checkpoint() is None
+
     def follow_up(self) -> dict[str, object]:
         """Return what the recipe of a new run must change to train this run's model on.
 

@@ -49,6 +49,10 @@ def is_named(name: str) -> Callable[..., bool]:
     return lambda *arguments, **_: any(str(each).endswith(name) for each in arguments)
 
 
+def is_half_removed(path: str | Path, **_: object) -> bool:
+    return str(path).endswith(".removed") and Path(path).exists()
+
+
 def is_card(descriptor: int) -> bool:
     return "README.md" in Path(f"/proc/self/fd/{descriptor}").readlink().name
 
@@ -112,6 +116,34 @@ BROKEN = {
         "broken lines removed from metrics.jsonl: 1",
     ),
 }
+
+
+def test_a_finished_run_keeps_no_checkpoint_and_no_half_of_one(home: Path, trained: Path, whole: Path) -> None:
+    place = home / "removed"
+    shutil.copytree(trained, place)
+    run = place / attack.NAME
+    killed = attack.resume(
+        run, lambda: at_call(shutil, "rmtree", 1, KILL, only=is_half_removed), train__keep_after_end=0
+    )
+    assert killed.code == -signal.SIGKILL and not (run / "model" / "README.md").exists()
+    outcome = attack.resume(run, train__keep_after_end=0)
+    assert outcome.code == 0, outcome.text
+    assert "checkpoints removed, as the run is finished" in outcome.text
+    assert attack.files(run) == {name for name in attack.files(whole) if not name.startswith("checkpoints")}
+    assert attack.results(run) == attack.results(whole)
+
+
+def test_a_finished_run_whose_scores_are_lost_is_not_trained_again(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / attack.NAME
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "checkpoints")
+    (run / "results.json").write_text("")
+    before = attack.files(run)
+    outcome = attack.resume(run)
+    assert outcome.code == 1
+    assert "results.json cannot be read, and the checkpoints were removed" in outcome.text
+    assert f"vitft evaluate {run / 'model'}" in outcome.text
+    assert attack.files(run) == before
 
 
 @pytest.mark.parametrize("case", BROKEN)

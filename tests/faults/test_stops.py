@@ -31,6 +31,8 @@ NOTHING = "stopped before the first step (SIGTERM): there is nothing to resume"
 
 AFTER = "stopped after the last step (SIGTERM); the checkpoint is complete"
 
+SCORED = "stopped after the training (SIGTERM); the model and its scores are written"
+
 PHASES: dict[str, tuple[Callable[[], None], str]] = {
     "while the dataset is opened": (lambda: at_call(source, "find_columns", 1, STOP), NOTHING),
     "while the model is loaded": (lambda: at_call(load, "open_checkpoint", 1, STOP), NOTHING),
@@ -44,8 +46,8 @@ PHASES: dict[str, tuple[Callable[[], None], str]] = {
     ),
     "while the model is saved": (lambda: at_call(Classifier, "save", 1, STOP), AFTER),
     "in a decoder of the final scoring": (lambda: at_call(validation, "until_failure", 1, in_a_decoder), AFTER),
-    "while figures are drawn": (lambda: at_call(picturing, "_look", 2, STOP), AFTER),
-    "in the card": (lambda: at_call(finishing, "write_card", 1, STOP), AFTER),
+    "while figures are drawn": (lambda: at_call(picturing, "_look", 2, STOP), SCORED),
+    "in the card": (lambda: at_call(finishing, "write_card", 1, STOP), SCORED),
 }
 
 SELDOM = ("while the run is made", "while a checkpoint is written", "while the model is saved", "in the card")

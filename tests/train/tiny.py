@@ -109,6 +109,7 @@ def recipe(home: Path, **changes: object) -> Recipe:
         "train.micro_batch_size": 8,
         "train.evaluate_every": "2 steps",
         "train.checkpoint_every": "3 steps",
+        "train.keep_after_end": 1,  # what a resumed run is compared by
         "train.seed": 1,
         "train.device": "cpu",
         "train.precision": "fp32",

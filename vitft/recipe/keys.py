@@ -218,7 +218,9 @@ class TrainRecipe(Section):
     checkpoint_every: PartOfTraining = Duration(1, "epochs")
     """How often a resumable checkpoint is written."""
     keep_checkpoints: Changeable[Count] = 2
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk while the run trains."""
+    keep_after_end: Changeable[Annotated[int, Field(ge=0, le=10**9)]] = 0
+    """How many of them stay when the run is finished; its model needs none."""
     weights: Literal["best", "last"] = "best"
     """Which weights become the model: those with the best validation score, or the last."""
     patience: PartOfTraining | None = None

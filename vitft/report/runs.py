@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vitft.disk import remove_whole
+from vitft.disk import remove_whole, size_of
 from vitft.files import at_home
 from vitft.outside import printable
 from vitft.ownership import is_taken
@@ -102,8 +102,8 @@ def _summary(folder: Path) -> RunSummary:
         results[split].get("top1") if split else None,
         training.get("steps") or (int(newest.name.removeprefix("step-")) if newest else None),
         training.get("seconds"),
-        _num_bytes(folder),
-        _num_bytes(run.checkpoints),
+        size_of(folder),
+        size_of(run.checkpoints),
     )
 
 
@@ -117,7 +117,3 @@ def _state(run: Run) -> State:
 
 def _name_of(thing: Any) -> str:
     return str(thing.get("id", "")) if isinstance(thing, dict) else ""
-
-
-def _num_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

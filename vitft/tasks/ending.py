@@ -60,6 +60,11 @@ class Session:
             return StoppedEarly(
                 f"stopped before the first step ({signal}): there is nothing to resume", hint="the same command again"
             )
+        if self.run.is_scored:
+            return StoppedEarly(
+                f"stopped after the training ({signal}); the model and its scores are written",
+                hint=self.run.resume_command,
+            )
         safe = self.run.newest_checkpoint()
         if safe is None:
             return StoppedEarly(
@@ -73,6 +78,8 @@ class Session:
         """Say what of the run is on the disk."""
         if self.run is None:
             return ""
+        if self.run.is_scored:
+            return "; the model and its scores are written"
         safe = self.run.newest_checkpoint()
         return f"; the checkpoint of step {step_of(safe.name)} is complete" if safe else "; there is no checkpoint yet"
 
@@ -95,7 +102,8 @@ def ended_well(session: Session) -> Iterator[None]:
             yield
     except KeyboardInterrupt as interrupt:
         if session.run is not None and not getattr(interrupt, "__notes__", ()):
-            where = "" if session.run.newest_checkpoint() else " (from the first step)"
+            is_new = not (session.run.is_scored or session.run.newest_checkpoint())
+            where = " (from the first step)" if is_new else ""
             interrupt.add_note(f"go on with: {session.run.resume_command}{where}")
         raise
     finally:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vitft.disk import remove_whole, size_of
 from vitft.errors import DataError, one_line
 from vitft.hub.card import write_card
 from vitft.processes import signals
 from vitft.processes.turns import on_main_process
+from vitft.quantities import size_text
 from vitft.recipe.recipe import Recipe
-from vitft.run import Run
+from vitft.run import Run, complete_checkpoints
 from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
 
@@ -60,19 +62,34 @@ def log_results(run: Run, results: dict[str, Any]) -> None:
     run.log("results", **{name: headline(results[name]) for name in ("validation", "test") if name in results})
 
 
-def finish(run: Run, license: str | None) -> None:
-    """Take away what only the training needed, and write the card, with which the run is finished."""
+def finish(run: Run, recipe: Recipe) -> None:
+    """Remove what only the training needed, and write the card, with which the run is finished."""
     if not run.is_main:
         return
     shutil.rmtree(run.best_folder, ignore_errors=True)  # what was pushed from it is the model now, or was not the best
     run.sweep()
+    _remove_checkpoints(run, recipe.train.keep_after_end)
     signals.check()
     try:
-        text = write_card(run.folder, run.model_folder, license=license).text
+        text = write_card(run.folder, run.model_folder, license=recipe.hub.license).text
     except Exception as error:  # whatever it is: the model is there
         run.note(f"no model card was written: {type(error).__name__}: {one_line(error)}")
         return
     run.write_text("model/README.md", text)
+
+
+def _remove_checkpoints(run: Run, num_kept: int) -> None:
+    """Free the disk of checkpoints that nothing will resume from: the model and its scores are written."""
+    found = complete_checkpoints(run.checkpoints)
+    doomed = found[: len(found) - num_kept] if num_kept else found
+    if not doomed:
+        return
+    freed = size_text(sum(size_of(folder) for folder in doomed))
+    for folder in doomed:
+        remove_whole(folder)
+    if not num_kept:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.say(f"checkpoints removed, as the run is finished: {freed} freed (train.keep_after_end keeps them)")
 
 
 # --- the model, and what it is worth -----------------------------------------------------------------------

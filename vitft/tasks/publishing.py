@@ -191,5 +191,8 @@ def _command(run: Run, hub: HubRecipe, *, with_training: bool) -> str:
 def _newest_checkpoint(run: Run) -> Path:
     found = run.newest_checkpoint()
     if found is None:
-        raise UsageError(f"the run {run.folder} has no checkpoint left", hint="leave out --training")
+        raise UsageError(
+            f"the run {run.folder} has no checkpoint left: a finished run keeps none unless its recipe says so",
+            hint="leave out --training; next time, --set train.keep_after_end=1",
+        )
     return found

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitft.errors import PublishError, RecipeError, UsageError
+from vitft.errors import PublishError, RecipeError, TrainError, UsageError
 from vitft.hub.access import Destination, check_form
 from vitft.hub.push import Published
 from vitft.libraries import quiet_libraries
@@ -141,7 +141,7 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
         results = _train_and_score(session, run, setup, resume=not is_new)
         end_training(run, accelerator)
         picture_run(run, setup)
-    finish(run, recipe.hub.license)
+    finish(run, recipe)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results, str(setup.plan)))
 
 
@@ -270,6 +270,12 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
 
     def take() -> None:
         session.own(run)
+        if run.has_lost_results():
+            raise TrainError(
+                f"{run.folder / 'results.json'} cannot be read, and the checkpoints were removed when the run finished; "
+                f"the model in {run.model_folder} is complete",
+                hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} --dataset DATASET scores it again",
+            )
         for line in run.broken():
             run.say(f"  {line}: it is made anew")
         if left := run.sweep():
@@ -315,7 +321,7 @@ def _make_what_is_missing(
             picture_run(run, setup)
         elif accelerator.is_main_process:
             note_pictures(run)
-        finish(run, recipe.hub.license)
+        finish(run, recipe)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results))
 
 
