@@ -272,8 +272,8 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
         session.own(run)
         if run.has_lost_results():
             raise TrainError(
-                f"{run.folder / 'results.json'} cannot be read, and the checkpoints were removed when the run finished; "
-                f"the model in {run.model_folder} is complete",
+                f"{run.folder / 'results.json'} cannot be read, and the checkpoints were removed when the run "
+                f"finished; the model in {run.model_folder} is complete",
                 hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} --dataset DATASET scores it again",
             )
         for line in run.broken():
