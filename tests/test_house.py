@@ -57,7 +57,7 @@ FOLDERS = {
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
         "rewrite", "trainable", "drop_path",
     ],
-    "scoring": ["scores", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
+    "scoring": ["scores", "per_class", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
     "pictures": [
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",
         "figures", "numbers", "page",
@@ -67,7 +67,7 @@ FOLDERS = {
         "validation", "fit",
     ],
     "report": ["runs", "size_plot"],
-    "hub": ["bundle", "card", "access", "push", "background"],
+    "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
         "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",

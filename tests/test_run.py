@@ -144,8 +144,8 @@ def test_lines_that_are_no_events_are_taken_out_and_counted(tmp_path: Path, caps
 
 def test_a_note_for_those_who_use_the_model_says_what_it_is_about(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.note("a new head", about="model")
-    assert events(run) == [{"event": "note", "about": "model", "text": "a new head"}]
+    run.note("a new head")
+    assert events(run) == [{"event": "note", "text": "a new head"}]
 
 
 def test_a_note_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

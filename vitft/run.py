@@ -264,16 +264,11 @@ class Run:
         """Print a line for the person at the terminal."""
         self.status.say(text)
 
-    def note(self, text: str, about: str | None = None) -> None:
-        """Print a choice with its reason, and record it in the run.
-
-        Args:
-            text: what was chosen, and why.
-            about: "data" or "model" for a choice that users of the model should know of: it also goes on the card.
-        """
+    def note(self, text: str) -> None:
+        """Print a choice with its reason, and record it in the run."""
         text = shown(text)
         self.say(f"  {text}")
-        self.log("note", **({"about": about} if about else {}), text=text)
+        self.log("note", text=text)
 
 
 def runs_in(folder: Path) -> list[Path]:

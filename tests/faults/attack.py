@@ -49,7 +49,7 @@ def files(run: Path) -> set[str]:
 
 def card(run: Path) -> str:
     """Return the card without what a clock says."""
-    return re.sub(r"in \d+ seconds on|\([\d.]+ images per second\)", "", (run / "model" / "README.md").read_text())
+    return re.sub(r", and [^(,]+ on [^(]+ \([\d.]+ images per second\)", "", (run / "model" / "README.md").read_text())
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from vitft.hub.card import as_text, interval, write_card
+from vitft.hub.card import interval, write_card
+from vitft.hub.prose import as_text
 from vitft.names import slug
 from vitft.outside import printable
 
@@ -84,10 +85,42 @@ def test_a_licence_that_is_said_wins(run: Path) -> None:
 )
 def test_class_names_may_be_anything(name: str, run: Path) -> None:
     change(run / "model", "config.json", id2label={"0": name, "1": "birch", "2": "cedar"})
+    results = json.loads((run / "results.json").read_text())
+    del results["test"], results["validation"]
+    (run / "results.json").write_text(json.dumps(results))
     text = write_card(run, run / "model", "me/leaves").text
     ModelCard(text)
     body = text.split("## Classes\n\n")[1].split("\n\n")[0]
     assert re.sub(r"\\(.)", r"\1", body) == f"{as_text(name)}, birch, cedar.".replace("\\", "")
+
+
+def score_classes(run: Path, names: list[str], support: list[int], correct: list[int], predicted: list[int]) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["test"]["per_class"] = {"class": names, "support": support, "correct": correct, "predicted": predicted}
+    (run / "results.json").write_text(json.dumps(results))
+
+
+def test_each_class_has_its_scores(run: Path) -> None:
+    score_classes(run, ["a|b", "birch", "cedar"], [4, 0, 1], [3, 0, 0], [5, 0, 0])
+    table = write_card(run, run / "model", "me/x").text.split("## Classes\n\n")[1].split("\n\n##")[0]
+    assert table.splitlines() == [
+        "Scores of each class on the test images:",
+        "",
+        "| class | images | recall | precision | F1 |",
+        "|---|---|---|---|---|",
+        r"| a\|b | 4 | 75.00 % | 60.00 % | 66.67 % |",
+        "| cedar | 1 | 0.00 % | - | 0.00 % |",
+    ]
+
+
+def test_of_many_classes_the_worst_are_shown(run: Path) -> None:
+    names = [f"class {number}" for number in range(60)]
+    change(run / "model", "config.json", id2label={str(k): name for k, name in enumerate(names)})
+    score_classes(run, names, [100] * 60, list(range(60)), [100] * 60)
+    classes = write_card(run, run / "model", "me/x").text.split("## Classes\n\n")[1].split("\n## ")[0]
+    assert "class 49 and 10 more (`id2label` in `config.json` has all)." in classes
+    rows = [line for line in classes.splitlines() if line.startswith("| class ") and "100" in line]
+    assert [row.split(" | ")[0] for row in rows] == [f"| class {number}" for number in range(10)]
 
 
 def test_class_names_and_notes_hide_nothing(run: Path) -> None:
@@ -106,12 +139,9 @@ def test_a_folder_may_be_called_anything(dataset: str, run: Path) -> None:
 
 
 def test_paths_are_shortened_before_their_underscores_are_escaped(run: Path) -> None:
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(
-            json.dumps({"event": "note", "about": "data", "text": "left out: /home/ada_b/my_photos/cat_1.png"}) + "\n"
-        )
+    change(run, "results.json", unscored={"test": "cut off: /home/ada_b/my_photos/cat_1.png"})
     text = write_card(run, run / "model", "me/leaves").text
-    assert r"left out: cat\_1.png" in text and "ada" not in text
+    assert r"cut off: cat\_1.png" in text and "ada" not in text
 
 
 def test_what_was_local_where_it_trained_is_local_elsewhere(run: Path) -> None:
@@ -190,19 +220,67 @@ def test_of_class_folders_it_is_said_that_they_are_the_labels(run: Path) -> None
     assert "- Labels: the names of the folders." in write_card(run, run / "model", "me/x").text
 
 
-def test_what_was_said_while_it_trained_is_no_limit_of_the_model(run: Path) -> None:
+def training(run: Path) -> str:
+    return write_card(run, run / "model", "me/leaves").text.split("## Training\n\n")[1].split("\n\n")[0]
+
+
+def of_environment(run: Path, section: str, **values: object) -> None:
+    path = run / "environment.json"
+    environment = json.loads(path.read_text())
+    environment[section] |= values
+    path.write_text(json.dumps(environment))
+
+
+def test_what_was_said_along_the_way_is_not_on_the_card(run: Path) -> None:
+    for section in ("dataset", "model"):
+        of_environment(run, section, notes=[f"a note on the {section}"])
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"event": "note", "text": "out of memory with 8 images at once"}) + "\n")
-        file.write(json.dumps({"event": "note", "about": "model", "text": "frozen: a token"}) + "\n")
     text = write_card(run, run / "model", "me/leaves").text
-    assert "out of memory" not in text
-    assert "- frozen: a token" in text.split("## Training")[1].split("## Data and limits")[0]
-    assert "new head" not in text.split("## Data and limits")[1]
+    assert "a note on" not in text and "out of memory" not in text
+    assert "- `environment.json` lists every choice that was made in reading the data and the base model." in text
 
 
-def test_the_length_of_the_training_is_told_in_steps_and_passes(run: Path) -> None:
+def test_the_training_is_told_in_sentences(run: Path) -> None:
+    text = training(run)
+    assert text.startswith("The head was new and started at zero; all other weights come from checkpoint. All ")
+    assert "Training took 11 steps of 15 images, 4 times over 40 images, and " in text
+    best = json.loads((run / "results.json").read_text())["weights"].removeprefix("best (step ").removesuffix(")")
+    assert text.endswith(
+        f"The weights are moving averages as of step {best}, which scored best on the validation images."
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("model", "train", "head", "Only the head was trained: 51 of 3,000 parameters."),
+        ("model", "train", "last:2", "The head and the last 2 blocks were trained: 51 of 3,000 parameters."),
+        ("model", "init", "random", "All weights were random at the start; only the architecture is that of"),
+        ("optim", "ema_decay", 0.0, "The weights are those of step"),
+    ],
+)
+def test_a_recipe_is_told_as_it_was(run: Path, section: str, key: str, value: object, said: str) -> None:
+    change_recipe(run, section, **{key: value})
+    of_environment(run, "model", parameters=3000, trained_parameters=51)
+    assert said in training(run)
+
+
+def test_a_kept_head_is_told(run: Path) -> None:
+    of_environment(run, "model", kept_classes=2)
+    assert "its head knew 2 of the classes, and the rest of the head was new." in training(run)
+    of_environment(run, "model", kept_classes=3)
+    assert "All weights come from checkpoint, which knew these classes already." in training(run)
+
+
+def test_images_are_told_in_sentences(run: Path) -> None:
+    lines = write_card(run, run / "model", "me/leaves").text.split("## Data and limits\n\n")[1].splitlines()
+    assert lines[0] == "- The model was trained on 40 images, validated on 16 images and tested on 6 images."
+    of_environment(run, "dataset", splits={"train": "train", "validation": "train"})
+    change_recipe(run, "data", max_train_samples=40)
     text = write_card(run, run / "model", "me/leaves").text
-    assert "11 steps of 15 images, 4 times over 40 training images, in " in text
+    assert "- The validation images were set aside from the split train, in proportion to the classes (seed 1)" in text
+    assert "- Only 40 images of those for training were used (`data.max_train_samples`)." in text
 
 
 def test_a_split_without_a_score_says_why(run: Path) -> None:

@@ -224,7 +224,7 @@ def made_of(phases, batch_size=10, total_samples=95):
     return Plan(
         num_samples=50, total_samples=total_samples, batch_size=batch_size, micro_batch_size=4,
         total_steps=-(-total_samples // batch_size), patience=None, device="cpu", precision="fp32", world_size=2,
-        num_parameters=1, disk_bytes=1, lr=1e-3, phases=tuple(phases), **zeros,
+        num_parameters=1, num_learning=1, disk_bytes=1, lr=1e-3, phases=tuple(phases), **zeros,
     )  # fmt: skip
 
 

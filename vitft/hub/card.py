@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
-import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,12 +12,13 @@ from typing import Any
 
 from vitft.files import at_home
 from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
+from vitft.hub.prose import as_text, data_lines, training_text
 from vitft.names import slug
-from vitft.outside import printable
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
+from vitft.scoring.per_class import class_scores, worst_first
 
-_SHOWN_CLASSES = 50
+_SHOWN_CLASSES, _WORST_CLASSES = 50, 10
 _SPLITS = ("test", "validation")
 
 
@@ -101,21 +100,14 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "dataset_name": _dataset_name(recipe, dataset, is_path="data.dataset" in local),
         "dataset_is_local": "data.dataset" in local or str(recipe.data.dataset).startswith("builtin:"),
         "changes": list(_changes(recipe, local)),
-        # Shortened before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
-        "notes": {about: [shorten(text) for text in _notes(events, about)] for about in ("data", "model")},
         "columns": _columns(recipe, dataset),
+        # Shortened before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
         "unscored": {name: shorten(reason) for name, reason in results.get("unscored", {}).items()},
         "figures_at": "figures" if repo else "../figures",  # on the Hub the model lies at the top
         "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in FIGURES),
+        "is_local": bool(local),
         "scores": [_score_row(name, results[name], dataset) for name in _SPLITS if name in results],
     }
-
-
-def _notes(events: Iterable[Mapping[str, Any]], about: str) -> Iterator[str]:
-    """Yield what was chosen before training; what was said while it went on is of no use to others."""
-    for event in events:
-        if event["event"] == "note" and event.get("about") == about and isinstance(event.get("text"), str):
-            yield event["text"]
 
 
 def _columns(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, str]:
@@ -277,17 +269,24 @@ def _render(metadata: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     body = template.render(
         **facts,
         shown_classes=facts["classes"][:_SHOWN_CLASSES],
+        class_table=_class_table(facts),
         resize_lines=list(_resize_lines(facts["results"])),
-        hardware=_hardware(facts["environment"]),
+        training=training_text(facts),
+        data_lines=list(data_lines(facts)),
         link=_link(facts),
     )
     return f"---\n{header}---\n\n{body}"
 
 
-def as_text(value: object) -> str:
-    """Return a text that Markdown shows as it is, also in a table."""
-    text = html.escape(printable(" ".join(str(value).split())), quote=False)
-    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)
+def _class_table(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the scores of each class on the split that was scored last; of many classes the worst."""
+    results = facts["results"]
+    split = next((name for name in _SPLITS if results.get(name, {}).get("per_class", {}).get("class")), None)
+    if split is None:
+        return None
+    rows = class_scores(results[split]["per_class"])
+    is_whole = len(rows) <= _SHOWN_CLASSES
+    return {"split": split, "is_whole": is_whole, "rows": rows if is_whole else worst_first(rows)[:_WORST_CLASSES]}
 
 
 def _link(facts: Mapping[str, Any]) -> Callable[[str], str]:
@@ -320,10 +319,3 @@ def _resize_lines(results: Mapping[str, Any]) -> Iterator[str]:
     yield f"from {before} to {after} pixels (height x width)"
     for tensor in resize["tensors"]:
         yield f"`{tensor['name']}`: {tensor['kind']} {tensor['old']} to {tensor['new']}, {tensor['method']}"
-
-
-def _hardware(environment: Mapping[str, Any]) -> str:
-    gpus = environment.get("gpus") or []
-    if gpus:
-        return f"{len(gpus)} x {gpus[0]}"
-    return f"{environment.get('cpu_count', '?')} CPU cores"

@@ -36,6 +36,7 @@ class Classifier:
         retargeting: what another size made of the checkpoint.
         head: names of the parameters whose shape depends on the classes.
         has_head: whether these were trained; if not, they are zero.
+        kept_classes: of the dataset, whose part of the head comes from the checkpoint.
         revision: commit of a Hub model.
         origin: its base model on the Hub, and its licence.
         notes: what is new, what was left, what was decided.
@@ -47,6 +48,7 @@ class Classifier:
     retargeting: Retargeting
     head: tuple[str, ...]
     has_head: bool = True
+    kept_classes: int = 0
     revision: str | None = None
     origin: Origin = field(default_factory=Origin)
     notes: list[str] = field(default_factory=list)

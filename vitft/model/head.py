@@ -27,7 +27,7 @@ def keep_head(
     old: Sequence[str],
     classes: Sequence[str],
     named: str,
-) -> str:
+) -> tuple[int, str]:
     """Copy into a model what the checkpoint's head knows of the dataset's classes.
 
     With ``auto``, only a head all of whose classes are among the dataset's: its own data again, or more classes.
@@ -42,19 +42,19 @@ def keep_head(
         named: how the user called the checkpoint.
 
     Returns:
-        What was kept, as a sentence; empty if nothing was.
+        For how many classes something was kept, and a sentence about it; 0 and nothing if the head is new.
 
     Raises:
         ModelError: if ``keep`` was asked for and there is nothing to keep.
     """
     if wanted == "new":
-        return ""
+        return 0, ""
     rows = match_classes(old, classes)
     keys = {name: find_key(model, name, state) for name in head}
     fitting = {name: key for name, key in keys.items() if key and state[key].shape[:1] == (len(old),)}
     is_whole = len(fitting) == len(head)
     if wanted == "auto" and (not is_whole or len(rows) < len(old)):
-        return ""
+        return 0, ""
     if not is_whole or not rows:
         why = f"it knows none of the classes {shorten([*map(printable, classes)])}" if is_whole else "it has none"
         raise ModelError(
@@ -68,8 +68,10 @@ def keep_head(
             parameter[list(rows)] = state[key][list(rows.values())].to(parameter.dtype)
     added = [printable(name) for place, name in enumerate(classes) if place not in rows]
     if added:
-        return f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
-    return f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new for a new one)"
+        said = f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
+    else:
+        said = f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new for a new one)"
+    return len(rows), said
 
 
 def match_classes(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:

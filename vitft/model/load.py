@@ -90,8 +90,8 @@ def load_for_training(
     _zero(model, head)
     if recipe.init != "random":
         notes += gate.check_values(model.eval(), loaded.image_size, named)
-    kept = keep_head(recipe.head, model, state, head, old_classes, classes, named)
-    loaded.has_head = bool(kept)
+    loaded.kept_classes, kept = keep_head(recipe.head, model, state, head, old_classes, classes, named)
+    loaded.has_head = loaded.kept_classes > 0
     new = f"new head: {', '.join(head)} for {len(classes)} classes, zero-initialised{was_for(old_problem)}"
     notes.append(kept or new)
     return loaded

@@ -32,9 +32,9 @@ def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
         return
     run.cut_metrics(0)
     for note in setup.source.notes:  # said at once, when the dataset was read
-        run.log("note", about="data", text=shown(note))
+        run.log("note", text=shown(note))
     for note in classifier.notes:
-        run.note(note, about="model")
+        run.note(note)
     run.say(str(setup.plan))
     write_environment(run, setup)
 
@@ -55,8 +55,17 @@ def write_environment(run: Run, setup: Setup) -> None:
         "image_column": next(iter(train.image_columns), None) if source.label_column else None,
         "label_column": source.label_column,
         "labels_from": source.labels_from,
+        "notes": [*map(shown, source.notes)],
     }
-    model = {"id": classifier.name, "revision": classifier.revision, **asdict(classifier.origin)}
+    model = {
+        "id": classifier.name,
+        "revision": classifier.revision,
+        **asdict(classifier.origin),
+        "kept_classes": classifier.kept_classes,
+        "parameters": setup.plan.num_parameters,
+        "trained_parameters": setup.plan.num_learning,
+        "notes": [*map(shown, classifier.notes)],
+    }
     device = setup.plan.device
     run.write_json(
         "environment.json",

@@ -65,7 +65,7 @@ class Plan:
         stage_size: largest side of a staged image.
         workers: staging processes per training process.
         device, precision, world_size: where and how.
-        num_parameters: of the model.
+        num_parameters, num_learning: of the model, and those of them that are trained.
         disk_bytes: that the run takes at most.
         phases: image sizes in turn; one unless the recipe has a schedule.
         reasons: a sentence for each number that was not simply given.
@@ -88,6 +88,7 @@ class Plan:
     precision: str
     world_size: int
     num_parameters: int
+    num_learning: int
     disk_bytes: int
     phases: tuple[Phase, ...]
     reasons: dict[str, str] = field(default_factory=dict)
@@ -145,7 +146,7 @@ class Plan:
             ("checkpoint_every", self.checkpoint_every, "steps"),
             ("stage_size", self.stage_size, "pixels a side at most"),
             ("workers", self.workers, ""),
-            ("parameters", count_text(self.num_parameters), ""),
+            ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them learn"),
             (
                 "cost",
                 f"{3 * self.gflop:.1f} GFLOP",
@@ -217,6 +218,7 @@ def make_plan(
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
         num_parameters=num_parameters,
+        num_learning=num_learning,
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
         reasons=reasons,

@@ -118,7 +118,7 @@ def build(run: Run, setup: Setup) -> Training:
     accelerator = setup.accelerator
     model = classifier.to(accelerator.device).model.train()
     if unused := freeze_unused(model, classifier.image_size):
-        run.note(f"frozen, as no image reaches them: {', '.join(unused)}", about="model")
+        run.note(f"frozen, as no image reaches them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None
