@@ -39,7 +39,7 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "recipe": ["choices", "lengths", "sizes", "yaml12", "complaints", "keys", "recipe", "describe", "fields", "flags"],
+    "recipe": ["choices", "lengths", "sizes", "yaml12", "keys", "complaints", "recipe", "describe", "fields", "flags"],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",

@@ -27,8 +27,24 @@ def test_a_name_in_use_is_an_error_and_its_folder_is_untouched(tmp_path: Path) -
     (tmp_path / "mine" / "photo.png").write_bytes(b"precious")
     with pytest.raises(UsageError, match="already exists and will not be overwritten") as error:
         Run.create(recipe(tmp_path, name="mine"), "unused")
-    assert error.value.hint == f"--name mine-2, or --resume {tmp_path / 'mine'} to continue it"
+    assert error.value.hint == "--name mine-2"
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.png"]
+
+
+def test_a_name_in_use_says_what_the_run_that_has_it_can_do(tmp_path: Path) -> None:
+    folder = Run.create(recipe(tmp_path, name="mine"), "unused").folder
+    (tmp_path / "mine-2").mkdir()
+
+    def hint() -> str:
+        with pytest.raises(UsageError) as error:
+            Run.require_free(recipe(tmp_path, name="mine"))
+        return str(error.value.hint)
+
+    assert hint() == f"vitft finetune --resume {folder} continues it; --name mine-3 starts anew"
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").touch()
+    (folder / "results.json").write_text('{"train": {}, "classes": []}')
+    assert hint() == f"vitft finetune --from {folder} trains its model further; --name mine-3 starts anew"
 
 
 def test_the_recipe_in_the_run_is_the_whole_recipe(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vitft.disk import sweep
-from vitft.errors import TrainError, UsageError, did_you_mean
+from vitft.errors import TrainError, UsageError, did_you_mean, shorten
 from vitft.files import at_home, exists, is_file, is_folder
 from vitft.outside import shown
 from vitft.recipe.recipe import Recipe
@@ -38,6 +38,29 @@ class Run:
         return recipe.run.name or next((name for name in names if not exists(parent / name)), default_name)
 
     @classmethod
+    def require_free(cls, recipe: Recipe) -> None:
+        """Raise a UsageError if the name that a new run is to have is in use."""
+        if recipe.run.name is None or not exists(folder := at_home(recipe.run.output_dir) / recipe.run.name):
+            return
+        there = cls(folder)
+        if there.is_scored:
+            hint = f"vitft finetune --from {folder} trains its model further; --name {cls._another(folder)} starts anew"
+        elif is_file(folder / "recipe.yaml"):
+            hint = f"{there.resume_command} continues it; --name {cls._another(folder)} starts anew"
+        else:
+            hint = f"--name {cls._another(folder)}"
+        raise UsageError(
+            f"{folder} already exists and will not be overwritten",
+            allowed="a --name that is not in use, or none (it counts up)",
+            hint=hint,
+        )
+
+    @staticmethod
+    def _another(folder: Path) -> str:
+        """Return a name beside a folder's that is not in use."""
+        return next(name for n in range(2, 10_000) if not exists(folder.with_name(name := f"{folder.name}-{n}")))
+
+    @classmethod
     def create(cls, recipe: Recipe, default_name: str) -> Run:
         """Make a new run directory; existing folders are never touched.
 
@@ -46,6 +69,7 @@ class Run:
         """
         parent = at_home(recipe.run.output_dir)
         name = recipe.run.name or default_name
+        cls.require_free(recipe)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             for number in range(1, 10_000):
@@ -53,12 +77,7 @@ class Run:
                 try:
                     folder.mkdir()
                 except FileExistsError:
-                    if recipe.run.name:
-                        raise UsageError(
-                            f"the run {folder} already exists and will not be overwritten",
-                            allowed="a --name that is not in use, or none (it counts up)",
-                            hint=f"--name {name}-2, or --resume {folder} to continue it",
-                        ) from None
+                    cls.require_free(recipe)
                     continue
                 run = cls(folder)
                 try:
@@ -85,9 +104,9 @@ class Run:
         folder = at_home(folder)
         if not is_file(folder / "recipe.yaml"):
             what = "is not a run directory: it has no recipe.yaml" if is_folder(folder) else "does not exist"
-            runs = [str(run) for run in runs_in(folder.parent)]
-            guess = did_you_mean(str(folder), runs) or "runs/NAME"
-            raise UsageError(f"{folder} {what}", allowed=", ".join(runs[:8]) or None, hint=f"{command} {guess}")
+            runs, guess = runs_like(folder)
+            allowed = shorten(runs) if runs else None
+            raise UsageError(f"{folder} {what}", allowed=allowed, hint=f"{command} {guess or 'runs/NAME'}")
         return cls(folder)
 
     # --- files ---------------------------------------------------------------------------------------------
@@ -275,6 +294,12 @@ def runs_in(folder: Path) -> list[Path]:
     """Return the run directories in a folder, the newest first."""
     found = folder.glob("*/recipe.yaml") if is_folder(folder) else ()
     return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+
+def runs_like(named: str | Path) -> tuple[list[str], str | None]:
+    """Return the runs beside what may be a mistyped run, and the one most like it."""
+    runs = [str(run) for run in runs_in(at_home(named).parent)]
+    return runs, did_you_mean(str(named), runs)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -298,7 +298,7 @@ def test_the_main_process_leaves_it_to_our_parent_to_say_which_process_is_lost(t
         ("finetune --dataset builtin:digits --lr", "--lr"),
         ("finetune --dataset builtin:digits --precision fp8", "fp16"),
         ("finetune --dataset builtin:digits --set train.duration=10", "10 epochs, 2500 steps"),
-        ("finetune --dataset builtin:digits --train everything", "`last:N`"),
+        ("finetune --dataset builtin:digits --train everything", "use all, head or last:N"),
         ("finetune --dataset builtin:digits more", "more"),
         ("finetune --resume runs/x --recipe default", "--recipe cannot be given"),
         ("finetun", "try: vitft finetune"),
@@ -306,7 +306,7 @@ def test_the_main_process_leaves_it_to_our_parent_to_say_which_process_is_lost(t
         ("evaluate model --dataset builtin:digits --set optim.lr=1", "only the dataset has settings here"),
         ("predict model", "IMAGES"),
         ("predict model nowhere/*.png", "nothing matches nowhere/*.png"),
-        ("recipes lss", "Did you mean 'ls'?"),
+        ("recipes lss", "try: vitft recipes ls"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_says_why(line, says, capsys):
@@ -429,12 +429,50 @@ def _raise(error):
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("train", "vitft finetune"), ("eval", "vitft evaluate"), ("finetun", "vitft finetune"), ("xyz", "vitft --help")],
+    [
+        ("train", "vitft finetune"),
+        ("trian", "vitft finetune"),
+        ("eval", "vitft evaluate"),
+        ("finetun", "vitft finetune"),
+        ("xyz", "vitft --help"),
+    ],
 )
 def test_a_command_that_there_is_not_gets_the_one_that_is_meant(word, hint, capsys):
     assert run(word, "./photos") == 2
     error = capsys.readouterr().err
-    assert f"there is no command {word!r}" in error and error.endswith(f"try: {hint}\n")
+    assert f"there is no command 'vitft {word}'" in error and error.endswith(f"try: {hint}\n")
+
+
+def test_everything_that_is_wrong_is_said_at_once(capsys):
+    words = """builtin:digits --epochs 0 --lr fast --train heads --datset y --format xml --num-processes no"""
+    assert run("finetune", *words.split()) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: vitft finetune:",
+        "  --datset: did you mean --dataset?",
+        "  --num-processes: use a whole number",
+        "  --format: use text, json",
+        "  --train (model.train): 'heads' is not allowed; use all, head or last:N (did you mean head?)",
+        "  --lr (optim.lr): 'fast' is not allowed; use a number",
+        "  --epochs (train.duration): '0 epochs' is nothing; use a length above 0, such as '1 epoch'",
+        "  try: vitft finetune --help",
+    ]
+    assert run("predict") == 2
+    assert capsys.readouterr().err == (
+        "error: vitft predict:\n  MODEL is missing\n  IMAGES is missing\n  try: vitft predict --help\n"
+    )
+    assert run("finetune", "builtin:digits", "--set", "foo", "--set", "bar", "--set", "optim.lrr=1") == 2
+    said = capsys.readouterr().err
+    assert "--set 'foo' has no '='\n  --set 'bar' has no '='\n  optim.lrr: unknown key; did you mean 'lr'?\n" in said
+
+
+def test_a_run_that_is_mistyped_is_looked_for_among_the_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "flowers").mkdir(parents=True)
+    (tmp_path / "runs" / "flowers" / "recipe.yaml").write_text("{}")
+    assert run("evaluate", "runs/flower") == 2
+    assert capsys.readouterr().err.endswith("allowed: runs/flowers\n  try: vitft evaluate runs/flowers\n")
+    assert run("runs", "flowers") == 2
+    assert capsys.readouterr().err.endswith("try: vitft runs ls flowers\n")
 
 
 def test_help_is_a_command_too(capsys):

@@ -54,7 +54,7 @@ def test_recipes_validate_reports_every_file(tmp_path, capsys):
     assert run("recipes", "validate", *(str(tmp_path / f"{name}.yaml") for name in "abc")) == 2
     printed = capsys.readouterr()
     assert "did you mean 'lr'?" in printed.err
-    assert "train.seed: 'x' is not allowed" in printed.err
+    assert "--seed (train.seed): 'x' is not allowed" in printed.err
     assert printed.out == f"{tmp_path / 'c.yaml'}: valid\n"
 
 

@@ -54,11 +54,11 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
         ("optim.warmup", "2 h", "'2 hours' has the wrong unit; use one of: epochs, steps, %"),
         ("train.duration", "50%", "'50%' has the wrong unit; use one of: epochs, steps"),
         ("run.track", ["excel"], "'excel' is not allowed; use tensorboard,"),
-        ("run.name", "../up", "'../up' is not allowed; it is: Name of the run's new folder"),
+        ("run.name", "../up", "'../up' is not allowed; use letters, digits, and - _ . after the first"),
         ("model.position.kind", "absolute", "'absolute' is not allowed; use learned-1d, learned-2d, sincos-2d,"),
         ("model.position.kin", "none", "unknown key; did you mean 'kind'?"),
         ("model.position", "none", "'none' is no section; write its keys below it, indented"),
-        ("model.train", "last:0", "'last:0' is not allowed; it is: What learns: `all`, `head`, or `last:N`"),
+        ("model.train", "last:0", "'last:0' is not allowed; use all, head or last:N (did you mean last:2?)"),
     ],
 )
 def test_each_error_is_one_line_that_says_what_is_allowed(key, value, says):

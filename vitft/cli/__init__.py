@@ -22,8 +22,8 @@ from typer.main import get_command
 
 import vitft
 from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize, runs
-from vitft.cli.command import CONTEXT, Command
-from vitft.errors import DataError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
+from vitft.cli.command import CONTEXT, Command, complaint, is_complaint, with_flags
+from vitft.errors import DataError, RecipeError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
 from vitft.outside import shown
 from vitft.processes import launch, signals, worker
 
@@ -119,7 +119,7 @@ def _run(arguments: list[str]) -> _Ended:
     except BrokenPipeError:
         # The reader went away (| head). What is still buffered must not raise again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _Ended(1)
+        return _Ended(0)
     except StoppedEarly as stop:
         return _Ended(stop.exit_code, _say(str(stop)))
     except worker.PeerLost as error:
@@ -158,24 +158,19 @@ def _parse(arguments: list[str]) -> Callable[[], object] | int:
     parser: Any = get_command(app)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
-    elif arguments and not arguments[0].startswith("-") and arguments[0] not in parser.commands:
-        raise _no_command(arguments[0], list(parser.commands))
     name = [str(parser.name)]
     while arguments and arguments[0] in getattr(parser, "commands", {}):
         parser = parser.commands[arguments[0]]
         name.append(arguments[0])
         arguments = arguments[1:]
+    if arguments and not arguments[0].startswith("-") and hasattr(parser, "commands"):
+        raise _no_command(arguments[0], list(parser.commands), " ".join(name))
     try:
         outcome: Callable[[], object] | int = parser.main(arguments, prog_name=" ".join(name), standalone_mode=False)
     except Exception as error:  # which of click's classes it is depends on typer
-        # Click's own complaints know how to show themselves; which click they come from depends on typer.
-        show = getattr(error, "show", None)
-        if show is None:
+        if not is_complaint(error):
             raise
-        if worker.is_main():
-            error.message = shown(getattr(error, "message", ""))  # type: ignore[attr-defined]
-            show()
-        return int(getattr(error, "exit_code", 2))
+        raise UsageError(f"{' '.join(name)}: {complaint(error)}", hint=f"{' '.join(name)} --help") from error
     return outcome
 
 
@@ -183,17 +178,20 @@ _OTHER_WORDS = {
     "train": "finetune", "fit": "finetune", "fine-tune": "finetune", "eval": "evaluate", "test": "evaluate",
     "val": "evaluate", "score": "evaluate", "classify": "predict", "infer": "predict", "dataset": "data",
     "info": "data", "upload": "push", "publish": "push", "list": "runs", "ls": "runs", "recipe": "recipes",
-    "look": "inspect",     "visualize": "inspect", "interpolate": "resize",
+    "look": "inspect", "visualize": "inspect", "interpolate": "resize",
 }  # fmt: skip
 
 
-def _no_command(word: str, commands: Sequence[str]) -> UsageError:
-    """Return the error for a command that there is not."""
-    guess = _OTHER_WORDS.get(word.lower()) or did_you_mean(word, commands)
+def _no_command(word: str, commands: Sequence[str], above: str) -> UsageError:
+    """Return the error for a command that does not exist."""
+    others = _OTHER_WORDS if above == "vitft" else {}
+    guess = did_you_mean(word.lower(), [*commands, *others])
+    if above == "vitft runs" and guess is None:  # a folder, most likely
+        guess = f"ls {word}"
     return UsageError(
-        f"there is no command {word!r}",
+        f"there is no command {f'{above} {word}'!r}",
         allowed=", ".join(commands),
-        hint=f"vitft {guess}" if guess else "vitft --help",
+        hint=f"{above} {others.get(guess, guess)}" if guess else f"{above} --help",
     )
 
 
@@ -202,7 +200,7 @@ def _explain(error: VitftError, arguments: list[str], *, is_local: bool) -> None
     if "--debug" in arguments:
         print(shown(traceback.format_exc()), file=sys.stderr)
     elif worker.is_main():
-        _say(f"error: {error}")
+        _say(f"error: {with_flags(str(error)) if isinstance(error, RecipeError) else error}")
     elif is_local and not worker.has_parent():
         # Process 0 speaks for all, except of what it may not know. Our own parent would pass that on.
         print(shown(f"[process {worker.rank()}] error: {error}"), file=sys.stderr, flush=True)

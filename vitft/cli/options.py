@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vitft.cli.command import wrong_keys
 from vitft.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")]
@@ -49,10 +50,26 @@ def take_dataset(given: str | None, changes: dict[str, object]) -> None:
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:
-    """Read what was given to ``--set``; of a key given twice the last counts."""
+    """Read what was given to ``--set``; of a key given twice the last counts.
+
+    Raises:
+        UsageError: naming every text that is no setting.
+    """
     from vitft.recipe.yaml12 import parse_setting
 
-    return dict(parse_setting(text) for text in texts or ())
+    found: dict[str, object] = {}
+    errors: list[UsageError] = []
+    for text in texts or ():
+        try:
+            key, value = parse_setting(text)
+        except UsageError as error:
+            errors.append(error)
+        else:
+            found[key] = value
+    if errors:
+        wrong = [*(error.wrong for error in errors), *wrong_keys(found)]
+        raise UsageError("\n  ".join(wrong), allowed=errors[0].allowed, hint=errors[0].hint)
+    return found
 
 
 def data_settings(texts: Sequence[str] | None, example: str) -> dict[str, object]:

@@ -43,6 +43,7 @@ def recipe_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., in
 
         # What typer reads: parameters with types, and the types once more.
         called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
+        called.recipe_flags = names  # type: ignore[attr-defined]  # for messages
         called.__annotations__ = {each.name: each.annotation for each in shown}
         return called
 

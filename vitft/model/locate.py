@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vitft.architectures.weights import weight_files
 from vitft.builtin import checkpoint_path
-from vitft.errors import ModelError, did_you_mean, shorten
+from vitft.errors import ModelError, shorten
 from vitft.files import at_home, is_file, is_folder
 from vitft.names import explain_hub_error, looks_like_path
 from vitft.retry import is_passing, patiently, status_of
-from vitft.run import Run, runs_in
+from vitft.run import Run, runs_like
 
 MICRO = "builtin:vit-micro"
 
@@ -35,8 +35,7 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
             run = Run(folder)
             raise ModelError(f"the run {checkpoint} is not finished, so it has no model yet", hint=run.resume_command)
         return folder, None
-    runs = [str(run) for run in runs_in(folder.parent)]
-    guess = did_you_mean(checkpoint, runs)
+    runs, guess = runs_like(checkpoint)
     if runs and ("/" in checkpoint or guess):  # before anybody asks the Hub for it
         raise ModelError(
             f"there is no run {checkpoint}", allowed=shorten(runs), hint=f"did you mean {guess}?" if guess else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from vitft.errors import did_you_mean
 from vitft.outside import printable, quoted, shortened
+from vitft.recipe.keys import Form
 
 _MOST = 30  # lines
 _WIDEST = 400  # characters of a line
@@ -50,11 +51,23 @@ def _complaint(dotted: str, group: Sequence[Any], known: Mapping[str, Any]) -> s
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if first["type"] == "string_pattern_mismatch":
-        return f"{given} is not allowed; it is: {known[dotted].description}"
+        form = next(each for each in _metadata(known[dotted]) if isinstance(each, Form))
+        guess = did_you_mean(str(first["input"])[:80], form.words)
+        return f"{given} is not allowed; use {form.shown}{f' (did you mean {guess}?)' if guess else ''}"
     words = [_expectation(error, known[dotted]) for error in group]
     if type(None) in typing.get_args(known[dotted].annotation):
         words.append("null")
     return f"{given} is not allowed; use {' or '.join(dict.fromkeys(words))}"
+
+
+def _metadata(field: Any) -> Iterator[Any]:
+    """Yield the annotations of a field, and those inside its type."""
+    waiting: list[Any] = [field.annotation]
+    yield from field.metadata
+    while waiting:
+        kind = waiting.pop()
+        yield from getattr(kind, "__metadata__", ())
+        waiting += [each for each in typing.get_args(kind) if typing.get_args(each)]
 
 
 def _advice(dotted: str, known: Mapping[str, Any]) -> str:

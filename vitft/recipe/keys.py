@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,7 +19,7 @@ from vitft.recipe.choices import (
     SimilarNames,
     Tracker,
 )
-from vitft.recipe.lengths import Duration, PartOfTraining, TimeSpan, TrainingLength
+from vitft.recipe.lengths import Duration, Interval, PartOfTraining, TimeSpan, TrainingLength
 from vitft.recipe.sizes import ImageSize, ResolutionSchedule
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +35,13 @@ MAY_CHANGE = "may change when a run is resumed, as it does not change what is co
 """What a key is marked with; ``vitft.recipe.recipe.RESUMABLE_CHANGES`` lists them."""
 Value = TypeVar("Value")
 Changeable = Annotated[Value, MAY_CHANGE]
+
+
+class Form(NamedTuple):
+    """What a text that must match a pattern looks like, for the message when it does not."""
+
+    words: tuple[str, ...]
+    shown: str
 
 
 def _as_list(value: object) -> object:
@@ -138,7 +145,9 @@ class ModelRecipe(Section):
     """How position tables are resampled to another size (see `vitft resize --help`)."""
     position: PositionRecipe = PositionRecipe()
     """How the model is told where its patches are."""
-    train: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$")] = "all"
+    train: Annotated[
+        str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$"), Form(("all", "head", "last:2"), "all, head or last:N")
+    ] = "all"
     """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
     drop_path: BelowOne = 0.0
     """Stochastic depth of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
@@ -213,9 +222,9 @@ class TrainRecipe(Section):
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
     """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
-    evaluate_every: PartOfTraining = Duration(1, "epochs")
+    evaluate_every: Interval = Duration(1, "epochs")
     """How often the validation split is scored."""
-    checkpoint_every: PartOfTraining = Duration(1, "epochs")
+    checkpoint_every: Interval = Duration(1, "epochs")
     """How often a resumable checkpoint is written."""
     keep_checkpoints: Changeable[Count] = 2
     """How many of the newest checkpoints stay on disk while the run trains."""
@@ -229,7 +238,13 @@ class TrainRecipe(Section):
     """Stop with a checkpoint after so much time, as on SIGTERM."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of every random choice."""
-    device: Changeable[Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,4})?)$")]] = "auto"
+    device: Changeable[
+        Annotated[
+            str,
+            Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]{1,4})?)$"),
+            Form((), "auto, cpu, cuda, cuda:N, mps or xpu"),
+        ]
+    ] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:N, mps or xpu."""
     deterministic: bool = False
     """Use only deterministic kernels: slower on a GPU, and resuming there becomes exact."""
@@ -238,7 +253,14 @@ class TrainRecipe(Section):
 class RunRecipe(Section):
     """Where results go and what is measured."""
 
-    name: Changeable[Annotated[str, Field(pattern=r"^[\w][\w.\-]{0,99}$")] | None] = None
+    name: Changeable[
+        Annotated[
+            str,
+            Field(pattern=r"^[\w][\w.\-]{0,99}$"),
+            Form((), "letters, digits, and - _ . after the first, at most 100 (folders go to --output-dir)"),
+        ]
+        | None
+    ] = None
     """Name of the run's new folder: letters, digits, `-_.`, at most 100; from model and dataset when not given."""
     output_dir: Changeable[Text] = "runs"
     """Folder of the runs."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 from vitft.errors import RecipeError
 
@@ -99,12 +99,21 @@ def _in(*units: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _some(duration: Duration) -> Duration:
+    if duration.value == 0:
+        raise ValueError(f"{str(duration)!r} is nothing; use a length above 0, such as '1 epoch'")
+    return duration
+
+
 def _schema(*examples: str) -> WithJsonSchema:
     pattern = r"^\s*([0-9]+(\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+|%)\s*$"
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
 
 
 _AS_TEXT = PlainSerializer(str, return_type=str)
-TrainingLength = Annotated[Duration, _in("epochs", "steps"), _AS_TEXT, _schema("10 epochs", "2500 steps")]
+TrainingLength = Annotated[
+    Duration, _in("epochs", "steps"), AfterValidator(_some), _AS_TEXT, _schema("10 epochs", "2500 steps")
+]
 PartOfTraining = Annotated[Duration, _in("epochs", "steps", "%"), _AS_TEXT, _schema("1 epoch", "500 steps", "10%")]
+Interval = Annotated[PartOfTraining, AfterValidator(_some)]
 TimeSpan = Annotated[Duration, _in("time"), _AS_TEXT, _schema("8 h", "90 min")]

@@ -184,9 +184,6 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
     if recipe.model.init == "random" and recipe.model.head == "keep":
         yield "model.init: random with model.head: keep: random weights give an old head nothing to read"
-    for key in ("duration", "evaluate_every", "checkpoint_every"):
-        if getattr(recipe.train, key).value == 0:
-            yield f"train.{key}: a length of 0 does nothing"
     schedule, size = recipe.train.resolution_schedule, recipe.model.image_size
     if schedule and size and schedule[-1][0] != size:
         yield (

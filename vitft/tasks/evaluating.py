@@ -9,14 +9,15 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from vitft.errors import UsageError
-from vitft.files import is_file
+from vitft.errors import UsageError, shorten
+from vitft.files import exists, is_file
 from vitft.outside import shown
 from vitft.processes.turns import main_process_first, on_main_process
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
+from vitft.run import runs_like
 from vitft.scoring.table import score_table
 from vitft.tasks.ending import explained
 from vitft.tasks.models import load_model
@@ -207,11 +208,15 @@ def _opened(
 
 def _require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None:
     """Refuse to score a model on nothing; only a run knows a dataset of its own."""
-    if dataset is None and not is_file(Path(model) / "recipe.yaml"):
-        raise UsageError(
-            f"no dataset was given, and {model} is not a run, which would know its own",
-            hint=f"vitft evaluate {model} DATASET",
-        )
+    if dataset is not None or is_file(Path(model) / "recipe.yaml"):
+        return
+    runs, guess = runs_like(model)
+    if runs and (guess or "/" in str(model)) and not exists(model):
+        raise UsageError(f"there is no run {model}", allowed=shorten(runs), hint=f"vitft evaluate {guess or runs[0]}")
+    raise UsageError(
+        f"no dataset was given, and {model} is not a run, which would know its own",
+        hint=f"vitft evaluate {model} DATASET",
+    )
 
 
 def _of_its_run(classifier: Classifier, split: str | None) -> tuple[ImageSplit, DataRecipe]:

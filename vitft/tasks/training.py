@@ -107,6 +107,8 @@ def finetune(
             )
         if recipe.data.dataset is None:
             raise RecipeError("the recipe names no dataset", hint="--dataset cifar100, or data.dataset in the recipe")
+        if run is None:
+            Run.require_free(recipe)
         _check_strangers(recipe, trust_metrics=trust_metrics)
         return _finetune(session, run, recipe, dry_run=dry_run, is_timed=is_timed)
 
@@ -305,7 +307,7 @@ def _make_what_is_missing(
     if not missing:
         raise UsageError(
             f"the run {run.folder} is finished: its model, results.json and model card are written",
-            hint=f"vitft finetune --from {shlex.quote(str(run.folder))} --epochs 5 trains its model on, as a new run",
+            hint=f"{_further(run)} (a new run that trains its model on)",
         )
     run.say(f"{run.folder} is trained and scored; what is missing is made now: {', '.join(missing)}")
     destination, notes = _announce(run, recipe, accelerator, dry_run=False)
@@ -323,6 +325,10 @@ def _make_what_is_missing(
             note_pictures(run)
         finish(run, recipe)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results))
+
+
+def _further(run: Run) -> str:
+    return f"vitft finetune --from {shlex.quote(str(run.folder))} --epochs 5"
 
 
 _PICTURES, _CARD, _LOG = "pictures", "the model card", "metrics.jsonl"
