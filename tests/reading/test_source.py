@@ -294,7 +294,7 @@ def test_the_label_with_most_classes_is_taken_and_the_other_named(tmp_path: Path
     path = save(tmp_path / "d", **two_labels(train=30))
     source = opened(path)
     assert source.classes == ("a", "b", "c")
-    assert "not used: coarse (2); to choose: --set data.label_column=coarse" in note(source, "most classes (3)")
+    assert "not used: coarse (2); to switch: --set data.label_column=coarse" in note(source, "most classes (3)")
     assert opened(path, label_column="coarse").classes == ("x", "y")
 
 

@@ -48,7 +48,7 @@ def test_a_split_that_is_not_used_is_named() -> None:
 
 def test_of_two_words_for_a_role_the_first_is_taken_and_the_other_named() -> None:
     found = roles("train", "dev", "valid")
-    assert found.validation == "valid" and "not used: dev; to choose: --set data.validation_split=dev" in found.notes[0]
+    assert found.validation == "valid" and "not used: dev; to switch: --set data.validation_split=dev" in found.notes[0]
 
 
 def test_two_splits_that_train_by_other_words_are_refused_with_the_ways_out() -> None:

@@ -63,7 +63,7 @@ def assign_roles(
         if len(free) > 1:
             notes.append(
                 f"{role} split: {free[0]}; not used: {', '.join(free[1:])}; "
-                f"to choose: --set data.{role}_split={free[1]}"
+                f"to switch: --set data.{role}_split={free[1]}"
             )
         elif free and free[0] != role:
             notes.append(f"{role} split: the source's {free[0]!r}")

@@ -78,7 +78,7 @@ def find_labels(
         columns = {name: values for name, values in columns.items() if not is_split_name(name)}
     named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
     if named:
-        left = f"; not used: {', '.join(named[1:])}; to choose: --set data.label_column={named[1]}" if named[1:] else ""
+        left = f"; not used: {', '.join(named[1:])}; to switch: --set data.label_column={named[1]}" if named[1:] else ""
         return TableLabels(
             named[0], list(columns[named[0]]), note=f"label column: {named[0]} of {table.name}, by its name{left}"
         )
