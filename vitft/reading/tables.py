@@ -174,7 +174,7 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     body = rows if is_listed else rows[1:]
     num_padded = sum(text != text.strip() for row in body for text in row)
     if num_padded:
-        notes.append(f"{num_padded:,} values had spaces around them, which were dropped")
+        notes.append(f"{num_padded:,} values had spaces around them, which were removed")
     short = sum(len(row) < len(header) for row in body)
     if short > len(body) // 2:
         notes.append(f"{count(short, 'row')} with fewer fields than the first")
