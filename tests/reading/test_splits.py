@@ -185,7 +185,7 @@ def test_a_limit_takes_as_many_as_asked_and_as_equally_as_can_be(labels: np.ndar
 @pytest.mark.parametrize(
     ("per_class", "said"),
     [
-        (2, "10 of the 20 rows of train (50.0%, because every class gets one if it can,"),
+        (2, "10 of the 20 rows of train (50.0%, so that every class has one if possible,"),
         (10, "10 of the 100 rows of train (10.0%, strat"),
     ],
 )

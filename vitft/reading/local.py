@@ -214,9 +214,7 @@ def _opened_files(root: str, reading: FilesReading, data: DataRecipe, *, id: str
         )
     if reading.label_column != "class_folder":
         everything = [label for rows in reading.splits.values() for label in rows.labels]
-        tidy = iter(
-            tidy_untyped(everything, reading.labels_from)
-        )  # all at once, so that -1 beside 1 is a class in every split
+        tidy = iter(tidy_untyped(everything, reading.labels_from))  # all splits at once, as -1 beside 1 is a class
         for rows in reading.splits.values():
             rows.labels = [next(tidy) for _ in rows.labels]
     features = datasets.Features({IMAGE: datasets.Image(decode=False), LABEL: datasets.Value("string")})
