@@ -76,7 +76,7 @@ def test_splits_joined_by_plus_are_one_role() -> None:
 
 
 def test_a_part_of_joined_splits_cannot_be_in_another_role() -> None:
-    with pytest.raises(DataError, match="'a' is asked for as train and validation"):
+    with pytest.raises(DataError, match="'a' is asked for as both train and validation"):
         roles("a", "b", train="a+b", validation="a")
 
 

@@ -92,7 +92,6 @@ class _Endless:
         self.epoch, self._split, self._stream = epoch, split, stream
 
     def rows(self) -> Iterator[EncodedRow]:
-        """Yield rows forever."""
         while True:
             self._stream.set_epoch(self.epoch)
             is_empty = True

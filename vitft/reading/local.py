@@ -149,7 +149,6 @@ def _open_only(
     data: DataRecipe,
     notes: list[str],
 ) -> OpenedSource:
-    """Open the only format that holds images."""
     kind, names = next(iter(holding.items()))
     if others:
         notes.append(f"left out, because they hold no images: {shorten(list(others), 4)}")
@@ -172,7 +171,6 @@ def _several(root: Path, readings: Sequence[str], layouts: Sequence[str]) -> Dat
 
 
 def _open_images(root: Path, listing: Listing, others: Sequence[str], data: DataRecipe) -> OpenedSource:
-    """Open a folder of image files."""
     tables = [name for name in listing.others if Path(name).suffix.lower() in TABLE_SUFFIXES]
     if not listing.images and not tables:
         known = ", ".join((*FORMATS, *TABLE_SUFFIXES[:-1]))

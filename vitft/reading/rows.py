@@ -250,7 +250,6 @@ def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -
 
 
 def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bool) -> None:
-    """Note which columns of a table are not used."""
     for each in evidence:
         used = {each.joined.column, each.splits.column if each.splits else ""}
         if each.labels is not None and (by_table or each.labels.is_sure):
