@@ -75,7 +75,7 @@ def find_image_columns(
             "the dataset has no image column" + _missing_files(features, rows, folders),
             allowed=f"a column of type Image, of encoded bytes, or of paths to image files; "
             f"it has: {describe_columns(features)}",
-            hint="--set data.image_column=NAME, or another dataset",
+            hint="--set data.image_column=NAME, or use another dataset",
         )
     found.sort(key=lambda name: rank(name, _IMAGE_WORDS))  # stable: unknown names keep their order
     notes = []
@@ -152,7 +152,7 @@ def find_label_column(
     raise DataError(
         "the dataset has no label column" if not plain else "it is unclear which column is the label",
         allowed=f"a ClassLabel, text or integer column; it has: {describe_columns(features)}",
-        hint="--set data.label_column=NAME, or another dataset",
+        hint="--set data.label_column=NAME, or use another dataset",
     )
 
 

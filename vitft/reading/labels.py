@@ -266,7 +266,7 @@ def require_classes(train: Labels, where: str) -> None:
         raise DataError(
             f"all {len(train.ids):,} training images have the same label, {train.names[int(train.ids[0])]!r}",
             allowed="at least two classes",
-            hint="add images of other classes, or read the labels elsewhere: "
+            hint="add images of other classes, or read the labels from elsewhere: "
             "--set data.label_column=NAME, --set data.class_level=N",
         )
     if len(set(train.names)) < len(train.names):
@@ -299,7 +299,7 @@ def _of_class_label(ids: np.ndarray, column: str, parts: Parts) -> Labels:
         mine = ids[start : start + num_rows]
         if len(mine) and int(mine.max()) >= len(part):
             raise DataError(
-                f"the column {column!r} has the id {int(mine.max())}, but only {len(part)} classes",
+                f"the column {column!r} contains the id {int(mine.max())}, but has only {len(part)} classes",
                 hint="correct the dataset, or choose another column: --set data.label_column=NAME",
             )
         order = range(len(names)) if len(parts) == 1 else [names.index(name) for name in part]

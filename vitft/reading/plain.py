@@ -23,7 +23,7 @@ def require_plain(paths: Iterable[str]) -> None:
             packed = compression_of(path)
         except OSError as error:
             raise DataError(
-                f"cannot read {printable(path)}: {error.strerror or error}", hint="check the file, or leave it out"
+                f"cannot read {printable(path)}: {error.strerror or error}", hint="check the file, or remove it"
             ) from error
         if packed is not None:
             raise DataError(

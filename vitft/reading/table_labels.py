@@ -158,7 +158,7 @@ def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
         raise DataError(
             f"{where} marks several labels per image (row {several[0]}: {', '.join(ones[several[0]])}); "
             "vitft supports one",
-            allowed=f"one 1 among {shorten(hot)} in each row",
+            allowed=f"a single 1 among {shorten(hot)} in each row",
             hint="--set data.label_column=NAME to train one against the rest, or keep the rows that have one label",
         )
     return TableLabels(
