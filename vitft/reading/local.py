@@ -152,7 +152,7 @@ def _open_only(
     kind, names = next(iter(holding.items()))
     if others:
         notes.append(f"left out, because they hold no images: {shorten(list(others), 4)}")
-    left_out = {"not in any data file": listing.paths()} if listing.images else {}
+    left_out = {"they are in no data file": listing.paths()} if listing.images else {}
     return open_format(root, names, kind, data, notes=notes, left_out=left_out)
 
 
