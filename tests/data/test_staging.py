@@ -135,7 +135,7 @@ def test_16_bit_rgb_png_gives_8_bits():
 @pytest.mark.parametrize("values", [[0.0, 0.5], [-3, 9], [0, 70000]], ids=["float", "negative", "over 16 bits"])
 def test_values_without_a_known_white_are_refused(values):
     dtype = np.float32 if isinstance(values[1], float) else np.int32
-    with pytest.raises(BadImage, match="what white"):
+    with pytest.raises(BadImage, match="unclear what is black and what is white"):
         decode(encode(Image.fromarray(np.array([values], dtype)), "TIFF"))
 
 
@@ -230,7 +230,7 @@ PNG = encode(NOISE)
 BAD = {
     "empty": (b"", "the file is empty"),
     "web page": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
-    "text": (b"not an image at all", "no known image format"),
+    "text": (b"not an image at all", "its format is unknown"),
     "truncated JPEG": (JPEG[: len(JPEG) // 2], "the file ends before the image does"),
     "truncated PNG": (PNG[: len(PNG) // 2], "the file ends before the image does"),
     "half a header": (PNG[:20], "the file ends before the image does"),
@@ -253,7 +253,7 @@ def test_what_is_no_complete_image_is_refused_with_its_reason(encoded, reason):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(BadImage, match="there is no file"):
+    with pytest.raises(BadImage, match="does not exist"):
         decode(str(tmp_path / "gone.jpg"))
     with pytest.raises(BadImage, match="cannot read the file"):
         decode(str(tmp_path))
@@ -266,7 +266,7 @@ def test_the_pixel_limit_is_the_same_however_pillow_is_set(limit, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(big, 9000)[0].size == (100, 90)
-        with pytest.raises(BadImage, match="9,000 pixels are more than 8,999"):
+        with pytest.raises(BadImage, match="9,000 pixels, more than 8,999"):
             decode(big, 8999)
     assert limit == Image.MAX_IMAGE_PIXELS
 
@@ -279,7 +279,7 @@ def ico_that_lies(png):
 def test_an_image_over_the_limit_is_refused_whatever_its_format(file_format):
     image = Image.new("RGB", (200, 90))
     content = ico_that_lies(encode(image)) if file_format == "ICO" else encode(image, file_format)
-    with pytest.raises(BadImage, match="18,000 pixels are more than"):
+    with pytest.raises(BadImage, match="18,000 pixels, more than"):
         decode(content, 17_999)
 
 
@@ -289,14 +289,14 @@ def test_a_large_jpeg_is_read_at_half_its_size_and_a_larger_one_refused():
     assert (whole.size, notes) == ((200, 90), ())
     half, notes = decode(big, 17_999)
     assert half.size == (100, 45)
-    assert notes == ("read at half its size: 18,000 pixels are more than 17,999 (data.max_pixels)",)
+    assert notes == ("read at half its size: 18,000 pixels is more than 17,999 (data.max_pixels)",)
     assert np.abs(np.asarray(half).astype(int) - np.asarray(whole.reduce(2)).astype(int)).mean() < 1
-    with pytest.raises(BadImage, match="18,000 pixels are more than 4,499"):
+    with pytest.raises(BadImage, match="18,000 pixels, more than 4,499"):
         decode(big, 4499)
 
 
 def test_a_side_has_a_limit_of_its_own():
-    with pytest.raises(BadImage, match="it is 1 x 65,536; a side may have 65,535 pixels"):
+    with pytest.raises(BadImage, match="it is 1 x 65,536 pixels, but a side may have at most 65,535"):
         decode(encode(Image.new("1", (1, 65_536))))
 
 
@@ -310,7 +310,7 @@ def test_a_jpeg_of_many_scans_is_refused():
 
 def test_a_format_that_unpacks_without_a_limit_is_not_read():
     fits = b"".join(line.ljust(80) for line in (b"SIMPLE  =                    T", b"BITPIX  =                    8"))
-    with pytest.raises(BadImage, match="no known image format"):
+    with pytest.raises(BadImage, match="its format is unknown"):
         decode(fits.ljust(2880) + bytes(2880))
 
 
@@ -433,7 +433,7 @@ REAL_BAD = {
     "bmp_b_reallybig.bmp": "decompression bomb",
     "bomb_30000x30000_1bit.png": "decompression bomb",
     "decompression_bomb.gif": "decompression bomb",
-    "broken.png": "no known image format",
+    "broken.png": "its format is unknown",
     "broken_data_stream.png": "broken",
     "html_error_page.jpg": "web page",
     "png_decompression_dos.png": "Decompressed data too large",

@@ -104,5 +104,5 @@ def test_a_split_without_one_good_image_is_an_error(tmp_path):
     train = TrainBatches(
         source.train, StepSlices(4, 4, 4, 4), seed=0, stage_size=8, skip_bad=True, workers=0, pin=False
     )
-    with pytest.raises(DataError, match="not one can be decoded"):
+    with pytest.raises(DataError, match="none of its images can be decoded"):
         list(train.steps(0, 1))

@@ -390,7 +390,7 @@ folders(
     {"2024-05-30": 4, "2024-05-31": 4},
     refuses(
         "days say nothing of what the images show",
-        r"2024-05-30, 2024-05-31 are days",
+        r"2024-05-30, 2024-05-31 are dates",
         ways=[({"accept_classes": True}, reads(train={"2024-05-30": 4, "2024-05-31": 4}))],
     ),
 )
@@ -400,7 +400,7 @@ folders(
     {"cat": 4, "dog": 4, "unlabeled": 5},
     refuses(
         "its images may be of any class",
-        r"unlabeled lies beside 2 class folders",
+        r"unlabeled is beside 2 class folders",
         r"no label",
         ways=[({"accept_classes": True}, reads(train={**PETS, "unlabeled": 5}))],
     ),

@@ -34,7 +34,7 @@ def test_an_image_column_is_known_by_its_type() -> None:
 def test_of_two_the_one_named_like_images_is_taken_and_the_other_named() -> None:
     columns, notes = find_image_columns({"mask": IMAGE, "image": IMAGE}, [], None, ())
     assert columns == ("image",) and notes == [
-        "image column: image; not used: mask; to choose: --set data.image_column=mask"
+        "image column: image; not used: mask; to switch: --set data.image_column=mask"
     ]
 
 

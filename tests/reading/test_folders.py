@@ -47,7 +47,7 @@ def test_archives_cut_into_folders_of_images_are_laid_together() -> None:
 def test_deeper_folders_belong_to_the_class_above_them() -> None:
     places = read(a=2, b=2, b__more=3)
     assert places.class_of["b/more"] == "b" and places.notes == [
-        "3 images in deeper folders belong to the class folder above them"
+        "3 images in deeper folders take the class of the folder above them"
     ]
 
 
@@ -187,7 +187,7 @@ def test_a_level_that_names_the_splits_is_refused() -> None:
 
 
 def test_a_level_that_is_not_there_is_refused() -> None:
-    assert "no image lies in a folder at level 3" in said(read(level=3, a=2, b=2))
+    assert "no image is in a folder at level 3" in said(read(level=3, a=2, b=2))
 
 
 # --- masks by name -----------------------------------------------------------------------------------------

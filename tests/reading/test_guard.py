@@ -35,10 +35,10 @@ def refusal(do: Callable[[], None]) -> str:
         (["seg_train", "seg_test", "seg_pred"], "are split names"),
         (["train", "extra"], "train are split names"),
         (["fold1", "fold2", "fold3"], "are folds"),
-        (["2024-05-30", "2024-05-31"], "are days"),
-        (["20240530", "20240531"], "are days"),
-        (["cat", "dog", "unlabeled"], "unlabeled lies beside 2 class folders, and its name says that its images"),
-        (["cat", "dog", "Unsorted_images"], "Unsorted_images lies"),
+        (["2024-05-30", "2024-05-31"], "are dates"),
+        (["20240530", "20240531"], "are dates"),
+        (["cat", "dog", "unlabeled"], "unlabeled is beside 2 class folders, but its name says that its images"),
+        (["cat", "dog", "Unsorted_images"], "Unsorted_images is"),
         (["images", "masks"], "kinds of file"),
         (["cats", "labels"], "kinds of file"),
     ],
@@ -84,7 +84,7 @@ def test_numbers_that_may_be_classes_pass(names: list[str], each: int) -> None:
 
 @pytest.mark.parametrize("are_folders", [True, False])
 def test_a_class_for_each_image_is_refused(are_folders: bool) -> None:
-    with pytest.raises(DataError, match="a label of its own"):
+    with pytest.raises(DataError, match="its own label"):
         guard([f"image {chr(97 + number)}" for number in range(9)], 1, are_folders=are_folders)
 
 

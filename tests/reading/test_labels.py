@@ -83,7 +83,7 @@ def test_fractions_are_refused() -> None:
 
 
 def test_an_id_without_a_name_is_refused() -> None:
-    with pytest.raises(DataError, match="has the id 5, but only 2 classes"):
+    with pytest.raises(DataError, match="contains the id 5, but has only 2 classes"):
         read_arrow([0, 5], pa.int64(), datasets.ClassLabel(names=["a", "b"]))
 
 

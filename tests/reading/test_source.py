@@ -294,7 +294,7 @@ def test_the_label_with_most_classes_is_taken_and_the_other_named(tmp_path: Path
     path = save(tmp_path / "d", **two_labels(train=30))
     source = opened(path)
     assert source.classes == ("a", "b", "c")
-    assert "not used: coarse (2); to choose: --set data.label_column=coarse" in note(source, "most classes (3)")
+    assert "not used: coarse (2); to switch: --set data.label_column=coarse" in note(source, "most classes (3)")
     assert opened(path, label_column="coarse").classes == ("x", "y")
 
 
@@ -333,7 +333,7 @@ def test_wrong_names_are_answered_with_what_there_is(keys: dict[str, Any], expec
         ([None, None], None, "no row of train has a label"),
         ([[0], [0, 1]], datasets.List(datasets.ClassLabel(names=["a", "b"])), "several labels per image"),
         ([0.5, 1.5], datasets.Value("float32"), "no label column"),
-        ([f"id{i}" for i in range(20)], datasets.Value("string"), "a label of its own"),
+        ([f"id{i}" for i in range(20)], datasets.Value("string"), "its own label"),
     ],
 )
 def test_labels_that_cannot_train_are_errors(tmp_path: Path, labels: list[Any], feature: Any, expected: str) -> None:

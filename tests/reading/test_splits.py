@@ -48,7 +48,7 @@ def test_a_split_that_is_not_used_is_named() -> None:
 
 def test_of_two_words_for_a_role_the_first_is_taken_and_the_other_named() -> None:
     found = roles("train", "dev", "valid")
-    assert found.validation == "valid" and "not used: dev; to choose: --set data.validation_split=dev" in found.notes[0]
+    assert found.validation == "valid" and "not used: dev; to switch: --set data.validation_split=dev" in found.notes[0]
 
 
 def test_two_splits_that_train_by_other_words_are_refused_with_the_ways_out() -> None:
@@ -76,7 +76,7 @@ def test_splits_joined_by_plus_are_one_role() -> None:
 
 
 def test_a_part_of_joined_splits_cannot_be_in_another_role() -> None:
-    with pytest.raises(DataError, match="'a' is asked for as train and validation"):
+    with pytest.raises(DataError, match="'a' is asked for as both train and validation"):
         roles("a", "b", train="a+b", validation="a")
 
 
@@ -185,7 +185,7 @@ def test_a_limit_takes_as_many_as_asked_and_as_equally_as_can_be(labels: np.ndar
 @pytest.mark.parametrize(
     ("per_class", "said"),
     [
-        (2, "10 of the 20 rows of train (50.0%, because every class gets one if it can,"),
+        (2, "10 of the 20 rows of train (50.0%, so that every class has one if possible,"),
         (10, "10 of the 100 rows of train (10.0%, strat"),
     ],
 )

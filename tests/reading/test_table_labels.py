@@ -59,7 +59,7 @@ def test_which_column_holds_labels(columns: dict[str, Column], column: str) -> N
 
 def test_another_column_named_like_a_label_is_named() -> None:
     labels = find({"label": A, "species": B})
-    assert labels is not None and "not used: species; to choose: --set data.label_column=species" in labels.note
+    assert labels is not None and "not used: species; to switch: --set data.label_column=species" in labels.note
 
 
 def test_a_column_that_names_the_folders_wins_over_its_name() -> None:

@@ -104,7 +104,7 @@ def test_a_row_with_more_fields_than_the_header_is_a_problem_that_names_it(tmp_p
 
 def test_a_list_or_json_named_like_an_image_belongs_to_it() -> None:
     names, notes = table_files(["x/1.txt", "x/1.json", "1.csv", "train.txt"], {"1"})
-    assert names == ["1.csv", "train.txt"] and "2 files left out that belong to single images (x/1.json" in notes[0]
+    assert names == ["1.csv", "train.txt"] and "2 files for single images left out (x/1.json" in notes[0]
 
 
 def test_a_csv_without_a_header_is_told_by_the_image_in_its_first_row(tmp_path: Path) -> None:

@@ -149,6 +149,6 @@ def test_a_large_image_is_an_error_and_a_large_jpeg_is_halved_with_a_note(proces
         Image.new("RGB", (60, 50)).save(path)
     classifier = zoo.loaded(model, process.processor, process.size)
     png, jpeg = predict_files(classifier, paths, accelerator, batch_size=2, top_k=1, max_pixels=2999)
-    assert "3,000 pixels are more than 2,999" in png["error"]
+    assert "3,000 pixels, more than 2,999" in png["error"]
     assert "predictions" in jpeg
-    assert jpeg["notes"] == ["read at half its size: 3,000 pixels are more than 2,999 (data.max_pixels)"]
+    assert jpeg["notes"] == ["read at half its size: 3,000 pixels is more than 2,999 (data.max_pixels)"]

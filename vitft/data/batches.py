@@ -1,9 +1,9 @@
-"""A batch of staged images, and the one loop that makes it of encoded ones.
+"""Batches of staged images, and the loop that decodes encoded images into them.
 
-Training, evaluation and streams differ in which rows they offer for a place of a batch, and in the shape that an image
-is given; decoding, passing over what cannot be decoded, and noting what was odd is the same for all.
+Training, evaluation and streams differ in which rows may fill a slot of a batch, and in how an image is staged.
+Decoding, skipping bad images and collecting notes is the same for all.
 
-Shapes: B images of a batch, S_h x S_w canvas: the smallest rectangle that holds every staged image of it.
+Legend: B batch, S_h S_w canvas (the smallest that holds every staged image of the batch).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vitft.errors import DataError
 
 @dataclass(frozen=True)
 class RowNote:
-    """What is to be said of a row: why its image cannot be used, or what is odd about one that is used."""
+    """A message about one row: why its image cannot be used, or what is odd about it although it is used."""
 
     index: int
     where: str
@@ -35,20 +35,20 @@ class RowNote:
 
 @dataclass(frozen=True)
 class StagedBatch:
-    """Images before anything random has happened to them.
+    """Decoded images, staged, before any random augmentation.
 
-    A training batch begins at an even slot of its step, so that it splits no pair that is mixed.
+    A training batch begins at an even slot of its step, so that it splits no mixing pair.
 
     Attributes:
         images: uint8 (B, 3, S_h, S_w); image i fills the top left ``sizes[i]``, the rest is 0.
         sizes: int64 (B, 2), height and width within the canvas.
         originals: int64 (B, 2), height and width before staging.
         labels: int64 (B,).
-        sample_indices: int64 (B,), places in the order of samples, or row numbers in evaluation.
-        skipped: bad rows that were passed over to make this batch.
-        notes: what was noticed about images that are used all the same.
-        failure: the bad row that must end the run, if one was met.
-        stream_state: where the worker that made it stands in its stream.
+        sample_indices: int64 (B,); in evaluation these are row numbers.
+        skipped: bad rows that were skipped to make this batch.
+        notes: oddities of images that are used nevertheless.
+        failure: the bad row that must end the run, if there is one.
+        stream_state: how far the worker that made this batch has read its stream.
     """
 
     images: Tensor
@@ -65,15 +65,15 @@ class StagedBatch:
         return len(self.labels)
 
     def to(self, device: torch.device) -> StagedBatch:
-        """Return the batch on ``device``; the copy may still be under way when this returns.
+        """Return the batch on ``device``; the copy may still be running when this returns.
 
-        Sample indices stay on the CPU, where no draw waits for the device.
+        Sample indices stay on the CPU, so that no draw waits for the device.
         """
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
         return replace(moved, sample_indices=self.sample_indices)
 
     def pin_memory(self) -> StagedBatch:
-        """Return the batch in page-locked memory (called by the DataLoader)."""
+        """Return the batch in page-locked memory; the DataLoader calls this."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def split(self, size: int) -> list[StagedBatch]:
@@ -88,33 +88,33 @@ class StagedBatch:
         )
 
     def raise_failure(self) -> None:
-        """Raise DataError if this batch met an image that must end the run."""
+        """Raise a DataError if this batch has a bad image that must end the run."""
         if self.failure is not None:
             raise DataError(
                 f"{self.failure.where} cannot be used: {self.failure.text}",
-                hint="mend or remove it, or pass over such images with --bad-images skip",
+                hint="fix or remove it, or skip such images with --bad-images skip",
             )
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Makes batches of encoded images.
+    """Decodes and stages images into batches.
 
     Attributes:
-        shape: upright RGB image -> its pixels, uint8 (3, h, w).
-        skip_bad: pass over images that cannot be decoded; otherwise the first of them is the batch's ``failure``.
-        max_pixels: width times height that an image may have.
+        shape: stages an image: upright RGB image -> uint8 (3, h, w).
+        skip_bad: skip images that cannot be decoded; otherwise the first of them is the batch's ``failure``.
+        max_pixels: the largest width times height of an image.
     """
 
     shape: Callable[[Image.Image], Tensor]
     skip_bad: bool
     max_pixels: int = MAX_PIXELS
 
-    def batch(self, places: Iterable[tuple[int, Iterable[EncodedRow]]]) -> StagedBatch:
-        """Return a batch of the first good image of each place.
+    def batch(self, slots: Iterable[tuple[int, Iterable[EncodedRow]]]) -> StagedBatch:
+        """Return a batch with the first good image for each sample index.
 
         Args:
-            places: (sample index, rows that may stand there, in this order); a place without a good one stays empty.
+            slots: (sample index, rows to try in this order); if none of the rows is good, the slot is left out.
         """
         used: list[int] = []
         labels: list[int] = []
@@ -122,7 +122,7 @@ class Decoder:
         originals: list[tuple[int, int]] = []
         skipped: list[RowNote] = []
         notes: list[RowNote] = []
-        for sample_index, candidates in places:
+        for sample_index, candidates in slots:
             for row in candidates:
                 try:
                     image, found = decode(row.encoded(), self.max_pixels, row.white_level)
@@ -164,5 +164,5 @@ def collate(
 
 
 def failed(bad: RowNote) -> StagedBatch:
-    """Return the empty batch that carries a bad row to the process that must stop."""
+    """Return an empty batch that reports a bad row to the main process, which stops."""
     return replace(collate([], [], [], []), failure=bad)

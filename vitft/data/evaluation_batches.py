@@ -1,4 +1,4 @@
-"""Every row of a split exactly once over all processes, in batches: no padding, no repetition."""
+"""Read every row of a split exactly once over all processes, in batches, without padding or repeats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitft.data.staging import MAX_PIXELS
 from vitft.data.workers import loader
 
 ImageProcess = Callable[[Image.Image], Tensor]
-"""What the model's own image processor does before normalisation: upright RGB -> uint8 (3, H, W)."""
+"""The steps of the model's image processor before normalisation: upright RGB -> uint8 (3, H, W)."""
 
 
 def evaluation_batches(
@@ -30,13 +30,13 @@ def evaluation_batches(
     world_size: int = 1,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[StagedBatch]:
-    """Yield this process's part of a split, in images of the model's size.
+    """Yield this process's part of a split, with images at the model's size.
 
-    Of a split with random access it is a contiguous part, which ``workers`` processes stage; of a stream row i is read
-    by process i mod their number.
+    With random access, the part is contiguous and ``workers`` processes stage it. In a stream, process i mod
+    ``world_size`` reads row i.
 
     Raises:
-        DataError: for an image that cannot be used, unless ``skip_bad``.
+        DataError: if an image cannot be used, unless ``skip_bad``.
     """
     decoder = Decoder(process, skip_bad, max_pixels)
     staged: Iterable[StagedBatch]

@@ -1,4 +1,4 @@
-"""What a source becomes: splits of encoded images with class ids, in random access or as a stream."""
+"""A source that is ready for training: splits of encoded images with class ids, by random access or as a stream."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class EncodedRow:
     """A row that has not been read yet."""
 
     index: int
-    """Its number in the split; -1 where a stream has none."""
+    """Its number in the split; -1 in a stream without row numbers."""
     encoded: Callable[[], bytes | str]
-    """Returns the undecoded content of its image file, or its path; empty bytes if it has no image."""
+    """Returns the undecoded bytes of its image, or the path of its file; empty bytes if it has no image."""
     label: Callable[[], int]
     """Returns its class id."""
     where: Callable[[], str]
-    """Returns its name for people."""
+    """Returns its name for messages."""
     white_level: int
-    """Value that is white in 16-bit grey images."""
+    """The value that means white in 16-bit grey images."""
 
 
 def file_row(index: int, path: str | Path, white_level: int) -> EncodedRow:
@@ -40,34 +40,34 @@ def file_row(index: int, path: str | Path, white_level: int) -> EncodedRow:
 
 @dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """Images and labels with random access; images stay encoded. Can be sent to other processes."""
+    """Encoded images and their labels with random access. Can be sent to other processes."""
 
     name: str
-    """"train", "validation" or "test"; for evaluation the source's own name."""
+    """"train", "validation" or "test"; in evaluation the source's own name."""
     rows: Any
-    """`datasets.Dataset` with the image columns alone: memory-mapped, images not decoded."""
+    """`datasets.Dataset` with only the image columns: memory-mapped, images not decoded."""
     image_columns: tuple[str, ...]
-    """Columns of the images; of several, each row fills one."""
+    """Columns of the images; if there are several, each row fills one."""
     labels: np.ndarray
     """Class ids, int64, (n,), aligned with ``rows``."""
     folders: tuple[str, ...] = ()
-    """Where relative paths may start."""
+    """Where relative paths may start from."""
     source_name: str = ""
     """The source's own name of the split that the rows come from."""
     source_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Row numbers in that split, int64, (n,)."""
     white_level: int = WHITE_LEVEL
-    """Value that is white in 16-bit grey images."""
+    """The value that means white in 16-bit grey images."""
     notes: tuple[str, ...] = ()
-    """What was chosen to open a split that stands alone."""
+    """What was chosen when this split was opened without a source."""
     labels_from: str = ""
-    """Where its labels come from, in words, if it stands alone."""
+    """A description of where its labels come from, if it was opened without a source."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def row(self, index: int) -> EncodedRow:
-        """Return a row, to be read when it is wanted."""
+        """Return a row without reading it yet."""
         return EncodedRow(
             index,
             partial(self.encoded, index),
@@ -77,44 +77,44 @@ class ImageSplit:
         )
 
     def encoded(self, index: int) -> bytes | str:
-        """Return the undecoded content of an image file, or its path; empty bytes if the row has no image."""
+        """Return the undecoded bytes of an image, or the path of its file; empty bytes if the row has no image."""
         return encoded_image(filled(self.rows[int(index)], self.image_columns), self.folders)
 
     def where(self, index: int) -> str:
-        """Name a row for people, by its number in the source: ``row 17 of train (photos/a.jpg)``."""
+        """Return a row's name for messages, with its number in the source: ``row 17 of train (photos/a.jpg)``."""
         path = _path_of(filled(self.rows[int(index)], self.image_columns))
         return f"row {self.source_rows[index]} of {self.source_name}" + (f" ({printable(path)})" if path else "")
 
 
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
-    """Images and labels that come one after another. Can be sent to other processes."""
+    """Images and labels that can only be read in order. Can be sent to other processes."""
 
     name: str
     rows: Any
     """`datasets.IterableDataset`, images not decoded."""
     image_columns: tuple[str, ...]
-    """Columns of the images; of several, each row fills one."""
+    """Columns of the images; if there are several, each row fills one."""
     label_column: str
     num_rows: int | None
-    """How many rows there are, where the source says so; a carved part is estimated."""
+    """The number of rows, if the source says so; an estimate for a carved part."""
     label_ids: Mapping[Any, int] = field(default_factory=dict)
     """Class id by the raw value of the label column."""
     folders: tuple[str, ...] = ()
     white_level: int = WHITE_LEVEL
-    """Value that is white in 16-bit grey images."""
+    """The value that means white in 16-bit grey images."""
 
     def row(self, row: Mapping[str, Any], number: int = -1) -> EncodedRow:
-        """Return a row as all splits give it; ``number`` is its place in the stream, where that is known."""
+        """Return a row in the form that all splits share; ``number`` is its number in the stream, if known."""
         where = "an image of the stream" if number < 0 else f"row {number} of the stream's {self.name}"
         return EncodedRow(number, partial(self.encoded, row), partial(self.label, row), lambda: where, self.white_level)
 
     def encoded(self, row: Mapping[str, Any]) -> bytes | str:
-        """Return the undecoded content of a row's image, or its path."""
+        """Return the undecoded bytes of a row's image, or the path of its file."""
         return encoded_image(filled(row, self.image_columns), self.folders)
 
     def label(self, row: Mapping[str, Any]) -> int:
-        """Return a row's class id; raise a DataError if it has none that training knows."""
+        """Return a row's class id; raise a DataError if its label is not one of the training classes."""
         value = label_value(row, self.label_column)
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         if value in self.label_ids:
@@ -128,29 +128,29 @@ class StreamSplit:
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """What a run trains on and is judged by."""
+    """The splits and classes that a run trains and evaluates on."""
 
     id: str
     """Full Hub id, absolute path, or ``builtin:digits``."""
     revision: str | None
     """Commit of a Hub dataset."""
     fingerprint: str
-    """Changes with rows, order, labels or classes of any split in use; the same on every machine."""
+    """Changes if rows, order, labels or classes of a split in use change; the same on every machine."""
     classes: tuple[str, ...]
     train: ImageSplit | StreamSplit | None
     validation: ImageSplit | StreamSplit | None
     test: ImageSplit | StreamSplit | None
     notes: tuple[str, ...]
-    """Every choice that was made, as a sentence with its reason."""
+    """Every choice, with its reason."""
     labels_from: str = ""
-    """Where the label of an image comes from: ``the column fine_label``, ``the folders below train/``."""
+    """A description of where labels come from: ``the column fine_label``, ``the names of the folders``."""
     label_column: str | None = None
-    """The column of the labels; None where they are not in a column of the dataset."""
+    """The column of the labels; None if they are not in a column of the dataset."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many image files of a folder are in no split, by the reason."""
+    """The number of image files in no split, by reason."""
 
     def split_to_judge_by(self, wanted: str | None = None) -> ImageSplit:
-        """Return the split of a role or name; if none is wanted test, else validation, else train.
+        """Return the split with a role or name; without one: test, else validation, else train.
 
         Raises:
             UsageError: if there is no such split.
@@ -166,17 +166,17 @@ class ImageSource:
 
     @property
     def white_level(self) -> int:
-        """Value that is white in 16-bit grey images."""
+        """The value that means white in 16-bit grey images."""
         return next((split.white_level for split in (self.train, self.validation, self.test) if split), WHITE_LEVEL)
 
 
 def filled(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
-    """Return the value of the first of the image columns that a row fills; None if it fills none."""
+    """Return the value of the first image column that a row fills; None if it fills none."""
     return next((row[column] for column in columns if _has_image(row.get(column))), None)
 
 
 def encoded_image(value: Any, folders: Sequence[str] = ()) -> bytes | str:
-    """Return the bytes or the path in an undecoded value of an image column; b"" if there is neither."""
+    """Return the bytes or the path from an undecoded value of an image column; b"" if it has neither."""
     if isinstance(value, Mapping):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
@@ -185,7 +185,7 @@ def encoded_image(value: Any, folders: Sequence[str] = ()) -> bytes | str:
 
 
 def resolve_path(path: str, folders: Sequence[str]) -> str:
-    """Return an absolute path for one that may be relative to a dataset's folder: the first that exists."""
+    """Return a path; a relative one is joined to the first of ``folders`` where it exists."""
     # os.path: this runs for every image, and pathlib takes ten times as long.
     if os.path.isabs(path) or not folders:  # noqa: PTH117
         return path

@@ -1,11 +1,11 @@
-"""Which sample is taken when, and every random number of a run.
+"""The order of samples, and every random number of a run.
 
-A sample index counts the samples taken since the start of training. Nothing here has state: the sample taken at an
-index and each random draw are pure functions of (seed, stream, sample index). So resuming is never having
-stopped, and any number of processes, workers or micro-batches takes the same steps.
+A sample index counts the samples taken since the start of training. Nothing here has state: the sample at an index
+and every random draw are pure functions of (seed, stream, sample index). So a resumed run continues exactly as if it
+had never stopped, and the steps do not depend on the number of processes, workers or micro-batches.
 
 Integers are hashed with SplitMix64's finaliser (Steele, Lea, Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014) in wrapping int64 arithmetic, which CPUs and GPUs do alike.
+generators", OOPSLA 2014) in wrapping int64 arithmetic, which is the same on CPUs and GPUs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import itertools
 import torch
 from torch import Tensor
 
-_GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: consecutive counters land far apart
+_GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd; consecutive counters land far apart
 _FEISTEL_ROUNDS = 6
 
 
@@ -30,8 +30,8 @@ def uniform(seed: int, stream: str, sample_indices: Tensor, k: int = 1) -> Tenso
         k: draws per sample index.
 
     Returns:
-        float32 in [0, 1), multiples of 2^-24, shape (B, k), on the device of ``sample_indices``. The same numbers
-        on every device, whatever else is in the batch.
+        float32 in [0, 1), multiples of 2^-24, shape (B, k), on the device of ``sample_indices``. The numbers are
+        the same on every device, whatever else is in the batch.
     """
     columns = torch.tensor([_weyl(column + 1) for column in range(k)], device=sample_indices.device)
     bits = _mix(_mix(sample_indices ^ _signed(_key(seed, stream)))[:, None] + columns)
@@ -39,7 +39,7 @@ def uniform(seed: int, stream: str, sample_indices: Tensor, k: int = 1) -> Tenso
 
 
 def derived_seed(seed: int, stream: str, *counters: int) -> int:
-    """Return a 63-bit seed for a generator that is not ours, such as torch's own for dropout."""
+    """Return a 63-bit seed for another generator, such as torch's own for dropout."""
     state = torch.tensor([_signed(_key(seed, stream))])
     for counter in counters:
         state = _mix(state + _weyl(counter + 1))
@@ -65,11 +65,11 @@ def sample_at(seed: int, sample_indices: Tensor, n: int, *, stream: str = "order
 
 
 def _permute(entries: Tensor, n: int, keys: Tensor) -> Tensor:
-    """Apply a keyed permutation of [0, n) to ``entries``, one key each, in O(1) memory for any n.
+    """Apply a keyed permutation of [0, n) to ``entries``, each with its own key, in O(1) memory for any n.
 
     A balanced Feistel network permutes [0, 4^h) for the smallest 4^h >= n; results that fall outside [0, n)
     are sent through again until they fall inside (cycle walking: Black and Rogaway, "Ciphers with arbitrary
-    finite domains", CT-RSA 2002). As 4^h < 4n, four rounds are expected at most.
+    finite domains", CT-RSA 2002). As 4^h < 4n, at most four passes are expected.
     """
     half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
     mask = (1 << half_bits) - 1
@@ -86,13 +86,13 @@ def _permute(entries: Tensor, n: int, keys: Tensor) -> Tensor:
 
 
 def step_slots(batch_size: int, num_parts: int) -> list[tuple[int, int]]:
-    """Cut the slots [0, batch_size) of a step into contiguous parts that never split a mixing pair.
+    """Split the slots [0, batch_size) of a step into contiguous parts without splitting a mixing pair.
 
     Slots 2j and 2j+1 are mixed with each other, so every cut is at an even slot. Parts differ by at most one
-    pair; with fewer pairs than parts some are empty.
+    pair; if there are fewer pairs than parts, some parts are empty.
 
     Returns:
-        ``num_parts`` half-open ranges (start, stop) in order.
+        ``num_parts`` half-open ranges (start, stop), in order.
     """
     num_pairs = (batch_size + 1) // 2
     cuts = [min(2 * (num_pairs * part // num_parts), batch_size) for part in range(num_parts)] + [batch_size]

@@ -1,7 +1,7 @@
-"""Training batches of sources without random access: shards read in order, shuffled in a buffer.
+"""Training batches from a stream: shards are read in order and shuffled in a buffer.
 
-Which images a step sees depends here on the number of processes, and resuming continues the stream's own state,
-close but not bit for bit; the draws of views stay functions of the sample index.
+Here the images of a step depend on the number of processes, and a resumed run continues from the stream's own state,
+close but not bit for bit. The random draws of views still depend only on the sample index.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vitft.errors import DataError
 
 
 class StreamBatches:
-    """The micro-batches of each step, as :class:`TrainBatches` gives them, from this process's shards."""
+    """The micro-batches of each step, like those of :class:`TrainBatches`, from this process's shards."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class StreamBatches:
         stream = split_dataset_by_node(shuffled, rank=slices.rank, world_size=slices.world_size)
         self.slices = slices
         self._staging = _Staging(split, stream, slices, Decoder(partial(stage, size=stage_size), skip_bad, max_pixels))
-        self._workers, self._pin = min(workers, 1), pin  # the state of a stream is that of one reader
+        self._workers, self._pin = min(workers, 1), pin  # a stream's state describes a single reader
         self._state: dict[str, Any] = {}
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
@@ -58,11 +58,11 @@ class StreamBatches:
             yield batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands after the steps that were taken."""
+        """Return the state of the stream after the steps taken so far."""
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` stood."""
+        """Continue from ``state``."""
         self._state = state
 
 
@@ -92,7 +92,6 @@ class _Endless:
         self.epoch, self._split, self._stream = epoch, split, stream
 
     def rows(self) -> Iterator[EncodedRow]:
-        """Yield rows for ever."""
         while True:
             self._stream.set_epoch(self.epoch)
             is_empty = True
@@ -101,6 +100,6 @@ class _Endless:
                 yield self._split.row(row)
             if is_empty:
                 raise DataError(
-                    "the stream has no rows for this process", hint="use fewer processes, or no --streaming"
+                    "the stream has no rows for this process", hint="use fewer processes, or leave out --streaming"
                 )
             self.epoch += 1

@@ -23,14 +23,14 @@ STAGE_MARGIN = 1.15  # a crop of 3/4 of the stage's area still has the model's r
 
 @dataclass(frozen=True)
 class StepSlices:
-    """Which samples of a step this process takes, and in what micro-batches.
+    """Which samples of a step this process takes, and in which micro-batches.
 
     Attributes:
         num_samples: samples per epoch.
         batch_size: samples per step over all processes.
         micro_batch_size: samples per forward pass, even.
-        total_samples: of the whole training; the last step is short if it must.
-        rank, world_size: this process among all.
+        total_samples: samples in the whole training; the last step may be short.
+        rank, world_size: this process's number, and how many processes there are.
     """
 
     num_samples: int
@@ -41,7 +41,7 @@ class StepSlices:
     world_size: int = 1
 
     def step_size(self, step: int) -> int:
-        """Return the number of samples of a step over all processes."""
+        """Return the number of samples in a step over all processes."""
         return min(self.batch_size, self.total_samples - step * self.batch_size)
 
     def micro_batches(self, step: int) -> list[range]:
@@ -53,7 +53,7 @@ class StepSlices:
 
 
 class TrainBatches:
-    """The micro-batches of each step, in order, from any step on."""
+    """The micro-batches of each step, in order, starting at any step."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class TrainBatches:
         self._workers, self._pin = workers, pin
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
-        """Yield, for each step in [first, last), the list of this process's micro-batches.
+        """Yield the list of this process's micro-batches for each step in [first, last).
 
-        A process whose part of a (last, short) step is empty gets an empty list.
+        The list is empty if this process has no part in a short last step.
         """
         plan = (list(part) for step in range(first, last) for part in self.slices.micro_batches(step))
         staged = iter(loader(self._staging, plan, self._workers, pin=self._pin))
@@ -85,11 +85,11 @@ class TrainBatches:
             yield batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Return {}: a sample index says everything."""
+        """Return {}, because the sample index is all the state there is."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Accept what :meth:`state_dict` gave."""
+        """Do nothing, as there is no state."""
 
 
 class _Staging(Dataset[StagedBatch]):
@@ -104,11 +104,11 @@ class _Staging(Dataset[StagedBatch]):
             (index, self._candidates(index, row)) for index, row in zip(sample_indices, rows, strict=True)
         )
         if batch.failure is None and len(batch) < len(sample_indices):
-            return failed(RowNote(-1, "every training image", "not one can be decoded"))
+            return failed(RowNote(-1, "the training split", "none of its images can be decoded"))
         return batch
 
     def _candidates(self, sample_index: int, row: int) -> Iterator[EncodedRow]:
-        """Yield the row of a sample index, then those that follow in this epoch: a function of the data alone."""
+        """Yield the row of a sample index, then the rows after it in the same epoch; this depends only on the data."""
         yield self.split.row(row)
         n = len(self.split)
         epoch_start = sample_index - sample_index % n
@@ -118,12 +118,12 @@ class _Staging(Dataset[StagedBatch]):
 
 
 def staging_seconds(split: ImageSplit, stage_size: int, max_pixels: int = MAX_PIXELS, sample: int = 16) -> float:
-    """Measure the seconds that staging one image takes here, over a few images spread over the split."""
+    """Return the mean seconds that staging an image takes, measured on a few images spread over the split."""
     rows = np.linspace(0, len(split) - 1, num=min(sample, len(split)), dtype=int).tolist()
     start = time.perf_counter()
     for row in rows:
         try:
             stage(decode(split.encoded(row), max_pixels, split.white_level)[0], stage_size)
         except BadImage:
-            continue  # the run meets it again and says so
+            continue  # the run will meet it again and report it
     return (time.perf_counter() - start) / len(rows)

@@ -1,7 +1,7 @@
-"""Worker processes that stage batches while the training computes.
+"""Worker processes that stage batches while the model trains.
 
-They start by forkserver, so that no CUDA context or lock is inherited, and a training worker never imports
-transformers; where that is not there, as on Windows, they are spawned.
+They start by forkserver, so that they inherit no CUDA context or lock, and training workers never import transformers.
+Where there is no forkserver, as on Windows, they are spawned.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from vitft.errors import DataError
 
 
 class ReaderLost(DataError):  # noqa: N818 - what happened
-    """A process that reads images ended without a word.
+    """A process that reads images ended unexpectedly.
 
     Attributes:
         process: its id.
-        signal: that ended it; empty if none did.
+        signal: the signal that ended it; empty if none did.
     """
 
     def __init__(self, process: int, exit_code: int) -> None:
@@ -41,7 +41,7 @@ class ReaderLost(DataError):  # noqa: N818 - what happened
 def loader(
     staging: Dataset[StagedBatch], batches: Iterator[list[int]] | None, workers: int, *, pin: bool
 ) -> Iterable[StagedBatch]:
-    """Return what stages ``batches`` in worker processes, or what ``staging`` itself yields when there are none."""
+    """Return the staged ``batches``, or what ``staging`` itself yields if ``batches`` is None."""
     loaded = DataLoader(
         staging,
         batch_size=1 if batches else None,
@@ -57,12 +57,12 @@ def loader(
 
 
 def _start_method() -> str:
-    """Return how worker processes start: from a server that knows no CUDA; Windows has none, and starts them anew."""
+    """Return how worker processes start; Windows has no forkserver."""
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class _Batches:
-    """A batch sampler whose batches are made when they are wanted."""
+    """A batch sampler that makes batches lazily."""
 
     def __init__(self, plan: Iterator[list[int]]) -> None:
         self._plan = plan
@@ -72,7 +72,7 @@ class _Batches:
 
 
 def _as_long_as_workers_live(loaded: DataLoader[StagedBatch]) -> Iterator[StagedBatch]:
-    """Yield the batches of worker processes; raise ReaderLost if one ends, of which torch speaks in many tongues."""
+    """Yield the batches of worker processes; raise ReaderLost if one ends, for which torch has many errors."""
     batches = iter(loaded)
     while True:
         try:
@@ -89,12 +89,12 @@ def _as_long_as_workers_live(loaded: DataLoader[StagedBatch]) -> Iterator[Staged
 
 
 def _leave_signals_to_the_training(_: int) -> None:
-    """Go on in a worker when the whole group of processes is signalled: the training ends, and with it its workers."""
+    """Let a worker ignore signals to the whole process group: the main process handles them and ends its workers."""
 
     def later(number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, later)  # the second one ends a worker that does not end by itself
+    signal.signal(signal.SIGTERM, later)  # a second SIGTERM ends a worker that is stuck
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

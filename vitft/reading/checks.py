@@ -1,4 +1,4 @@
-"""Check some images, or all, before training: is each file there and intact, and how bright is white."""
+"""Check that a sample of the images, or all, can be decoded, and find the value of white in 16-bit ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Findings:
         num_checked: how many were decoded.
         bad: row and reason of each unusable image.
         brightest: the largest value in 16-bit grey images; None without any.
-        brightest_colour: the same for 16-bit colour images, to the upper 8 bits.
+        brightest_colour: the same for 16-bit colour images, from their upper 8 bits.
         lost: training classes without a usable image.
         lost_splits: splits without a usable image.
     """
@@ -44,10 +44,10 @@ def check_images(
     """Decode a sample of each split's images, or all, and return what was found.
 
     Args:
-        splits: of the source.
-        classes: their names.
-        which: a sample or all.
-        every_class: check an image of every class, so that none consists of undecodable images only.
+        splits: the source's splits.
+        classes: the class names.
+        which: whether to check a sample or all.
+        every_class: check at least one image of every class, so that no class is undecodable unnoticed.
     """
     found = Findings()
     for split in splits:
@@ -83,7 +83,7 @@ def refuse_lost(found: Findings) -> None:
         raise DataError(
             f"none of the images in the split {found.lost_splits[0]} can be decoded",
             allowed="splits with images that can be read",
-            hint="fix the images, or move the split away",
+            hint="fix the images, or remove the split",
         )
     if found.lost:
         raise DataError(
@@ -98,7 +98,7 @@ def white_level(found: Findings, asked: int | Literal["auto"], notes: list[str])
     if found.brightest_colour is not None and found.brightest_colour * _DIM < 65535:
         notes.append(
             f"16-bit colour images: the brightest value found is about {found.brightest_colour:,} of 65,535, and only "
-            "their upper 8 bits are read, so the model sees almost nothing but black; convert them to 8 bits"
+            "their upper 8 bits are read, so the model sees almost only black; convert them to 8 bits"
         )
     if found.brightest is None:
         return 65535 if asked == "auto" else asked
@@ -134,7 +134,7 @@ def _check(split: ImageSplit, row: int, found: Findings) -> bool:
 
 
 def _sample(labels: np.ndarray, *, every_class: bool) -> list[int]:
-    """Return evenly spaced rows, and the first of each class while there is room."""
+    """Return evenly spaced rows, and the first row of as many classes as fit, or of every class."""
     if len(labels) <= _SAMPLED:
         return list(range(len(labels)))
     firsts = np.sort(np.unique(labels, return_index=True)[1])[: None if every_class else _SAMPLED // 2]

@@ -1,4 +1,4 @@
-"""Which columns and rows of an opened source are used: images, labels, splits."""
+"""Choose the columns and rows of an opened source: images, labels, splits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vitft.reading.splits import Roles
 from vitft.reading.streams import stream_features
 from vitft.recipe.keys import DataRecipe
 
-_NO_ROWS = "add images, or name another: --set data.train_split=NAME (validation_split, test_split)"
+_NO_ROWS = "add images, or choose another: --set data.train_split=NAME (validation_split, test_split)"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where images and labels are; no label column if there is none."""
+    """The columns of images and labels; ``label`` is empty if there is none."""
 
     images: tuple[str, ...]
     label: str
@@ -35,7 +35,7 @@ class Columns:
 
 @contextmanager
 def telling(notes: Sequence[str]) -> Iterator[None]:
-    """Add the notes so far to an error: they led to it."""
+    """Add the notes so far to a DataError, because they help to explain it."""
     try:
         yield
     except DataError as error:
@@ -47,7 +47,7 @@ def telling(notes: Sequence[str]) -> Iterator[None]:
 
 
 def join_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
-    """Add the splits that the user joins with ``+``."""
+    """Add the splits that the user has joined with ``+``."""
     joined = [name for name in (roles.train, roles.validation, roles.test) if name and name not in opened.splits]
     if not joined:
         return opened
@@ -63,7 +63,7 @@ def join_splits(opened: OpenedSource, roles: Roles) -> OpenedSource:
 def find_columns(
     opened: OpenedSource, name: str, data: DataRecipe, notes: list[str], *, may_lack_label: bool = False
 ) -> Columns:
-    """Find the image and label columns from one split of a source, and note each choice.
+    """Find the image and label columns in one split of a source, and note each choice.
 
     Raises:
         DataError: if there is no image column or, unless ``may_lack_label``, no label column.
@@ -98,7 +98,7 @@ def find_columns(
 
 
 def _are_parts(rows: Any, names: Sequence[str]) -> bool:
-    """Return whether each row fills exactly one of some image columns."""
+    """Return whether each row fills exactly one of the image columns."""
     if not hasattr(rows, "data"):
         return False
     filled = np.zeros(len(rows.data), dtype=np.int64)
@@ -126,7 +126,7 @@ def _is_whole(rows: Any, column: str) -> bool:
 
 
 def read_split(opened: OpenedSource, name: str, label_column: str, *, has_signs: bool = False) -> Labels | None:
-    """Return the labels of a split, or None if it has none at all; an error if only some are missing."""
+    """Return the labels of a split, or None if it has none at all; raise if only some are missing."""
     rows = opened.splits[name]
     _require_rows(rows, name)
     known = flat_features(rows.features)
@@ -147,7 +147,7 @@ def _require_rows(rows: Any, name: str) -> None:
 def image_split(
     opened: OpenedSource, role: str, name: str, image_columns: Sequence[str], ids: np.ndarray, rows: np.ndarray
 ) -> ImageSplit:
-    """Return some rows of a source's split, with their class ids, as encoded images."""
+    """Make an ImageSplit of some rows of a source's split and their class ids."""
     dataset = opened.splits[name]
     for column in image_columns:
         if column not in dataset.features:

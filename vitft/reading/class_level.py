@@ -1,4 +1,4 @@
-"""Which level of folders names the classes, or which levels might."""
+"""Find the level of folders that names the classes, or the levels that might."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitft.reading.words import alike, are_parts, in_order, is_fold, is_images, 
 def class_depth(root: str, folders: list[Folder], places: Places, *, accept_classes: bool) -> int | None:
     """Return the index of the class in the rest of each path; None if the paths name no classes.
 
-    Masks are left out on the way; if two levels could be the classes, ``places.problem`` says so.
+    Masks are left out on the way. If two levels could be the classes, ``places.problem`` becomes the error.
     """
     depth = 0
     while True:
@@ -54,7 +54,7 @@ def _leave_masks(folders: Sequence[Folder], depth: int, places: Places) -> None:
 
 
 def _nested(folders: Sequence[Folder], depth: int, direct: set[str]) -> str | None:
-    """Return the folder beside the classes that holds the same class folders, as after unpacking twice."""
+    """Return the folder beside the classes that holds the same class folders, as if unpacked twice."""
     inner: dict[str, set[str]] = {}
     for folder in folders:
         if folder.rest[depth] not in direct and len(folder.rest) > depth + 1:
@@ -65,15 +65,15 @@ def _nested(folders: Sequence[Folder], depth: int, direct: set[str]) -> str | No
 
 def _twice(root: str, nested: str, others: set[str]) -> DataError:
     return DataError(
-        f"the folders of {root} can be read in two ways: {shorten(in_order(others), 4)} as the classes, and {nested} "
-        f"as another; or {nested} as the dataset itself, because it holds folders of the same names",
+        f"the folders of {root} can be read in two ways: {shorten(in_order(others), 4)} and {nested} are classes; "
+        f"or {nested} is the dataset itself, because it holds folders with the same names",
         allowed="one set of class folders",
         hint=f"--dataset {root}/{nested}, or move {nested}/ away",
     )
 
 
 def _just_wrap(folders: Sequence[Folder], depth: int, names: set[str]) -> bool:
-    """Whether each class folder holds just one folder, so that both levels group the images alike."""
+    """Return whether each class folder holds just one folder, so that both levels group the images alike."""
     if any(is_fold(name) or is_size(name) for name in names):
         return False
     if any(folder.levels[depth + 1] > folder.levels[depth] + 1 for folder in folders):
@@ -123,7 +123,7 @@ def _two_levels(root: str, folders: Sequence[Folder], depth: int) -> DataError:
     return DataError(
         f"the folders of {root} can be read in {len(lines)} ways, because the classes may be at several levels:\n"
         + "\n".join(lines),
-        allowed="one level of folders that are the classes" + why,
+        allowed="one level of folders that names the classes" + why,
         hint=" or ".join(
             [
                 *(f"--set data.class_level={level}" for level in levels),

@@ -1,4 +1,4 @@
-"""Which column holds the images and which the labels: by type, then by content; what the user says wins."""
+"""Find the columns of images and labels: the user's choice first, then by type, then by content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitft.files import is_file
 from vitft.reading.listing import is_image_name
 from vitft.reading.words import LABEL_WORDS, is_label_name, is_measure, is_split_name, rank
 
-LOOKED_AT = 5  # rows inspected to tell what a column holds
+LOOKED_AT = 5  # rows inspected to find out what a column holds
 _IMAGE_WORDS = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture", "file_name")
 
 
@@ -24,7 +24,7 @@ def describe_columns(features: Mapping[str, Any]) -> str:
 
 
 def flat_features(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the features by name, those inside a structure as ``outer.inner`` (``json.label``)."""
+    """Return the features by name; those inside a structure are named ``outer.inner`` (``json.label``)."""
     flat: dict[str, Any] = {}
     for name, feature in features.items():
         if isinstance(feature, dict) and not _is_encoded_struct(feature):
@@ -41,14 +41,14 @@ def find_image_columns(
     folders: Sequence[str],
     are_parts: Callable[[Sequence[str]], bool] = lambda _: False,
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the image column, and a note if there was a choice; several columns if each row fills one.
+    """Return the image column (several if each row fills exactly one), and a note if there was a choice.
 
     Args:
         features: the columns' types.
         rows: the first few rows, images undecoded.
-        wanted: the column that the user asks for.
+        wanted: the column that the user asked for.
         folders: where relative paths may start from.
-        are_parts: whether each row fills exactly one of some columns.
+        are_parts: tells whether each row fills exactly one of some columns.
 
     Raises:
         DataError: if no column holds images, or the requested one does not.
@@ -75,7 +75,7 @@ def find_image_columns(
             "the dataset has no image column" + _missing_files(features, rows, folders),
             allowed=f"a column of type Image, of encoded bytes, or of paths to image files; "
             f"it has: {describe_columns(features)}",
-            hint="--set data.image_column=NAME, or another dataset",
+            hint="--set data.image_column=NAME, or use another dataset",
         )
     found.sort(key=lambda name: rank(name, _IMAGE_WORDS))  # stable: unknown names keep their order
     notes = []
@@ -99,16 +99,16 @@ def find_label_column(
 ) -> tuple[str, list[str]]:
     """Return the label column (``outer.inner`` inside a structure), and a note if there was a choice.
 
-    A ClassLabel wins (the one with the most classes if there are several); then a text or integer column named
-    like a label; then the only text or integer column that is not named like a measure or a remark.
+    A ClassLabel comes first (the one with the most classes if there are several); then a text or integer column
+    named like a label; then the only text or integer column that is not named like a measure or a comment.
 
     Args:
         features: the columns' types.
         image_column: the image column.
-        wanted: the column that the user asks for.
-        split_column: the column of splits, which is not a label.
-        is_whole: whether a column of floats holds only whole numbers.
-        is_one_hot: whether some columns of numbers hold a single 1 in each row, and otherwise 0.
+        wanted: the column that the user asked for.
+        split_column: the split column, which is not a label.
+        is_whole: tells whether a column of floats holds only whole numbers.
+        is_one_hot: tells whether columns of numbers hold a single 1 in each row, and otherwise 0.
 
     Raises:
         DataError: if no column can be the label, if it is unclear which one is, or if an image has several labels.
@@ -125,7 +125,7 @@ def find_label_column(
         left = ", ".join(f"{name} ({labelled[name].num_classes})" for name in others)
         return first, [
             f"label column: {first}, the one with the most classes ({labelled[first].num_classes}); "
-            f"not used: {left}; to choose: --set data.label_column={others[0]}"
+            f"not used: {left}; to switch: --set data.label_column={others[0]}"
         ]
     plain = [
         name for name, feature in flat.items()
@@ -152,12 +152,12 @@ def find_label_column(
     raise DataError(
         "the dataset has no label column" if not plain else "it is unclear which column is the label",
         allowed=f"a ClassLabel, text or integer column; it has: {describe_columns(features)}",
-        hint="--set data.label_column=NAME, or another dataset",
+        hint="--set data.label_column=NAME, or use another dataset",
     )
 
 
 def _wanted_label(flat: Mapping[str, Any], wanted: str) -> str:
-    """Return the column that the user asks for if it can hold labels."""
+    """Return the column that the user asked for, if it can hold labels."""
     require_column(flat, wanted, "data.label_column")
     if _is_list(flat[wanted]):
         raise _several_labels(wanted, flat[wanted], [])
@@ -198,7 +198,7 @@ def _is_image(content: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content)):
             return True
-    except Exception:  # on a wrong header, Pillow's plugins may raise anything
+    except Exception:  # on a broken header, Pillow's plugins may raise anything
         return False
 
 
@@ -245,7 +245,7 @@ def _leaf(name: str) -> str:
 
 
 def _left(key: str, others: Sequence[str]) -> str:
-    return f"not used: {', '.join(others)}; to choose: --set {key}={others[0]}"
+    return f"not used: {', '.join(others)}; to switch: --set {key}={others[0]}"
 
 
 def _type_name(feature: Any) -> str:

@@ -1,6 +1,6 @@
-"""Images that are in two splits: the same file, or another file with the same bytes.
+"""Find images that are in two splits: the same file, or another file with the same bytes.
 
-Only images of the same size are compared, first by their last bytes and then whole, so this costs little more than
+Only files of the same size are compared, first by their last bytes and then whole, so this costs little more than
 reading the file sizes.
 """
 
@@ -16,7 +16,7 @@ from vitft.errors import DataError
 from vitft.reading.encoded import EncodedImages
 
 _TAIL = 512  # bytes compared first: images differ most at their ends
-_MOST_READ = 60_000  # most files whose ends are read; beyond that, evenly spaced files of the smaller split
+_MOST_READ = 60_000  # the most files whose ends are read; if there are more, only evenly spaced ones are compared
 _SHOWN = 3
 
 
@@ -25,8 +25,8 @@ class Copies:
     """Images that are in two splits.
 
     Attributes:
-        pairs: rows of the first split, and of the second.
-        num_left: rows of the second split that were not compared, because it would take too long.
+        pairs: each a row of the first split and a row of the second.
+        num_left: rows of the second split that were not compared, because that would take too long.
     """
 
     pairs: list[tuple[int, int]]
@@ -42,7 +42,7 @@ class Side:
 
 
 def find_copies(first: Side, second: Side) -> Copies:
-    """Return the images of ``second`` that are also in ``first``, each with one row of ``first``.
+    """Return the images of ``second`` that are also in ``first``, each with a row of ``first``.
 
     If there are very many files, only evenly spaced ones of ``second`` are compared.
     """
@@ -74,7 +74,7 @@ def find_copies(first: Side, second: Side) -> Copies:
 def _fewer(
     sizes: np.ndarray, their_sizes: np.ndarray, others: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thin out ``others`` evenly until few enough files must have their ends read."""
+    """Thin out ``others`` evenly until few enough files are left to read their ends."""
     while len(others) > 1 and len(others) + len(places) > _MOST_READ:
         keep = max(len(others) // 2, 1)
         others = others[np.unique(np.linspace(0, len(others) - 1, keep).astype(int))]
@@ -83,11 +83,11 @@ def _fewer(
 
 
 def part_splits(sides: Sequence[Side], *, are_accepted: bool) -> Iterator[str]:
-    """Look for images that two splits have in common; yield a note about each pair of splits.
+    """Look for images that are in two splits; yield a note about each pair of splits.
 
     Args:
         sides: the splits.
-        are_accepted: whether copies are noted instead of refused.
+        are_accepted: whether to note copies instead of raising.
 
     Raises:
         DataError: naming some images that are in two splits.
@@ -103,7 +103,7 @@ def part_splits(sides: Sequence[Side], *, are_accepted: bool) -> Iterator[str]:
                 if not are_accepted:
                     raise DataError(
                         sentence,
-                        allowed="splits without common images: a score on images seen in training means little",
+                        allowed="splits without common images, because a score on images seen in training means little",
                         hint="remove them from one of the splits, or accept them: --set data.allow_overlap=true",
                     )
                 yield sentence

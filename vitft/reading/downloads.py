@@ -31,10 +31,10 @@ def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> A
     Args:
         hub_id: its id on the Hub.
         commit: its commit, if known before loading.
-        load: loads it.
+        load: the function that loads it.
 
     Raises:
-        DataError: if a file arrives damaged twice, naming it.
+        DataError: naming a file that arrived damaged twice.
         Exception: whatever ``load`` raises that is not due to a damaged file.
     """
     damaged: list[str] = []
@@ -43,7 +43,7 @@ def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> A
             opened = patiently(load)
         except VitftError:
             raise
-        except Exception:  # a wrong bit can raise anything
+        except Exception:  # a flipped bit can raise anything
             damaged = _remove_damaged(hub_id, commit) if commit else []
             if not damaged:
                 raise
@@ -58,13 +58,13 @@ def load_verified(hub_id: str, commit: str | None, load: Callable[[], Any]) -> A
             return opened
         shutil.rmtree(place, ignore_errors=True)
     raise DataError(
-        f"the download of {hub_id} arrived damaged twice: the SHA-256 of {damaged[0]} is not the Hub's",
+        f"the download of {hub_id} arrived damaged twice: the SHA-256 of {damaged[0]} differs from the Hub's",
         hint="check the network (a proxy?) and the disk, and try again; the damaged file was removed",
     )
 
 
 def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
-    """Raise if the files of a Hub dataset number the classes differently, which `datasets` mixes silently."""
+    """Raise if the files of a Hub dataset number the classes differently, as `datasets` would silently mix them."""
     place = _cache_folder(opened)
     if place is None:
         return
@@ -77,7 +77,7 @@ def refuse_mixed_names(opened: Mapping[str, Any], hub_id: str) -> None:
             raise DataError(
                 f"the files of {hub_id} number the classes of {column!r} differently: {shorten(first, 4)}; and "
                 f"{shorten(other, 4)}",
-                allowed="files that agree, or a copy of the dataset in a folder, where classes are joined by name",
+                allowed="files that agree, or a copy of the dataset in a folder, where vitft joins classes by name",
                 hint=f"hf download --repo-type dataset {hub_id} --local-dir FOLDER, then --dataset FOLDER",
             )
 
@@ -91,7 +91,7 @@ def downloaded_tars(hub_id: str, commit: str | None) -> dict[str, Any]:
 
 
 def _snapshot(hub_id: str, commit: str) -> Path:
-    """Return the folder of the Hub cache with the files of a commit."""
+    """Return the folder of the Hub cache that holds a commit's files."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE, f"datasets--{hub_id.replace('/', '--')}", "snapshots", commit)

@@ -1,4 +1,4 @@
-"""The encoded images of a split: sizes and bytes, without decoding and without a Python object per row."""
+"""Sizes and bytes of the encoded images of a split, without decoding or a Python object for each row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vitft.data.images import resolve_path
 
 
 class EncodedImages:
-    """Images of a column: bytes, or the files that it names.
+    """The images of a column: bytes, or the files that it names.
 
     Args:
-        column: arrow column of bytes, of paths, or of structures of both.
+        column: arrow column of bytes, paths, or structures of both.
         folders: where relative paths may start from.
         rows: which rows of the column to use, int64; all if None.
     """
@@ -35,7 +35,7 @@ class EncodedImages:
         return len(self._column) if self._rows is None else len(self._rows)
 
     def take(self, rows: np.ndarray) -> EncodedImages:
-        """Return some of the images, keeping what is already known about them."""
+        """Return some of the images, with the paths and sizes that are already known."""
         taken = EncodedImages(self._column, self._folders, rows if self._rows is None else self._rows[rows])
         if not self.are_bytes:
             taken.__dict__["paths"] = self.paths
@@ -49,7 +49,7 @@ class EncodedImages:
 
     @cached_property
     def paths(self) -> list[str | None]:
-        """The path of each row's file; None for a row of bytes, and for an empty row."""
+        """The path of each row's file; None if the row holds bytes or is empty."""
         names = self._names.to_pylist() if self._names is not None else [None] * len(self._column)
         if self._content is not None:
             has_bytes = pc.is_valid(self._content).to_pylist()
@@ -58,7 +58,7 @@ class EncodedImages:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Bytes of each image, int64, (n,); -1 if there is no file, 0 if the row is empty."""
+        """Size of each image in bytes, int64, (n,); -1 if its file does not exist, 0 if the row is empty."""
         sizes = np.zeros(len(self._column), dtype=np.int64)
         if self._content is not None:
             sizes = pc.fill_null(pc.binary_length(self._content), 0).to_numpy().astype(np.int64)

@@ -1,4 +1,4 @@
-"""What the tables of a folder say about its images; an unreadable table that looks relevant is an error."""
+"""Read the tables that describe a folder's images; an unreadable table that looks relevant is an error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Evidence:
         return self.joined.table.name
 
     def split(self, row: int) -> str | None:
-        """Return the split that a row is in, by a column or by the table's own name."""
+        """Return the split of a row, from a column or from the table's own name."""
         if self.splits is not None:
             value = self.joined.table.columns[self.splits.column][row]
             return self.splits.names.get(value) if value is not None else None
@@ -45,7 +45,7 @@ class Evidence:
 def find_evidence(
     listing: Listing, places: Places, data: DataRecipe, extra_tables: Sequence[str], notes: list[str]
 ) -> list[Evidence]:
-    """Read every table of a folder that names its images; leave out the others, with the reason."""
+    """Read every table of a folder that names its images; note why the others are left out."""
     if data.table:
         names = [_existing(listing, name) for name in data.table]
     else:
@@ -61,7 +61,7 @@ def find_evidence(
     idle: dict[Role | None, str] = {}  # tables that name no images, by the split in their name
     for name in names:
         if not data.table and _is_sample(name):
-            notes.append(f"{name} was left out: by its name, it is a sample submission, not labels")
+            notes.append(f"{name} was left out: by its name, it is a sample submission, not a table of labels")
             continue
         try:
             table = read_table(
@@ -94,7 +94,7 @@ def find_evidence(
             raise DataError(
                 f"{name} names {text!r} in row {row}, but several files have that name: {shorten(some, 3)}",
                 allowed="names that include their folders",
-                hint="--set data.layout=folders ignores tables",
+                hint="correct the names, or ignore tables: --set data.layout=folders",
             )
         found.append(_judged(joined, role, places, data))
     if {"train", "test"} <= set(idle) and not any(each.splits or each.role for each in found) and not places.has_splits:
@@ -105,7 +105,7 @@ def find_evidence(
 
 
 def _may_name_splits(name: str) -> bool:
-    """Whether a file's name says that it splits the images: ``splits.json``, ``train_test_split.txt``."""
+    """Return whether a file's name says that it splits the images: ``splits.json``, ``train_test_split.txt``."""
     words = set(words_of(Path(name).stem))
     roles = {split_and_rest(word)[0] for word in words} - {None}
     return len(roles) > 1 or bool(words & {"split", "splits"})
@@ -116,12 +116,12 @@ def _unread_splits(name: str, why: str) -> DataError:
         f"{name} may say which images are for training and which for testing, but {why}; without it, all images would "
         "be used for training",
         allowed="a table with a column of file names",
-        hint="--set data.layout=folders ignores tables",
+        hint="to ignore tables: --set data.layout=folders",
     )
 
 
 def _without_masks(listing: Listing, places: Places) -> Listing:
-    """Return a listing without folders of masks, whose files are named like the images."""
+    """Return a listing without folders of masks, as their files are named like the images."""
     masks = {folder for folder, reason in places.left_out.items() if reason == MASKS}
     if not masks:
         return listing
@@ -129,7 +129,7 @@ def _without_masks(listing: Listing, places: Places) -> Listing:
 
 
 def _require_labels(found: Sequence[Evidence], data: DataRecipe) -> None:
-    """Raise if it is unclear which column of a table is the label, and no other table says."""
+    """Raise if it is unclear which column of a table is the label, and no other table has that label column."""
     told = [each.labels.column for each in found if each.labels is not None]
     for each in found:
         lacks_it = told and not any(column in each.joined.table.columns for column in told)
@@ -169,7 +169,7 @@ def _judged(joined: Joined, role: Role | None, places: Places, data: DataRecipe)
 
 
 def _name_split_column(table: Table, file_column: str) -> None:
-    """Name the column of splits in a list whose file name says that it has one: list_eval_partition.txt."""
+    """Name the split column of a list whose file name says that it has one: list_eval_partition.txt."""
     for name, values in table.columns.items():
         if name != file_column and 1 < len(set(values)) <= 10:
             table.columns = {"split" if each == name else each: column for each, column in table.columns.items()}
@@ -181,7 +181,7 @@ def _refuse_gaps(table: Table, splits: SplitColumn) -> None:
     gaps = [row for row, value in enumerate(table.columns[splits.column]) if value is None]
     if gaps:
         raise DataError(
-            f"{len(gaps):,} of {table.num_rows:,} rows of {table.name} have no value in the column of splits, "
+            f"{len(gaps):,} of {table.num_rows:,} rows of {table.name} have no value in the split column, "
             f"{splits.column!r}: rows {shorten(list(map(str, gaps)), 5)}",
             allowed="a split for every row",
             hint="fill the column, or --set data.split_column=none to ignore it",
@@ -189,7 +189,7 @@ def _refuse_gaps(table: Table, splits: SplitColumn) -> None:
 
 
 def table_role(name: str) -> Role | None:
-    """Return the split that a data file belongs to, by the words in its path: ``val/0.csv``, ``x_test.csv``."""
+    """Return the split of a data file, from the words in its path: ``val/0.csv``, ``x_test.csv``."""
     path = Path(name)
     if "partition" in words_of(path.stem):
         return None
@@ -233,7 +233,7 @@ def _explain_unjoined(table: Table, listing: Listing, places: Places, data: Data
         raise DataError(
             f"{table.name} names image files in {column!r}, such as {some}, but there is no such file in "
             f"{listing.root}",
-            allowed="names of existing images: relative to the table or the folder, or bare",
+            allowed="paths of existing images, relative to the table or the folder, or bare file names",
             hint="correct the names, or ignore tables: --set data.layout=folders",
         )
     says_splits = _may_name_splits(table.name) or any(map(_holds_splits, table.columns.values()))
@@ -241,20 +241,20 @@ def _explain_unjoined(table: Table, listing: Listing, places: Places, data: Data
         raise _unread_splits(table.name, "none of its columns names image files, so it cannot be read")
     if column is not None:
         some = next(value for value in table.columns[column] if value)
-        notes.append(f"{table.name} was left out: the files that it names are not in this folder ({some})")
+        notes.append(f"{table.name} was left out: the files that it names, such as {some}, are not in this folder")
     elif not table.name.endswith(".txt"):
         known = shorten(list(table.columns), 5)
-        notes.append(f"{table.name} was left out: no column names an image of the folder ({known})")
+        notes.append(f"{table.name} was left out: no column names an image in the folder ({known})")
 
 
 def _holds_splits(values: Sequence[str | None]) -> bool:
-    """Whether a column holds at least two words for splits, and nothing else."""
+    """Return whether a column holds at least two words for splits, and nothing else."""
     roles = {role_of(value) for value in values if value is not None}
     return len(roles) > 1 and None not in roles
 
 
 def _require_wanted(found: Sequence[Evidence], data: DataRecipe) -> None:
-    """Raise if the user names a column that no table has."""
+    """Raise if the user asked for a column that no table has."""
     for key in ("label_column", "split_column", "image_column"):
         wanted = getattr(data, key)
         if wanted in (None, "none") or not found:

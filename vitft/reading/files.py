@@ -1,6 +1,6 @@
-"""Images as files: combine what folders and tables say into one reading, or raise if they contradict each other.
+"""Read a folder of image files: combine its folders and tables, or raise if they contradict each other.
 
-The rules are in docs/data-layouts.md. Folders and tables are first read separately; then
+The rules are in docs/data-layouts.md. Folders and tables are first read separately, then combined:
 
     folders alone              classes and splits by folder
     tables over flat folders   classes by table; splits by table or folder
@@ -31,12 +31,12 @@ def read_files(listing: Listing, data: DataRecipe, extra_tables: Sequence[str] =
     """Read a folder whose images are files.
 
     Args:
-        listing: of the folder.
-        data: what the user says about it.
-        extra_tables: files of other formats that may name images (parquet without images).
+        listing: the contents of the folder.
+        data: the recipe's `data` section.
+        extra_tables: files of other formats that may name images, such as parquet without images.
 
     Raises:
-        DataError: if there are no classes, or two possible readings; it quotes the notes so far.
+        DataError: if there are no classes, or two possible readings; the message includes the notes so far.
     """
     notes: list[str] = []
     try:
@@ -57,7 +57,7 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
         for part in name.split("+")
     ]  # fmt: skip
     places = read_places(listing, wanted=wanted, class_level=data.class_level, accept_classes=data.accept_classes)
-    # If the user asks for tables, or all images are in one folder, only tables give classes.
+    # If the user asked for tables, or all images are in one folder, only tables give classes.
     is_alone = len(places.classes) < 2 and data.class_level is None
     for_tables = places.without_classes() if data.layout == "table" or data.label_column or is_alone else places
     evidence = [] if data.layout == "folders" else find_evidence(listing, for_tables, data, extra_tables, notes)
@@ -82,7 +82,7 @@ def _read(listing: Listing, data: DataRecipe, extra_tables: Sequence[str], notes
 
 
 def _refuse_idle_keys(listing: Listing, evidence: Sequence[Evidence], data: DataRecipe) -> None:
-    """Raise if the user asks for a table, or a column of one, and no table names the images."""
+    """Raise if the user asked for a table or a column, but no table names the images."""
     if evidence:
         return
     if data.layout == "table":
@@ -92,7 +92,7 @@ def _refuse_idle_keys(listing: Listing, evidence: Sequence[Evidence], data: Data
         if value not in (None, "none"):
             raise DataError(
                 f"data.{key}={value} names a column, but no table of {listing.root} names its images",
-                allowed="a table that names images, instead of class folders",
+                allowed="a table that names the images, instead of class folders",
                 hint=f"leave data.{key} out",
             )
 
@@ -109,7 +109,7 @@ def _no_classes(listing: Listing, evidence: Sequence[Evidence]) -> DataError:
     tables = []
     for each in evidence:
         others = shorten([name for name in each.joined.table.columns if name != each.joined.column], 6)
-        tables.append(f"{each.name} names images, but has no label column (it has: {others or 'no other'})")
+        tables.append(f"{each.name} names images, but has no label column (it has: {others or 'no other columns'})")
     closed = [name for name in listing.others if Path(name).suffix.lower() in _CLOSED]
     if closed:
         tables.append(f"not read: {shorten(closed, 4)} (unpack archives, and export workbooks and matrices as csv)")
@@ -122,13 +122,13 @@ def _no_classes(listing: Listing, evidence: Sequence[Evidence]) -> DataError:
 
 
 def _column_hint(evidence: Sequence[Evidence]) -> str | None:
-    """Return how to choose a label column whose name does not look like one."""
+    """Return the hint for choosing a label column whose name does not look like one."""
     for each in evidence:
         others = [
             name for name in each.joined.table.columns if name != each.joined.column and not is_dimension(name)
         ]  # fmt: skip
         if others:
-            return f"--set data.label_column={others[0]} (a measure: with --set data.accept_classes=true)"
+            return f"--set data.label_column={others[0]} (if it is a measure, also --set data.accept_classes=true)"
     return None
 
 
@@ -140,7 +140,7 @@ def _columns(evidence: Sequence[Evidence]) -> str:
 
 
 def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
-    """Return the label of every file that tables name; raise if two contradict each other."""
+    """Return the label of every file that tables name; raise if two tables contradict each other."""
     _refuse_mixed_kinds(evidence)
     labels: dict[str, str | None] = {}
     said_by: dict[str, str] = {}
@@ -157,7 +157,7 @@ def _labels_of_tables(evidence: Sequence[Evidence]) -> dict[str, str | None]:
 
 
 def _refuse_mixed_kinds(evidence: Sequence[Evidence]) -> None:
-    """Raise if one table has class numbers and another class names: nothing says which is which."""
+    """Raise if one table has class numbers and another has class names, as nothing says which is which."""
     kinds: dict[bool, Evidence] = {}
     for each in evidence:
         values = [value for value in (each.labels.values if each.labels else ()) if value is not None]
@@ -188,7 +188,7 @@ def _two_labels(file: str, first: str | None, second: str, where: str, evidence:
 def _labels_of_folders(
     places: Places, evidence: Sequence[Evidence], listing: Listing, notes: list[str]
 ) -> dict[str, str | None]:
-    """Return the tables' labels of files outside class folders; elsewhere they must agree with the folders."""
+    """Return the tables' labels for files outside class folders; elsewhere they must agree with the folders."""
     more: dict[str, str | None] = {}
     for each in evidence:
         assert each.labels is not None

@@ -1,4 +1,4 @@
-"""A dataset's fingerprint: it depends on rows, order, labels and classes, and is the same on every machine.
+"""Fingerprint a dataset by its rows, order, labels and classes, the same on every machine.
 
 `datasets` has fingerprints too, but they depend on cache folders, time stamps and versions.
 """
@@ -15,18 +15,18 @@ from vitft.data.images import ImageSplit
 from vitft.files import read_regular
 from vitft.reading.encoded import EncodedImages
 
-_HASHED_WHOLE = 64 * 2**20  # bytes of images up to which all of them are read
-_HASHED_ROWS = 128  # beyond that, this many evenly spaced rows
+_HASHED_WHOLE = 64 * 2**20  # bytes: if the images are smaller in total, all of them are read
+_HASHED_ROWS = 128  # otherwise, this many evenly spaced rows
 
 
 def fingerprint(images: Mapping[str, EncodedImages], splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
     """Hash classes, labels, row numbers, and the size and file name of each image.
 
-    Sizes and names need no image to be read. The images themselves are all hashed if they are small altogether,
-    otherwise evenly spaced ones: enough to notice another version, not every changed pixel.
+    The contents are hashed too: of all images if they are small in total, otherwise of evenly spaced ones. That
+    is enough to notice another version of the dataset, but not every changed pixel.
 
     Args:
-        images: all images of a split, by the source's own name of the split.
+        images: all images of each split, by the source's own name for it.
         splits: the splits in use, by role.
         classes: the class names.
     """
@@ -66,4 +66,4 @@ def _read_quietly(path: str) -> bytes:
     try:
         return read_regular(path, 2**30)
     except OSError:
-        return b""  # staging finds it, names it and obeys data.bad_images
+        return b""  # staging will report it, as data.bad_images says

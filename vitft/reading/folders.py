@@ -1,11 +1,11 @@
-"""What folders say about their images: which split, which class; or which readings contradict each other.
+"""Read splits and classes from folder names, or find that they can be read in two ways.
 
     photos/daisy/1.jpg             one split
     photos/train/daisy/1.jpg       splits above classes, under any usual name: seg_train, Training Set, train2017
     photos/daisy/train/1.jpg       splits below classes
-    photos/flowers/daisy/1.jpg     folders that only wrap others, as archives often do, are passed through
+    photos/flowers/daisy/1.jpg     folders that only wrap others, as in many archives, are passed through
 
-Only names and counts matter, so the cost depends on the number of folders, not files.
+Only names and counts are used, so the cost depends on the number of folders, not files.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def read_places(
     """Read splits and classes from where the images of a folder are.
 
     Args:
-        listing: of the folder.
-        wanted: split names that the user asks for; a folder with such a name is a split, not a class.
+        listing: the contents of the folder.
+        wanted: split names that the user asked for; a folder with such a name is a split, not a class.
         class_level: the level of folders that names the class, 1 for the folders directly in the dataset.
-        accept_classes: accept folders as classes whatever their names.
+        accept_classes: whether to accept any folder names as classes.
     """
     places = Places()
     folders = [
@@ -55,7 +55,7 @@ def read_places(
         _take_level(folders, class_level, places)
         return places
     folders = _without_inner_wrapper(folders)
-    # A folder beside the splits that is not one of them (extra/) does not show where classes are.
+    # A folder beside the splits that is not one of them (extra/) does not show where the classes are.
     telling = [folder for folder in folders if not places.has_splits or places.roles[folder.split] or wanted]
     depth = class_depth(listing.root, telling, places, accept_classes=accept_classes)
     _take_depth(folders, depth, places)
@@ -66,7 +66,7 @@ def read_places(
 
 
 def _place_in_splits(folders: list[Folder], wanted: frozenset[str], places: Places) -> list[Folder]:
-    """Find the level of splits; return the folders inside splits, with the rest of their paths."""
+    """Find the level of the splits; return the folders inside splits, with the rest of their paths."""
     root = _tree(folders)
     parents = _split_parents(root, wanted)
     if not parents:
@@ -102,24 +102,24 @@ def _place_in_splits(folders: list[Folder], wanted: frozenset[str], places: Plac
 
 
 def _leave_outside(outside: list[Folder], parents: Sequence[_Node], inside: Sequence[Folder], places: Places) -> None:
-    """Leave out what is in no split; if that is more than what is in one, it is another possible reading."""
+    """Leave out images outside the splits; if they outnumber those inside, that is a second possible reading."""
     num_outside, num_inside = (sum(each.num_images for each in group) for group in (outside, inside))
     for folder in outside:
         places.left_out[folder.path] = OUTSIDE if folder.parts else STRAY
     if (len(parents) > 1 and outside) or num_outside > num_inside:
         some = shorten(sorted({"/".join(parent.parts) or "." for parent in parents}), 4)
         places.problem = DataError(
-            f"the folders can be read in two ways: with splits, as there are split folders below {some} "
-            f"({count(num_inside, 'image')}); or without, as {count(num_outside, 'image')} lie outside them, "
-            f"such as in {outside[0].path or 'the folder itself'}/",
+            f"the folders can be read in two ways: with splits, because there are split folders below {some} "
+            f"({count(num_inside, 'image')}); or without, because {count(num_outside, 'image')} are outside them, "
+            f"such as those in {outside[0].path or 'the folder itself'}/",
             allowed="every image below a split folder, or no split folders",
-            hint=f"give one of the folders (--dataset .../{some.split(',')[0]}), "
+            hint=f"use one of the folders (--dataset .../{some.split(',')[0]}), "
             "or say which level names the classes: --set data.class_level=1",
         )
 
 
 def _check_siblings(inside: Sequence[Folder], places: Places, wanted: frozenset[str]) -> None:
-    """Refuse to read a few folders as splits if most of their neighbours are not: {train, plane, car}."""
+    """Refuse to read a few folders as splits if most of the folders beside them are not: {train, plane, car}."""
     unknown = [each for each in inside if places.roles[each.split] is None and each.split not in wanted]
     known = [each for each in inside if each not in unknown]
     inner = {folder.rest[:1] for folder in known}
@@ -147,7 +147,7 @@ def _tree(folders: Sequence[Folder]) -> _Node:
 
 
 def _roles(names: Mapping[str, object], wanted: frozenset[str]) -> dict[str, Role | None]:
-    """Return the roles of folders side by side; a name that the user asks for is always a split."""
+    """Return the roles of folders side by side; a name that the user asked for is always a split."""
     return roles_of(names) | {name: role_of(name) for name in names if name in wanted}
 
 
@@ -200,7 +200,7 @@ def _without_inner_wrapper(folders: list[Folder]) -> list[Folder]:
 
 
 def _take_depth(folders: Sequence[Folder], depth: int | None, places: Places) -> None:
-    """Give each folder the class at ``depth``; images above it are strays unless the whole split is unlabelled."""
+    """Give each folder the class at ``depth``; leave out images above it unless their whole split is unlabelled."""
     labelled = {folder.split for folder in folders if depth is not None and len(folder.rest) > depth}
     num_deep = 0
     for folder in folders:
@@ -216,13 +216,13 @@ def _take_depth(folders: Sequence[Folder], depth: int | None, places: Places) ->
         num_deep += folder.num_images * (len(folder.rest) > depth + 1)
     _forget_left_out(places)
     if num_deep:
-        places.notes.append(f"{count(num_deep, 'image')} in deeper folders belong to the class folder above them")
+        places.notes.append(f"{count(num_deep, 'image')} in deeper folders take the class of the folder above them")
     if depth is not None:
         places.labels_from = "the names of the folders"
 
 
 def _take_level(folders: Sequence[Folder], level: int, places: Places) -> None:
-    """Give each folder the class named at the level that the user asks for."""
+    """Give each folder the class at the level that the user asked for."""
     for folder in folders:
         if len(folder.parts) < level:
             places.left_out[folder.path] = SHALLOW
@@ -240,7 +240,7 @@ def _take_level(folders: Sequence[Folder], level: int, places: Places) -> None:
     places.labels_from = f"the names of the folders at level {level}"
     if not places.class_of:
         places.problem = DataError(
-            f"no image lies in a folder at level {level}", allowed="a level that exists", hint="leave class_level out"
+            f"no image is in a folder at level {level}", allowed="an existing level", hint="leave out data.class_level"
         )
 
 

@@ -1,4 +1,4 @@
-"""Data files that hold images themselves: parquet, arrow and webdataset."""
+"""Read data files that hold images themselves: parquet, arrow and webdataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
 
 
 def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) -> bool:
-    """Return whether files of a format hold images instead of just naming or describing them."""
+    """Return whether files of a format hold images, rather than only naming or describing them."""
     if kind == "webdataset":
         return any(holds_examples(str(root / name)) for name in names[:3])
     path = root / names[0]
@@ -56,7 +56,7 @@ def open_format(
     notes: Sequence[str] = (),
     left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> OpenedSource:
-    """Load data files, one split at a time: their columns may differ (a test split without labels)."""
+    """Load data files, one split at a time because their columns may differ (a test split without labels)."""
     if data.streaming and kind not in _STREAMS:
         refuse_stream(data, f"{kind} files cannot be streamed")
     splits: dict[str, list[str]] = {}

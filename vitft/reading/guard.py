@@ -1,4 +1,4 @@
-"""Classes that look like something else: split names, folds, days, folders of masks, a width, one for each image."""
+"""Refuse classes that look like something else: splits, folds, dates, masks, measures, a class per image."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
     """Raise a DataError if the training classes do not look like classes.
 
     Args:
-        train: the training labels; names that the dataset declares are accepted.
+        train: the training labels; class names that the dataset declares are accepted.
         where: a description of where they come from.
-        others: the labels of further splits; classes that occur there too are accepted.
+        others: the labels of other splits; classes that occur there too are accepted.
         are_folders: whether they are folder names.
 
     Raises:
-        DataError: with what was read, and how to change it.
+        DataError: saying what was read, and how to change it.
     """
     if train.is_declared:
         return
     used = [train.names[k] for k in np.unique(train.ids[train.ids >= 0]).tolist()]
     if are_folders and (unlabelled := [name for name in used if is_unlabelled(name)]):
         raise DataError(
-            f"{shorten(unlabelled)} lies beside {len(used) - len(unlabelled):,} class folders, "
-            "and its name says that its images have no label",
+            f"{shorten(unlabelled)} is beside {len(used) - len(unlabelled):,} class folders, "
+            "but its name says that its images have no labels",
             allowed="folders named after what their images show",
             hint="move it out of the dataset, or accept it as a class: --set data.accept_classes=true",
         )
     reason = _names_that_are_none(used) if are_folders else _numbers_of_many_values(used, len(train.ids))
     if reason is None and len(used) == len(train.ids) and not _come_again(used, others):
-        reason = "every training image has a label of its own"
+        reason = "every training image has its own label"
     elif reason is None and len(used) > max(len(train.ids) // 2, 100) and not _come_again(used, others):
         reason = f"there are {len(used):,} classes for {len(train.ids):,} images"
     if reason is None:
@@ -47,7 +47,7 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
     raise DataError(
         f"the classes do not look like labels: {reason}. Read from {where}: {len(used):,} classes: {shorten(used)}",
         allowed="classes with several images each, named after what the images show",
-        hint=f"read them elsewhere ({elsewhere}), or accept them: --set data.accept_classes=true",
+        hint=f"read them from elsewhere ({elsewhere}), or accept them: --set data.accept_classes=true",
     )
 
 
@@ -58,14 +58,14 @@ def _names_that_are_none(names: Sequence[str]) -> str | None:
     if all(map(is_fold, names)):
         return f"{shorten(list(names), 3)} are folds"
     if all(map(is_date, names)):
-        return f"{shorten(list(names), 3)} are days"
+        return f"{shorten(list(names), 3)} are dates"
     masks = [name for name in names if is_masks(name)]
     said = {word for name in masks for word in words_of(name)}
     is_contrast = any(said & {*words_of(name)} for name in names if name not in masks)  # mask and no_mask
     if all(is_images(name) or is_masks(name) for name in names) or (
         masks and len(names) <= 3 and len(masks) * 2 >= len(names) and not is_contrast
     ):
-        return f"{shorten(list(names), 3)} are kinds of file"
+        return f"{shorten(list(names), 3)} are kinds of files"
     if len(names) <= 3 and any(words_of(name) in (["images"], ["imgs"], ["img"], ["image"]) for name in names):
         return f"one of {shorten(list(names), 3)} just means images"
     return None
@@ -81,7 +81,7 @@ def _numbers_of_many_values(names: Sequence[str], num_images: int) -> str | None
 
 
 def _come_again(used: Sequence[str], others: Sequence[Labels]) -> bool:
-    """Whether further splits have mostly the same classes, which is true of labels but not of captions."""
+    """Return whether other splits have mostly the same classes, which is true of labels but not of captions."""
     known = set(used)
     for labels in others:
         names = {labels.names[k] for k in np.unique(labels.ids[labels.ids >= 0]).tolist()}

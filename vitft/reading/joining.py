@@ -1,7 +1,7 @@
-"""Which image each row of a table is about: the column of file names, and the file that each one means.
+"""Find the image of each row of a table: the column of file names, and the file that each name means.
 
 Names are accepted as people write them: relative to the table or to the dataset's folder, bare, without a suffix,
-with backslashes or a drive, or absolute on somebody else's machine.
+with backslashes or a drive, or absolute on another machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vitft.reading.tables import Table
 from vitft.reading.words import is_measure, is_split_name, words_of
 
 MISSING = ""
-"""Placeholder for the file of a row whose file is missing."""
+"""Stands for the file of a row whose file does not exist."""
 _SAMPLED = 400  # rows inspected to find the column of file names
 _FILE_WORDS = ("file_name", "filename", "file", "image", "image_path", "path", "filepath", "image_id", "img", "id")
 
@@ -42,7 +42,7 @@ class Joined:
 
     @property
     def missing(self) -> list[int]:
-        """The rows whose file is missing."""
+        """The rows whose file does not exist."""
         names = self.table.columns[self.column]
         return [row for row, file in enumerate(self.files) if not file and names[row]]
 
@@ -51,8 +51,8 @@ class FileIndex:
     """The image files of a dataset's folder, found by the names that tables use.
 
     Args:
-        listing: of the folder.
-        role_of_file: which split a file is in by its folders, so that if two files share a name, a row of
+        listing: the contents of the folder.
+        role_of_file: returns the split of a file's folder, so that if two files share a name, a row of
             ``train.csv`` means the one in ``train/``.
     """
 
@@ -82,7 +82,7 @@ class FileIndex:
         return index
 
     def has(self, text: str, folder: str = "") -> bool:
-        """Return whether a text names one or more of the images."""
+        """Return whether a text names at least one of the images."""
         return bool(self.find(text, folder)[1])
 
     def find(self, text: str, folder: str, role: str | None = None) -> tuple[list[str], int]:
@@ -120,7 +120,7 @@ class FileIndex:
         return found, most + 1
 
     def _outside(self, text: str, folder: str) -> tuple[list[str], int]:
-        """Look for a file outside the folder, or in a place that a listing skips."""
+        """Look for a file outside the folder, or in a folder that the listing skips."""
         path = text.strip()
         if "\0" in path or not is_image_name(path) or len(path) > 4096:
             return [], 0
@@ -140,7 +140,7 @@ def join_table(table: Table, index: FileIndex, *, role: str | None, wanted: str 
         table: its rows.
         index: the images of the folder.
         role: the split that the table describes, by its name.
-        wanted: the column that the user asks for.
+        wanted: the column that the user asked for.
     """
     folder = table.name.rpartition("/")[0]
     column = wanted if wanted in table.columns else _file_column(table, index, folder)
@@ -153,7 +153,7 @@ def join_table(table: Table, index: FileIndex, *, role: str | None, wanted: str 
         depths.append(depth)
         if len(found) > 1:
             ambiguous.append(row)
-    # If some rows match with their folders, all must: cat/1.jpg is not dog/1.jpg, though both end alike.
+    # If some rows match including their folders, all must: cat/1.jpg is not dog/1.jpg, though both end alike.
     has_folder = [bool(text) and "/" in _tidy(text or "") for text in table.columns[column]]
     if any(depth > 1 for depth, has in zip(depths, has_folder, strict=True) if has):
         for row, (depth, has) in enumerate(zip(depths, has_folder, strict=True)):
@@ -172,7 +172,7 @@ def names_images(table: Table) -> str | None:
 
 
 def _file_column(table: Table, index: FileIndex, folder: str) -> str | None:
-    """Return the column that finds the most images; on a tie, one with a name for files."""
+    """Return the column that finds the most images; on a tie, one that is named like a column of files."""
     rows = range(0, table.num_rows, max(table.num_rows // _SAMPLED, 1))
     best, most = None, (0.0, 0.0, 0.0)
     for place, (column, values) in enumerate(table.columns.items()):
@@ -204,7 +204,7 @@ def _tidy(text: str) -> str:
 
 
 def _common(file: Sequence[str], wanted: Sequence[str]) -> int:
-    """Return how many parts two paths share, from their ends."""
+    """Return how many parts two paths share, counted from their ends."""
     same = 0
     for mine, theirs in zip(reversed(file), reversed(wanted), strict=False):
         if _nfc(mine).lower() != theirs.lower():

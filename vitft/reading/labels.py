@@ -1,4 +1,4 @@
-"""Labels as class ids: read once through arrow, without touching an image; matched by name, never by number."""
+"""Read labels as class ids through arrow, without touching an image, and match them to classes by name."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from vitft.reading.words import alike, in_order
 from vitft.recipe.choices import SimilarNames
 
 MISSING = -1
-_NO_LABEL = (-1, -100)  # as numbers: by convention, and what losses ignore
+_NO_LABEL = (-1, -100)  # numbers for a missing label: -1 by convention, -100 because losses ignore it
 _SHOWN = 8
 _WHOLE = re.compile(r"[+-]?\d+")
 _WHOLE_AS_FLOAT = re.compile(r"[+-]?\d+\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 Parts = Sequence[tuple[int, tuple[str, ...]]]
-"""For each file of a split: its number of rows, and its class names by id."""
+"""For each file of a split, its number of rows and its class names by id."""
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The labels of one split: ``ids`` index into ``names``; -1 is no label.
+    """The labels of one split: ``ids`` index into ``names``; -1 means no label.
 
-    ``is_declared`` says that the names come with the dataset (a ClassLabel) and not from the rows; ``num_trimmed``
-    counts the labels that had spaces around them.
+    ``is_declared``: the names come with the dataset (a ClassLabel) and not from the rows. ``num_trimmed``: how many
+    labels had spaces around them.
     """
 
     ids: np.ndarray  # int64, (n,)
@@ -54,10 +54,10 @@ def read_labels(dataset: Any, column: str, parts: Parts = (), *, has_signs: bool
     is a class if -1 and 1 are the only values.
 
     Args:
-        dataset: with random access.
+        dataset: a dataset with random access.
         column: its label column.
         parts: the class names of its files, if they differ; ids are joined by name.
-        has_signs: whether -1 and 1 are known to be the classes, so that -1 is not a missing label.
+        has_signs: whether -1 and 1 are known to be the classes, so that -1 is a label.
 
     Raises:
         DataError: if a number is not whole, or an id has no name.
@@ -108,7 +108,7 @@ def _of_one_hot(dataset: Any, columns: Sequence[str]) -> Labels:
 
 
 def labels_of_text(values: Any) -> Labels:
-    """Return the labels of an arrow column of text; spaces around a label are dropped."""
+    """Return the labels of an arrow column of text, without spaces around them."""
     tidy = pc.utf8_normalize(pc.utf8_trim_whitespace(values), form="NFC")
     num_trimmed = pc.sum(pc.not_equal(tidy, pc.utf8_normalize(values, form="NFC"))).as_py() or 0
     encoded = pc.dictionary_encode(pc.if_else(pc.equal(tidy, ""), None, tidy)).combine_chunks()
@@ -122,7 +122,7 @@ def labels_of_text(values: Any) -> Labels:
 
 
 def tidy_untyped(labels: Sequence[str | None], where: str) -> list[str | None]:
-    """Return labels of a file without types: ``2.0`` among whole numbers is 2, and -1 is a missing label.
+    """Tidy labels from a file without types: ``2.0`` among whole numbers is 2, and -1 is a missing label.
 
     Raises:
         DataError: if they are fractions, which cannot name classes.
@@ -151,9 +151,9 @@ def onto_classes(
     """Translate ids by class name: exact matches first, then names that differ only in case, spaces and separators.
 
     Args:
-        labels: of a split.
-        classes: the names to translate to, by id; a model's may repeat.
-        exactly: whether names that differ in case are different classes.
+        labels: the labels of a split.
+        classes: the names to translate to, by id; a model may have the same name twice.
+        exactly: whether only exact matches count.
 
     Returns:
         The ids in ``classes`` (int64, (n,)), the names of used labels that it lacks, and notes.
@@ -185,9 +185,9 @@ def onto_classes(
         if len(same) > 1:
             raise DataError(
                 f"several classes of the model are called {name!r} (ids {', '.join(map(str, same))}), so it is "
-                "unclear which one a label by that name means",
+                "unclear which one that label means",
                 allowed="classes with different names",
-                hint="give them names in id2label of the model's config.json, such as "
+                hint="give them different names in id2label of the model's config.json, such as "
                 + ", ".join(f"{name} {place + 1}" for place in range(len(same))),
             )
         if not same:
@@ -211,13 +211,13 @@ def _by_number(used: Sequence[str], classes: Sequence[str]) -> dict[str, int] | 
 
 
 def join_similar(labels: Labels, similar: SimilarNames, notes: list[str]) -> Labels:
-    """Join training labels whose names differ only in case, spaces and separators, if the user says so.
+    """Join training labels whose names differ only in case, spaces and separators, if the user asked for that.
 
     Raises:
         DataError: if there are some, and the user has not said whether they are one class.
     """
     if labels.num_trimmed:
-        notes.append(f"{labels.num_trimmed:,} labels had spaces around them, which were dropped")
+        notes.append(f"{labels.num_trimmed:,} labels had spaces around them, which were removed")
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(labels.names):
         groups.setdefault(alike(name), []).append(index)
@@ -266,7 +266,7 @@ def require_classes(train: Labels, where: str) -> None:
         raise DataError(
             f"all {len(train.ids):,} training images have the same label, {train.names[int(train.ids[0])]!r}",
             allowed="at least two classes",
-            hint="add images of other classes, or read the labels elsewhere: "
+            hint="add images of other classes, or read the labels from elsewhere: "
             "--set data.label_column=NAME, --set data.class_level=N",
         )
     if len(set(train.names)) < len(train.names):
@@ -278,7 +278,7 @@ def require_classes(train: Labels, where: str) -> None:
 
 
 def stream_label_ids(feature: Any, classes: Sequence[str]) -> Mapping[Any, int]:
-    """Return class id by raw value of a stream's label column."""
+    """Return the class id of each raw value of a stream's label column."""
     if isinstance(feature, datasets.ClassLabel):
         return {index: classes.index(name) for index, name in enumerate(feature.names) if name in classes}
     if feature.dtype == "bool":
@@ -292,14 +292,14 @@ def _of_class_label(ids: np.ndarray, column: str, parts: Parts) -> Labels:
     """Join the ids of files by class name, in the order of the first file's names."""
     names = tuple(dict.fromkeys(name for _, part in parts for name in part))
     if len(parts) == 1:
-        names = parts[0][1]  # two with the same name are an error later on
+        names = parts[0][1]  # two equal names are an error later on
     joined = np.full(len(ids), MISSING, dtype=np.int64)
     start = 0
     for num_rows, part in parts:
         mine = ids[start : start + num_rows]
         if len(mine) and int(mine.max()) >= len(part):
             raise DataError(
-                f"the column {column!r} has the id {int(mine.max())}, but only {len(part)} classes",
+                f"the column {column!r} contains the id {int(mine.max())}, but has only {len(part)} classes",
                 hint="correct the dataset, or choose another column: --set data.label_column=NAME",
             )
         order = range(len(names)) if len(parts) == 1 else [names.index(name) for name in part]
@@ -333,8 +333,8 @@ def _column(dataset: Any, column: str) -> list[Any]:
 def _whole_numbers(values: Any, column: str) -> Any:
     if not pa.types.is_floating(values.type):
         return values
-    # A CSV reader turns integers with gaps into floats; NaN is such a gap.
-    values = pc.cast(values, pa.float64())  # half precision has no kernels
+    # CSV readers turn integers with gaps into floats, and the gaps into NaN.
+    values = pc.cast(values, pa.float64())  # arrow has no kernels for half precision
     values = pc.if_else(pc.is_nan(values), None, values)
     if pc.any(pc.not_equal(values, pc.floor(values))).as_py():
         raise DataError(

@@ -1,6 +1,6 @@
-"""The files below a folder: the same list for training, `predict` and `inspect`.
+"""List the files below a folder, the same for training, `predict` and `inspect`.
 
-Hidden files and leftovers of archives and notebooks are skipped, and counted. Links are followed, except to a folder
+Hidden files and leftovers of archives and notebooks are skipped and counted. Links are followed, except to a folder
 that contains them.
 """
 
@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = frozenset({
 HIDDEN = "hidden files and folders"
 NOT_UTF8 = "names that are not UTF-8"
 NOT_FILES = "neither a file nor a folder (a pipe, a device)"
-_JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # of macOS archives, Synology, Windows, fsck
+_JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # left by macOS archives, Synology, Windows, fsck
 _VISITS = 64  # how often links may lead to the same folder
 
 
@@ -35,7 +35,7 @@ class Listing:
         loops: links that are not followed, because they lead to a folder that contains them.
         links: the targets of images and folders that are links.
         empty: folders with nothing in them.
-        dead: broken links that, by their names, are not to files.
+        dead: broken links whose names look like those of folders.
     """
 
     root: str
@@ -49,7 +49,7 @@ class Listing:
 
     @property
     def num_images(self) -> int:
-        """How many image files are read."""
+        """The number of image files that are read."""
         return sum(map(len, self.images.values()))
 
     def real_path(self, path: str) -> str:
@@ -132,12 +132,12 @@ def list_folder(root: str) -> Listing:
 
 
 def image_files(folder: str) -> list[str]:
-    """Return the sorted paths of all image files below a folder, the same as in training."""
+    """Return the sorted paths of all image files below a folder, the same files as in training."""
     return [os.path.normpath(os.path.join(folder, path)) for path in list_folder(folder).paths()]  # noqa: PTH118
 
 
 def describe_left_out(left_out: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield a sentence for each reason why images are left out, with their number and the first one."""
+    """Yield a sentence for each reason why images are left out, with the number of images and the first one."""
     for reason, paths in left_out.items():
         first = min(paths).encode("utf-8", "backslashreplace").decode()
         yield f"{count(len(paths), 'image')} left out: {reason} ({first}{', ...' if len(paths) > 1 else ''})"

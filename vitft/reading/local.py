@@ -1,7 +1,7 @@
-"""A folder or file on this machine -> its splits: which format holds the images, and what they are labelled.
+"""Open a folder or file on this machine: find the format that holds the images, and read its splits.
 
-Candidates are checked first: image files (with class folders and tables), parquet, arrow, webdataset. If one holds
-images, it is read; if two do, neither is, until the user says which.
+All candidates are checked first: image files (with class folders and tables), parquet, arrow, webdataset. If only one
+holds images, it is read; if two do, the user must choose.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def open_file(path: Path, data: DataRecipe) -> OpenedSource:
         listing = Listing(str(path.parent), others=[path.name])
         try:
             reading = read_files(listing, alone)
-        except DataError:  # bare names, to be searched for in the folder
+        except DataError:  # bare names, which are searched for in the folder
             reading = read_files(list_folder(str(path.parent)), alone)
-            reading.left_out.clear()  # what else lies in the folder does not matter
+            reading.left_out.clear()  # other files in the folder do not matter
         return _opened_files(str(path.parent), reading, data, id=str(path))
     hint = "unpack it, and pass the folder" if suffix in ARCHIVES else None
     if suffix in IMAGE_SUFFIXES:
@@ -80,10 +80,10 @@ def open_folder(root: Path, data: DataRecipe) -> OpenedSource:
 def _saved_below(listing: Listing, data: DataRecipe) -> str | None:
     """Return the subfolder that `save_to_disk` wrote, if there is nothing else.
 
-    If the user asks for a layout, remove the saved files from the listing.
+    If the user asked for a layout, remove the saved files from the listing.
 
     Raises:
-        DataError: if there are several, or images or data files beside it.
+        DataError: if there are several, or if there are images or data files beside it.
     """
     found = {name.rpartition("/")[0] for name in listing.others if name.endswith(("/dataset_dict.json", "/state.json"))}
     tops = sorted(path for path in found if not any(path.startswith(f"{other}/") for other in found))
@@ -131,7 +131,7 @@ def _open_chosen(
         else:
             number = sum(len(rows.paths) for rows in reading.splits.values())
             classes = {label for rows in reading.splits.values() for label in rows.labels}
-            if len(classes) < 2:  # for example, pictures for the README
+            if len(classes) < 2:  # for example, pictures in the README
                 some = next(path for rows in reading.splits.values() for path in rows.paths)
                 notes.append(f"{count(number, 'image file')} left out ({some}, ...): the images are in {readings[0]}")
                 return _open_only(root, listing, holding, others, data, notes)
@@ -149,10 +149,9 @@ def _open_only(
     data: DataRecipe,
     notes: list[str],
 ) -> OpenedSource:
-    """Open the only format that holds images."""
     kind, names = next(iter(holding.items()))
     if others:
-        notes.append(f"{shorten(list(others), 4)} left out: no images in it")
+        notes.append(f"left out, because they hold no images: {shorten(list(others), 4)}")
     left_out = {"they are in no data file": listing.paths()} if listing.images else {}
     return open_format(root, names, kind, data, notes=notes, left_out=left_out)
 
@@ -172,7 +171,6 @@ def _several(root: Path, readings: Sequence[str], layouts: Sequence[str]) -> Dat
 
 
 def _open_images(root: Path, listing: Listing, others: Sequence[str], data: DataRecipe) -> OpenedSource:
-    """Open a folder of image files."""
     tables = [name for name in listing.others if Path(name).suffix.lower() in TABLE_SUFFIXES]
     if not listing.images and not tables:
         known = ", ".join((*FORMATS, *TABLE_SUFFIXES[:-1]))
@@ -183,7 +181,7 @@ def _open_images(root: Path, listing: Listing, others: Sequence[str], data: Data
             "beside their labels, as in webdataset), or a saved dataset",
             hint=f"unpack {shorten(packed, 3)}" if packed else f"ls {root}",
         )
-    refuse_stream(data, "image files are read one at a time anyway")
+    refuse_stream(data, "image files are already read one at a time")
     parquet = [name for name in others if name.endswith(".parquet")]
     reading = read_files(listing, data, parquet)
     note_unread(listing, reading, data)
@@ -194,7 +192,7 @@ def _open_images(root: Path, listing: Listing, others: Sequence[str], data: Data
 
 
 def _opened_files(root: str, reading: FilesReading, data: DataRecipe, *, id: str | None = None) -> OpenedSource:
-    """Make datasets of paths and labels; nothing is copied into a cache."""
+    """Make datasets of paths and labels, without copying anything into a cache."""
     if reading.missing and data.bad_images == "stop":
         where, name = reading.missing[0]
         more = (
@@ -210,11 +208,11 @@ def _opened_files(root: str, reading: FilesReading, data: DataRecipe, *, id: str
     notes = [*reading.notes, *describe_left_out(reading.left_out)]
     if reading.missing:
         notes.append(
-            f"{count(len(reading.missing), 'row')} skipped, because the file does not exist ({reading.missing[0][1]})"
+            f"{count(len(reading.missing), 'row')} skipped: the image does not exist ({reading.missing[0][1]})"
         )
     if reading.label_column != "class_folder":
         everything = [label for rows in reading.splits.values() for label in rows.labels]
-        tidy = iter(tidy_untyped(everything, reading.labels_from))  # together: -1 beside 1 is a class in every split
+        tidy = iter(tidy_untyped(everything, reading.labels_from))  # all splits at once, as -1 beside 1 is a class
         for rows in reading.splits.values():
             rows.labels = [next(tidy) for _ in rows.labels]
     features = datasets.Features({IMAGE: datasets.Image(decode=False), LABEL: datasets.Value("string")})

@@ -1,4 +1,4 @@
-"""A source with its splits, and what can go wrong while opening it."""
+"""An opened source with its splits, and the errors of opening one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitft.recipe.keys import DataRecipe
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """A source with its splits: Dataset, or IterableDataset when streamed.
+    """A source with its splits: Datasets, or IterableDatasets when streamed.
 
     Attributes:
         id: full Hub id, absolute path, or a built-in's name.
@@ -27,13 +27,13 @@ class OpenedSource:
         num_rows: per split of a stream, if known.
         roles: what each split is for, if the source says so.
         parts: per split and column, the class names of its files if they differ.
-        columns: the image and label columns, if reading the source has decided them.
+        columns: the image and label columns, if they were found while reading the source.
         has_splits: whether the source names splits.
-        labels_from: where labels come from, if reading the source has decided it.
+        labels_from: a description of where labels come from, if ``columns`` is set.
         split_column: the column that gives each row its split, which is not a label.
         doubts: tables that may give other classes, but were not used.
         left_out: image files in no split, by reason.
-        notes: what was chosen.
+        notes: every choice, with its reason.
     """
 
     id: str
@@ -54,12 +54,12 @@ class OpenedSource:
 
 
 def reading(root: Path, load: Callable[[], Any], config: str | None = None) -> Any:
-    """Return what ``load`` returns; whatever `datasets` and the file formats raise becomes a DataError."""
+    """Call ``load`` and return its result; turn errors of `datasets` and the file formats into DataErrors."""
     try:
         return load()
     except DataError:
         raise
-    except Exception as error:  # whatever `datasets` and the file formats raise
+    except Exception as error:  # `datasets` and the file formats may raise anything
         if (told := known_error(error, str(root), config)) is not None:
             raise told from error
         link = link_of(error)
@@ -68,19 +68,19 @@ def reading(root: Path, load: Callable[[], Any], config: str | None = None) -> A
         lines = str(link).strip().splitlines() or [""]
         raise DataError(
             f"cannot read {root}: {type(link).__name__}: {lines[0]}",
-            hint="check the files: those of a split must be intact and have the same format and columns",
+            hint="check that all files of a split are intact and have the same format and columns",
         ) from error
 
 
 def link_of(error: BaseException) -> BaseException:
-    """Return what an error was raised from: `datasets` wraps the reason in a generic sentence."""
+    """Return the original cause of an error, which `datasets` wraps in a generic sentence."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def known_error(error: Exception, name: str, config: str | None) -> DataError | None:
-    """Return what an error of `datasets` about a configuration or an empty split means, else None."""
+    """Translate an error of `datasets` about a configuration or an empty split; None for other errors."""
     text = str(error)
     if "corresponds to no data" in text:
         return DataError(f"a split of {name} is empty", allowed="splits with images", hint="add images or remove it")
@@ -94,21 +94,21 @@ def known_error(error: Exception, name: str, config: str | None) -> DataError | 
 
 
 def known_rows(rows: Any) -> int | None:
-    """Return the number of rows of a stream's split, if its description says so."""
+    """Return the number of rows in a stream's split, if its description says so."""
     splits = rows.info.splits or {}
     count = splits[str(rows.split)].num_examples if str(rows.split) in splits else None
     return count or None
 
 
 def refuse(data: DataRecipe, key: str, why: str) -> None:
-    """Raise if a recipe key is set that does not apply."""
+    """Raise if a recipe key that does not apply is set."""
     value = getattr(data, key)
     if value is not None:
         raise DataError(f"data.{key}={value} does not apply to {data.dataset}: {why}", hint=f"leave out data.{key}")
 
 
 def refuse_stream(data: DataRecipe, why: str) -> None:
-    """Raise if a stream is asked for that is not available."""
+    """Raise if the user asked for a stream and there is none."""
     if data.streaming:
         raise DataError(
             f"{data.dataset} cannot be streamed: {why}",

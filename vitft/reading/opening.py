@@ -1,7 +1,7 @@
-"""A dataset's name -> its splits, as `datasets` gives them. The only choice made here is a column of splits.
+"""A dataset's name -> its splits, as `datasets` gives them. The only choice made here is the split column.
 
 builtin   made in memory
-hub       `datasets.load_dataset`, which keeps it in its cache, or streams it
+hub       `datasets.load_dataset`, which caches or streams it
 local     a folder or a file: see local.py
 """
 
@@ -35,11 +35,11 @@ from vitft.retry import patiently
 
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
 _PLAIN = ("string", "large_string", "int", "bool", "uint")
-_LOOKED_THROUGH = 2000  # rows inspected to tell whether a column may be one of splits
+_LOOKED_THROUGH = 2000  # rows inspected to see whether a column may name splits
 
 
 def open_splits(data: DataRecipe) -> OpenedSource:
-    """Open what ``data.dataset`` names.
+    """Open the dataset that ``data.dataset`` names.
 
     Raises:
         DataError: if it cannot be found, reached, read or streamed.
@@ -59,12 +59,12 @@ def open_splits(data: DataRecipe) -> OpenedSource:
             _refuse_split_column(opened, data)
         return opened if opened.columns is not None or data.streaming else _by_split_column(opened, data)
     finally:
-        # Otherwise we would keep the memory of the import into the cache: hundreds of MB for large row groups.
+        # Otherwise we would keep the memory used to fill the cache: hundreds of MB for large row groups.
         pa.default_memory_pool().release_unused()
 
 
 def _refuse_idle_keys(opened: OpenedSource, data: DataRecipe) -> None:
-    """Raise if a key for folders or tables is set, and the dataset is neither."""
+    """Raise if a key for folders or tables is set, but the dataset is neither."""
     if opened.columns is not None:
         return
     idle = [key for key in ("table", "class_level") if getattr(data, key)]
@@ -89,11 +89,11 @@ def _open(name: DatasetName, data: DataRecipe) -> OpenedSource:
     return open_file(Path(name.text), data) if name.kind == "file" else open_folder(Path(name.text), data)
 
 
-# --- a column of splits ------------------------------------------------------------------------------------
+# --- the split column --------------------------------------------------------------------------------------
 
 
 def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
-    """Split a source by its column of splits, if it has one and does not name splits itself."""
+    """Split a source by its split column, if it has one and does not name splits itself."""
     found: dict[str, SplitColumn] = {}
     for name, rows in opened.splits.items():
         values = {column: _distinct(rows, column) for column in _may_name_splits(rows)}
@@ -122,7 +122,7 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
     notes = [*opened.notes, column.note]
     without = len(rows) - sum(map(len, splits.values()))
     if without:
-        notes.append(f"{without:,} rows without a value in {column.column} left out")
+        notes.append(f"{without:,} rows left out, because they have no value in {column.column}")
     folders = dict.fromkeys(splits, opened.folders.get(name, ()))
     return replace(
         opened,
@@ -137,7 +137,7 @@ def _by_split_column(opened: OpenedSource, data: DataRecipe) -> OpenedSource:
 
 
 def _refuse_split_column(opened: OpenedSource, data: DataRecipe) -> None:
-    """Raise if a stream has a column of splits: its rows are read in order, whatever the column says."""
+    """Raise if a stream has a split column, as its rows are read in order whatever the column says."""
     for name, rows in opened.splits.items():
         features = flat_features(stream_features(rows))
         column = data.split_column or next((each for each in features if is_split_name(each)), None)
@@ -157,15 +157,15 @@ def _require_agreement(opened: OpenedSource, found: Mapping[str, SplitColumn]) -
         others = {its for its in column.names.values() if column.roles.get(its) not in (roles[name], None)}
         if roles[name] is not None and others:
             raise DataError(
-                f"{opened.id} can be read in two ways: {name} as it is, or split by its column {column.column!r}, "
-                f"which says that some of its rows are {', '.join(sorted(others))}",
+                f"{opened.id} can be read in two ways: {name} as it is; or split by its column {column.column!r}, "
+                f"which says that some of its rows belong to {', '.join(sorted(others))}",
                 allowed="splits and columns that agree",
-                hint="--set data.split_column=none keeps the splits as they are",
+                hint="to keep the splits as they are: --set data.split_column=none",
             )
 
 
 def _may_name_splits(rows: Any) -> list[str]:
-    """Return the plain columns with few different values in the first rows."""
+    """Return the plain columns that have few different values in the first rows."""
     found = []
     for name, feature in flat_features(rows.features).items():
         kind = str(getattr(feature, "dtype", ""))
@@ -202,7 +202,7 @@ def _open_hub(name: str, data: DataRecipe) -> OpenedSource:
         raise
     except Exception as error:  # `datasets`, the Hub client or a file format may raise anything
         tars = downloaded_tars(found.id, found.revision) if isinstance(link_of(error), ValueError) else {}
-        if tars and not data.streaming:  # its own reader cannot read labels in words
+        if tars and not data.streaming:  # its reader fails on labels that are words
             return OpenedSource(found.id, found.revision, tars, "hub", notes=(found.note,) if found.note else ())
         raise (
             known_error(error, found.id, data.config)

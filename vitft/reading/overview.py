@@ -1,4 +1,4 @@
-"""A readable overview of a dataset: splits and classes with counts, where labels come from, an example per class."""
+"""A readable overview of a dataset: splits and classes with counts, the source of labels, examples."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Overview:
         return "\n".join([*self.lines(), *(f"  note: {printable(note)}" for note in self.notes)])
 
     def lines(self) -> Iterator[str]:
-        """Yield the overview without its notes, a line each."""
+        """Yield the lines of the overview without its notes."""
         yield f"dataset  {printable(self.id)}"
         for role, number in self.splits.items():
             source = self.sources.get(role, role)
@@ -110,7 +110,7 @@ def overview_of(source: ImageSource) -> Overview:
 
 
 def overview_of_split(split: ImageSplit, classes: Sequence[str], dataset: str) -> Overview:
-    """Return the overview of a split to evaluate a model on, with those of the model's classes that it has."""
+    """Return the overview of a split that a model is evaluated on, with only the classes that the split has."""
     used = np.bincount(split.labels, minlength=len(classes))
     alone = ImageSource(dataset, None, "", tuple(classes), None, None, split, split.notes, split.labels_from)
     seen = overview_of(alone)

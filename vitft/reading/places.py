@@ -1,4 +1,4 @@
-"""Where the images of a folder are: in which split, in which class."""
+"""The split and class of each folder of images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vitft.errors import DataError
 from vitft.reading.words import Role, in_order
 
 UNSPLIT = "train"
-"""Name of the only split of a source that names no splits."""
+"""Name of the only split, if a source names no splits."""
 MASKS = "masks and annotations, not images"
 OUTSIDE = "outside the split folders"
 STRAY = "outside the class folders"
@@ -25,9 +25,9 @@ class Places:
         left_out: folders whose images are not read, each with the reason.
         roles: what each split is for, if its name says so.
         has_splits: whether the folders name splits.
-        labels_from: a description of where classes come from.
-        notes: what the user should know about the reading.
-        problem: why the folders alone give no classes.
+        labels_from: a description of where labels come from.
+        notes: what the user should know.
+        problem: the error to raise if nothing but the folders gives classes.
     """
 
     split_of: dict[str, str] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class Places:
     problem: DataError | None = None
 
     def without_classes(self) -> Places:
-        """Return the same splits without classes, for when tables give the classes."""
+        """Return the same splits without classes, as tables give the classes."""
         folders = [*self.class_of, *(path for path, reason in self.left_out.items() if reason in (STRAY, SHALLOW))]
         left_out = {path: reason for path, reason in self.left_out.items() if reason not in (STRAY, SHALLOW)}
         return replace(self, class_of=dict.fromkeys(folders), left_out=left_out, problem=None)
 
     @property
     def classes(self) -> list[str]:
-        """The classes, in their order."""
+        """The classes, sorted."""
         return in_order({name for name in self.class_of.values() if name is not None})
 
 
@@ -55,7 +55,7 @@ class Places:
 class Folder:
     """A folder with images: its path, and the part of it below the split.
 
-    ``rest`` are the names that may be classes, ``levels`` the place of each in the path, 1 for the first.
+    ``rest`` holds the names that may be classes, and ``levels`` the level of each in the path, starting at 1.
     """
 
     path: str

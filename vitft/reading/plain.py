@@ -1,4 +1,4 @@
-"""Checks of data files before `datasets` opens them."""
+"""Check data files before `datasets` opens them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vitft.outside import printable
 
 
 def require_plain(paths: Iterable[str]) -> None:
-    """Refuse what is not a regular file, and compressed files whatever their names.
+    """Refuse files that are not regular, or are compressed whatever their names.
 
-    `datasets` looks at the first bytes: it would unpack a file of a few kilobytes into as many gigabytes in its
+    `datasets` looks at the first bytes: it would unpack a file of a few kilobytes to as many gigabytes in its
     cache, and wait forever for a pipe.
 
     Raises:
@@ -23,11 +23,11 @@ def require_plain(paths: Iterable[str]) -> None:
             packed = compression_of(path)
         except OSError as error:
             raise DataError(
-                f"cannot read {printable(path)}: {error.strerror or error}", hint="check the file, or leave it out"
+                f"cannot read {printable(path)}: {error.strerror or error}", hint="check the file, or remove it"
             ) from error
         if packed is not None:
             raise DataError(
                 f"{printable(path)} is compressed ({packed}), although its name does not say so",
-                allowed="data files as they are: parquet, arrow, csv, jsonl, webdataset tar",
-                hint="unpack it first, and check what comes out",
+                allowed="data files that are not compressed: parquet, arrow, csv, jsonl, webdataset tar",
+                hint="unpack it first, and check the result",
             )

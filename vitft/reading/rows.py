@@ -1,4 +1,4 @@
-"""The images of a folder by split: each with its label, or left out with the reason."""
+"""Put each image of a folder in its split with its label, or leave it out with the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNLISTED = "in none of the splits that tables name"
 
 @dataclass
 class Rows:
-    """The images of one split: paths in the dataset's folder (or absolute), and labels, None if there is none."""
+    """The images of one split: paths in the dataset's folder (or absolute), and their labels or None."""
 
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -32,12 +32,12 @@ class FilesReading:
         splits: rows by split.
         roles: what each split is for, if known.
         labels_from: a description of where labels come from.
-        label_column: what to call it in messages.
+        label_column: ``class_folder``, or the table column of the labels.
         has_splits: whether the source names splits.
         left_out: image files in no split, by reason.
-        missing: table rows whose file does not exist: where, and the name.
+        missing: table rows whose file does not exist, each with the name of the file.
         tables: the tables that were read.
-        doubts: tables with columns that may be labels, not used because the folders give the classes.
+        doubts: tables with columns that may be labels, but are not used because the folders give the classes.
         notes: every choice, with its reason.
     """
 
@@ -63,7 +63,7 @@ def lay_out(
     *,
     by_table: bool,
 ) -> FilesReading:
-    """Combine folders and tables: put each image in its split with its label, or leave it out with the reason."""
+    """Combine what folders and tables say about each image into one reading."""
     split_by_table, roles = _splits_of_tables(evidence, places, data, notes)
     names_splits = any(each.splits is not None or each.role for each in evidence)
     is_listed = "train" in {roles.get(split) for split in split_by_table.values()}
@@ -97,7 +97,7 @@ def lay_out(
         _place_unnamed(unnamed, splits, places, left_out, evidence, data)
     _refuse_unlisted(left_out, splits, evidence, data)
     _read_once(listing, splits, notes)
-    if evidence:  # what a table names is read even if it is hidden, or a mask
+    if evidence:  # images that a table names are read even if they are hidden, or masks
         read = {path for rows in splits.values() for path in rows.paths}
         left_out = {reason: kept for reason, paths in left_out.items() if (kept := [p for p in paths if p not in read])}
     roles = {name: roles.get(name, places.roles.get(name)) for name in splits}
@@ -105,7 +105,7 @@ def lay_out(
     _note_unused(evidence, notes, by_table=by_table)
     if listing.loops:
         notes.append(
-            f"links not followed, because they lead to a folder that contains them: {shorten(sorted(listing.loops), 3)}"
+            f"links not followed, because they lead to folders that contain them: {shorten(sorted(listing.loops), 3)}"
         )
     missing = [
         (f"row {row} of {each.name}", each.joined.table.columns[each.joined.column][row] or "")
@@ -143,7 +143,7 @@ def _may_be_labels(evidence: Evidence) -> bool:
 def _splits_of_tables(
     evidence: Sequence[Evidence], places: Places, data: DataRecipe, notes: list[str]
 ) -> tuple[dict[str, str], dict[str, Role | None]]:
-    """Return the split of each file for which tables name one; raise on a contradiction."""
+    """Return the split of each file for which a table names one; raise if tables or folders contradict it."""
     split_of: dict[str, str] = {}
     roles: dict[str, Role | None] = {}
     by: dict[str, str] = {}
@@ -187,7 +187,7 @@ def _place_unnamed(
     evidence: Sequence[Evidence],
     data: DataRecipe,
 ) -> None:
-    """Put images that no table names into an unlabelled split if they make up one, or leave them out."""
+    """Add images that no table names as an unlabelled split if they make up a whole one; else leave them out."""
     has_named = {places.split_of.get(path.rpartition("/")[0]) for rows in splits.values() for path in rows.paths}
     rest = []
     for path in unnamed:
@@ -206,27 +206,27 @@ def _place_unnamed(
         names = ", ".join(dict.fromkeys(each.name for each in evidence))
         raise DataError(
             f"{names} names {count(total, 'image')} and leaves out {len(rest):,} others, such as {rest[0]}",
-            allowed="a table that names most of the images, or one that you name yourself",
-            hint=f"--set data.table={evidence[0].name} to train on these alone",
+            allowed="a table that names most of the images, or one that you choose",
+            hint=f"to train on these alone: --set data.table={evidence[0].name}",
         )
 
 
 def _refuse_unlisted(
     left_out: Mapping[str, Sequence[str]], splits: Mapping[str, Rows], evidence: Sequence[Evidence], data: DataRecipe
 ) -> None:
-    """Raise if lists of splits name less than half of the images, unless the user asked for them."""
+    """Raise if lists of splits name less than half of the images, unless the user chose them."""
     rest, total = left_out.get(UNLISTED, ()), sum(len(rows.paths) for rows in splits.values())
     if len(rest) > total and not data.table:
         names = ", ".join(dict.fromkeys(each.name for each in evidence if each.role or each.splits))
         raise DataError(
             f"{names} name {count(total, 'image')} and leave out {len(rest):,} others, such as {rest[0]}",
-            allowed="tables that name most of the images, or that you name yourself",
-            hint=f"--set 'data.table=[{names}]', or --set data.layout=folders for all images",
+            allowed="tables that name most of the images, or that you choose",
+            hint=f"--set 'data.table=[{names}]', or for all images --set data.layout=folders",
         )
 
 
 def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -> None:
-    """Read a file with several names through links only once; raise if it has two classes."""
+    """Read a file that has several names through links only once; raise if it has two classes."""
     if not listing.links:
         return
     for split, rows in splits.items():
@@ -238,26 +238,25 @@ def _read_once(listing: Listing, splits: Mapping[str, Rows], notes: list[str]) -
                 raise DataError(
                     f"{first} ({its_label}) and {path} ({label}) are the same file, through a link",
                     allowed="files that each have one class",
-                    hint="remove the link, or one of the two",
+                    hint="remove one of the two",
                 )
             if first == path:
                 kept.paths.append(path)
                 kept.labels.append(label)
         again = len(rows.paths) - len(kept.paths)
         if again:
-            notes.append(f"{count(again, 'image')} of {split} read once, although links give them two names")
+            notes.append(f"{count(again, 'duplicate')} in {split} left out: links give the same image several names")
         rows.paths, rows.labels = kept.paths, kept.labels
 
 
 def _note_unused(evidence: Sequence[Evidence], notes: list[str], *, by_table: bool) -> None:
-    """Note which columns of a table are not used."""
     for each in evidence:
         used = {each.joined.column, each.splits.column if each.splits else ""}
         if each.labels is not None and (by_table or each.labels.is_sure):
             used |= {each.labels.column, *each.labels.column.split(",")}
         if not by_table and each.splits is None and each.role is None:
             named = len({file for file in each.joined.files if file})
-            notes.append(f"{each.name}: names {count(named, 'image')} whose classes the folders already give")
+            notes.append(f"{each.name}: names {count(named, 'image')}, but the folders already give their classes")
         unused = [column for column in each.joined.table.columns if column not in used]
         if unused:
             why = "" if by_table else ", because the folders give the classes"
@@ -269,4 +268,4 @@ def _note_repeats(evidence: Sequence[Evidence], notes: list[str]) -> None:
         files = [file for file in each.joined.files if file]
         again = len(files) - len(set(files))
         if again:
-            notes.append(f"{each.name}: images named by several rows are read once ({count(again, 'row')} more)")
+            notes.append(f"{each.name}: {count(again, 'row')} ignored, because an earlier row names the same image")

@@ -1,4 +1,4 @@
-"""Datasets saved by `datasets` on this machine, and copies of Hub repositories."""
+"""Open datasets saved by `datasets` on this machine, and copies of Hub repositories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitft.recipe.keys import DataRecipe
 
 
 def open_saved(root: Path, data: DataRecipe, *, is_dict: bool) -> OpenedSource:
-    """Open what ``save_to_disk`` wrote: a dataset, or several splits of one."""
+    """Open a dataset that ``save_to_disk`` wrote, with one split or several."""
     refuse(data, "config", "a saved dataset has only one")
     refuse_stream(data, "a saved dataset is read in place")
     parts: dict[str, Mapping[str, Parts]] = {}
@@ -46,14 +46,14 @@ def _saved_files(state: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{state} does not describe a saved dataset: {type(error).__name__}: {error}",
-            allowed="what save_to_disk of `datasets` writes",
+            allowed="files that save_to_disk of `datasets` writes",
             hint="save it again",
         ) from error
     return files
 
 
 def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
-    """Open a copy of a Hub repository, whose README says which files make up which configuration and split."""
+    """Open a copy of a Hub repository whose README assigns files to configurations and splits."""
     if data.streaming:
         loaded = reading(root, lambda: datasets.load_dataset(str(root), data.config, streaming=True), data.config)
         counts = {split: known_rows(rows) for split, rows in loaded.items()}
@@ -72,7 +72,7 @@ def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
         raise DataError(
             f"the README of {root} lists the files of the dataset, but leaves out the split of {shorten(lost, 4)}",
             allowed="a README that names every split, or none",
-            hint="--set data.layout=parquet reads all files, --set data.config=default those that the README names",
+            hint="for all files: --set data.layout=parquet; for those that the README names: --set data.config=default",
         )
     notes = (f"left out, because the README does not name them: {shorten(unread, 4)}",) if unread else ()
     parts = {
@@ -87,13 +87,13 @@ def open_clone(root: Path, data: DataRecipe) -> OpenedSource:
 
 
 def _files_of(root: Path, config: str | None) -> dict[str, list[str]]:
-    """Return the files of each split, as the README says."""
+    """Return the files of each split, according to the README."""
     found = datasets.load_dataset_builder(str(root), config).config.data_files or {}
     return {str(split): [str(Path(path).resolve()) for path in paths] for split, paths in found.items()}
 
 
 def has_configs(root: Path) -> bool:
-    """Return whether a folder's README says which of its files make up which configuration."""
+    """Return whether a folder's README assigns its files to configurations."""
     readme = root / "README.md"
     if not readme.is_file():
         return False

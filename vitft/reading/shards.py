@@ -1,4 +1,4 @@
-"""Class names of the files of a split: each file may number them in its own order."""
+"""Read the class names of the files of a split, as each file may number them in its own order."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vitft.reading.labels import Parts
 
 
 def class_names(paths: Sequence[str | Path], *, may_lack_names: bool = False) -> dict[str, Parts]:
-    """Return, for each ClassLabel column whose names differ between files, the rows and names of every file.
+    """Return the rows and class names of every file, for each ClassLabel column whose names differ between files.
 
     Args:
         paths: parquet or arrow files, in the order in which they are read.
         may_lack_names: whether something else names the classes of files without names.
 
     Raises:
-        DataError: if a column is numbers in one file and text in another; reading would mix them silently.
+        DataError: if a column holds numbers in one file and text in another, which would be mixed silently.
     """
     files = [schema_of(Path(path)) for path in paths]
     found: dict[str, Parts] = {}
@@ -79,7 +79,7 @@ def _schema_of(path: Path) -> tuple[pa.Schema, int]:
 
 
 def _names(schema: pa.Schema, column: str, path: Path) -> tuple[str, ...]:
-    """Return the class names that a file's own description gives a column; none if it is not a ClassLabel.
+    """Return the class names of a column according to its file; none if it is not a ClassLabel.
 
     Raises:
         DataError: if two classes have the same name.
@@ -87,7 +87,7 @@ def _names(schema: pa.Schema, column: str, path: Path) -> tuple[str, ...]:
     try:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"][column]
         names = tuple(map(str, described["names"])) if described["_type"] == "ClassLabel" else ()
-    except (ValueError, KeyError, TypeError):  # an invalid description: then there are no names
+    except (ValueError, KeyError, TypeError):  # without a valid description there are no names
         return ()
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

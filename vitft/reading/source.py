@@ -1,7 +1,7 @@
-"""Any `datasets` source -> ImageSource: columns, classes and splits chosen, each choice with its reason.
+"""Open a dataset as an ImageSource: choose columns, classes and splits, and note the reason of each choice.
 
 Everything is decided from names, types and labels. Then the images are checked: none may be in two splits, and a
-sample is decoded. The same data give the same source in every process, whatever the machine or cache folder.
+sample is decoded. The same data give the same source in every process, on any machine and with any cache folder.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ __all__ = ["open_for_evaluation", "open_source"]
 
 
 def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
-    """Open a dataset for training: find columns and classes, assign splits, carve out validation if needed.
+    """Open a dataset for training: find columns and classes, assign splits, and carve out validation if needed.
 
     Args:
         data: the recipe's `data` section.
         seed: the run's seed; it decides which rows are carved out and which ``max_train_samples`` keeps.
 
     Raises:
-        DataError: if the dataset cannot be opened, or cannot be trained on as it is; it quotes the notes so far.
+        DataError: if the dataset cannot be opened or trained on; the message includes the notes so far.
     """
     notes: list[str] = []
     with telling(notes):
@@ -63,7 +63,7 @@ def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
 
 
 def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str | None) -> ImageSplit:
-    """Open one split of a dataset to evaluate a model on, its labels translated by name to the model's classes.
+    """Open one split of a dataset to evaluate a model on, and match its labels to the model's classes by name.
 
     Args:
         data: the recipe's `data` section.
@@ -71,15 +71,13 @@ def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str 
         split: the split to open; if None: test, else validation, else everything if the source names no splits.
 
     Returns:
-        The split; its notes say what was chosen and why.
+        The split, with notes on what was chosen and why.
 
     Raises:
         DataError: if the split is missing, has no labels, or has labels that the model does not know.
     """
     if data.streaming:
-        raise DataError(
-            "evaluation needs every image of a split exactly once, not a stream", hint="leave out --streaming"
-        )
+        raise DataError("a model cannot be evaluated on a stream, only on a whole split", hint="leave out --streaming")
     notes: list[str] = []
     with telling(notes):
         opened = open_splits(data)
@@ -140,7 +138,7 @@ def _judged(
 
 @dataclass
 class _Training:
-    """What is known so far while an opened source is prepared for training."""
+    """The state of preparing an opened source for training."""
 
     opened: OpenedSource
     roles: Roles
@@ -152,7 +150,7 @@ class _Training:
     _scored: list[str] = field(default_factory=list)
 
     def source(self) -> ImageSource:
-        """Read labels, split the rows, check the images."""
+        """Read labels, split the rows and check the images."""
         train, others = self._labels()
         classes = train.names
         parts = {role: (name, self._onto(role, name, labels, train)) for role, (name, labels) in others.items()}
@@ -215,7 +213,7 @@ class _Training:
         return train, others
 
     def _onto(self, role: str, name: str, labels: Labels, train: Labels) -> np.ndarray:
-        """Return the ids of another split in terms of the training classes."""
+        """Return the labels of another split as ids of the training classes."""
         ids, unknown, said = onto_classes(labels, train.names, exactly=self.data.similar_names == "keep")
         self.notes += [f"{name}: {note}" for note in said]
         in_train = np.bincount(train.ids, minlength=len(train.names)) > 0
@@ -230,7 +228,7 @@ class _Training:
         return ids
 
     def _part_from(self, train: ImageSplit, others: Sequence[ImageSplit]) -> None:
-        """Refuse images that are in two splits; in a published dataset, whose splits others use, just note them."""
+        """Refuse images that are in two splits; only note them in a Hub dataset, whose splits others use too."""
         sides = [Side(split, self._images(split.source_name)) for split in (train, *others)]
         self.notes += part_splits(sides, are_accepted=self.opened.kind == "hub" or self.data.allow_overlap)
 
@@ -244,7 +242,7 @@ class _Training:
         return self._encoded[name] if rows is None else self._encoded[name].take(rows)
 
     def _carved(self, whole: ImageSplit) -> tuple[ImageSplit, ImageSplit]:
-        """Carve validation out of training, and note images with a copy on the other side."""
+        """Carve validation out of training, and note images that have a copy in the other part."""
         kept, held_out = carve(whole.labels, self.data.validation_fraction, seed=self.seed)
         if len(held_out) == 0:
             raise DataError(
@@ -261,10 +259,10 @@ class _Training:
                 f"{name}, such as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
             )
         share = len(held_out) / len(whole)
-        why = "" if abs(share - self.data.validation_fraction) < 0.01 else " because every class gets one if it can,"
+        why = "" if abs(share - self.data.validation_fraction) < 0.01 else " so that every class has one if possible,"
         if len(held_out) == MAX_CARVED:
             number = len(np.unique(whole.labels))
-            why = " the maximum" + (f", of {number:,} classes," if number > MAX_CARVED else ",")
+            why = " the maximum" + (f", for {number:,} classes," if number > MAX_CARVED else ",")
         self.notes.append(
             f"validation: {len(held_out):,} of the {len(whole):,} rows of {self._train_name} ({share:.1%},{why} "
             f"stratified, seed {self.seed}), because the dataset has no validation split"
@@ -272,14 +270,14 @@ class _Training:
         return train, validation
 
     def _limited(self, train: ImageSplit, all_ids: np.ndarray, classes: Sequence[str]) -> ImageSplit:
-        """Keep ``max_train_samples`` images of training."""
+        """Keep only ``max_train_samples`` training images."""
         most = self.data.max_train_samples
         if most is None or most >= len(train):
             return train
         rows = train.source_rows
         kept = limit(train.labels, most, seed=self.seed)
         self.notes.append(
-            f"train: {len(kept):,} of {len(train):,} rows, as many of each class as the data allow "
+            f"train: {len(kept):,} of {len(train):,} rows, an equal number of each class if possible "
             f"(data.max_train_samples, seed {self.seed})"
         )
         lost = np.setdiff1d(np.unique(train.labels), np.unique(train.labels[kept])).tolist()
@@ -296,13 +294,13 @@ class _Training:
         for numbers, words in (
             (np.flatnonzero(counts == 0), f"classes without any image in {self._train_name}"),
             (np.flatnonzero(counts == 1), f"classes with one image in {self._train_name}, which stays in training"),
-            (np.flatnonzero((counts > 0) & ~seen), "training classes that validation lacks"),
+            (np.flatnonzero((counts > 0) & ~seen), "training classes without a validation image"),
         ):
             if len(numbers):
                 self.notes.append(f"{words}: {shorten([classes[k] for k in numbers.tolist()])}")
 
     def _looked_at(self, splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> int:
-        """Decode a sample of the images, or all of them; return the white level of 16-bit images."""
+        """Decode a sample of the images, or all, and return the white level of 16-bit images."""
         if self.data.check_images == "off":
             return WHITE_LEVEL if self.data.white_level in ("auto", None) else int(self.data.white_level)
         found = check_images(
@@ -322,7 +320,7 @@ class _Training:
         return white_level(found, self.data.white_level or WHITE_LEVEL, self.notes)
 
     def _left_out(self) -> dict[str, int]:
-        """Return how many image files are in no split in use, by reason."""
+        """Return the number of image files that are in no split in use, by reason."""
         left_out = dict(self.opened.left_out)
         if self.opened.columns is None:
             return left_out

@@ -1,6 +1,6 @@
-"""Which split is used for what, and which of its rows: pure functions of names, labels and the seed.
+"""Assign splits to roles and choose their rows: pure functions of names, labels and the seed.
 
-Only integer arithmetic and vitft's own permutation are used, so every process, machine and library version takes the
+They use only integer arithmetic and vitft's own permutation, so every process, machine and library version takes the
 same rows.
 """
 
@@ -22,7 +22,7 @@ _ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Roles:
-    """The source's own name for the split in each role, and the choices made."""
+    """The source's own name of the split in each role, and notes on the choices."""
 
     train: str | None
     validation: str | None
@@ -41,12 +41,12 @@ def assign_roles(
 
     Args:
         names: the splits that the source has.
-        wanted: for "train", "validation" and "test" the name that the recipe asks for, or None.
-        known: what a split is for, if the source says so; otherwise its name decides.
+        wanted: the name that the recipe asks for in each role ("train", "validation", "test"), or None.
+        known: the role of each split, if the source says so; otherwise its name decides.
         need_train: whether to raise if there is no training split.
 
     Raises:
-        DataError: if a requested split is missing or requested in two roles, or if none can train.
+        DataError: if a requested split is missing or requested in two roles, or if there is no training split.
     """
     notes: list[str] = []
     chosen = _as_asked(names, wanted)
@@ -63,7 +63,7 @@ def assign_roles(
         if len(free) > 1:
             notes.append(
                 f"{role} split: {free[0]}; not used: {', '.join(free[1:])}; "
-                f"to choose: --set data.{role}_split={free[1]}"
+                f"to switch: --set data.{role}_split={free[1]}"
             )
         elif free and free[0] != role:
             notes.append(f"{role} split: the source's {free[0]!r}")
@@ -90,7 +90,7 @@ def assign_roles(
 
 
 def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the splits that the user asks for, by role; raise if one is asked for twice."""
+    """Return the splits that the user asked for, by role; raise if one was asked for twice."""
     chosen: dict[str, str | None] = {}
     for role, name in wanted.items():
         if name is not None:
@@ -101,9 +101,9 @@ def _as_asked(names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[st
         twice = [other for other, part in taken if part == name]
         if len(twice) > 1:
             raise DataError(
-                f"the split {name!r} is asked for as {' and '.join(twice)}; an image must not be in both",
+                f"the split {name!r} is asked for as both {' and '.join(twice)}, but an image must not be in both",
                 allowed=f"different splits among {', '.join(names)}",
-                hint="leave out data.validation_split, and validation is carved out of train",
+                hint="leave out data.validation_split to carve validation out of train",
             )
         assert role in _ROLES, role
     return chosen
@@ -123,7 +123,7 @@ def _several(role: str, names: Sequence[str]) -> DataError:
 
 
 def named_split(names: Iterable[str], name: str, flag: str) -> str:
-    """Return the source's name of the split that a user asked for, or a synonym such as ``val``.
+    """Return the source's name of the split that a user asked for, possibly by a synonym such as ``val``.
 
     Raises:
         DataError: listing the existing splits.
@@ -146,13 +146,13 @@ def named_split(names: Iterable[str], name: str, flag: str) -> str:
 def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split the rows of a training split into training and validation.
 
-    Validation gets ``fraction`` of the rows, each class in its proportion (largest remainders), at least one row and
-    never all rows of every class that has two; a class with one row stays in training. It gets at most 10,000 rows,
-    so with more classes than that, only the largest have one.
+    Validation gets ``fraction`` of the rows, but at most 10,000, with each class in proportion (largest remainders).
+    From a class of two rows or more it takes at least one and never all; a class of one row stays in training. If there
+    are more than 10,000 classes, only the largest have a validation row.
 
     Args:
         labels: int64 class ids, shape (n,).
-        fraction: the share that becomes validation.
+        fraction: the fraction of rows that becomes validation.
         seed: the run's seed.
 
     Returns:
@@ -169,7 +169,7 @@ def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray
 def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
     """Choose at most ``num_samples`` rows, an equal number of each class if possible.
 
-    A class with fewer rows than its share gives all of them, and the others share the rest.
+    If a class has fewer rows than its share, all are taken, and the other classes share the rest.
 
     Returns:
         Row numbers, ascending.
@@ -178,7 +178,7 @@ def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
     quota = np.zeros_like(counts)
     left = min(num_samples, len(labels))
     while left:
-        open_classes = np.flatnonzero(quota < counts)[:left]  # fewer rows than classes: one each for the first
+        open_classes = np.flatnonzero(quota < counts)[:left]  # fewer rows left than classes: the first get one
         gain = np.minimum(left // len(open_classes), counts[open_classes] - quota[open_classes])
         quota[open_classes] += gain
         left -= int(gain.sum())
@@ -197,16 +197,16 @@ def first_of_each_class(labels: np.ndarray, quota: np.ndarray, *, seed: int, str
 
 
 def _proportional(counts: np.ndarray, total: int) -> np.ndarray:
-    """Divide ``total`` among classes by size: 1 to count - 1 for each class of two or more, otherwise 0."""
+    """Divide ``total`` among the classes by size: from 1 to count - 1 if a class has two or more, otherwise 0."""
     n = int(counts.sum())
     lowest, highest = np.minimum(np.maximum(counts - 1, 0), 1), np.maximum(counts - 1, 0)
-    if int(lowest.sum()) > MAX_CARVED:  # one of each would be more than the cap allows
+    if int(lowest.sum()) > MAX_CARVED:  # one of each class would exceed the cap
         chosen = np.zeros_like(counts)
         chosen[np.argsort(-counts, kind="stable")[:MAX_CARVED]] = 1
         one_each: np.ndarray = chosen * lowest
         return one_each
     quota: np.ndarray = np.clip(counts * total // n, lowest, highest)
-    # One at a time, adjust the class furthest below (or above) its exact share, counted in n-ths.
+    # Adjust the classes furthest below (or above) their exact shares by one each; shares are counted in n-ths.
     while (short := total - int(quota.sum())) != 0:
         movable = np.flatnonzero(quota < highest if short > 0 else quota > lowest)
         if len(movable) == 0:

@@ -1,4 +1,4 @@
-"""A column that says which split each row belongs to: ``split``, ``fold``, ``is_training_image``."""
+"""Find a column that says which split each row belongs to: ``split``, ``fold``, ``is_training_image``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from vitft.reading.words import Role, flag_role, is_split_name, role_of, roles_o
 from vitft.recipe.keys import DataRecipe
 
 _TRUE, _FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n", "f"}
-_MOST = 50  # values of a column of splits
+_MOST = 50  # values of a split column
 _OTHER: dict[Role, Role] = {"train": "test", "test": "train", "validation": "train"}
 
 
 @dataclass(frozen=True)
 class SplitColumn:
-    """A column of splits.
+    """A split column.
 
     Attributes:
         column: its name.
@@ -30,21 +30,21 @@ class SplitColumn:
 
     @property
     def note(self) -> str:
-        """The choice, as a note for the user."""
+        """A note for the user about this choice."""
         said = ", ".join(f"{value} -> {name}" if value != name else name for value, name in self.names.items())
         return f"splits: from the column {self.column} ({said}); to ignore it: --set data.split_column=none"
 
 
 def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, where: str) -> SplitColumn | None:
-    """Find the column of splits among columns of text.
+    """Find the split column among columns of text.
 
     Args:
         columns: the different values of each column.
-        data: what the user says about splits.
-        where: what has the columns, to name in an error.
+        data: the recipe's `data` section.
+        where: the name of the table or split, for errors.
 
     Raises:
-        DataError: if a column is named like one of splits but its values name none, or the requested one is missing.
+        DataError: if a column has a name for splits but its values name none, or the requested one is missing.
     """
     if data.split_column == "none":
         return None
@@ -73,7 +73,7 @@ def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, wh
     if len(readable) > 1 and len(flags) < len(readable):
         names = ", ".join(each.column for each in readable)
         raise DataError(
-            f"{where} has several columns of splits: {names}",
+            f"{where} has several split columns: {names}",
             allowed="one of them",
             hint=f"--set data.split_column={readable[0].column}",
         )
@@ -84,7 +84,7 @@ def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, wh
     column, values = unread
     raise DataError(
         f"{where} can be read in two ways: its column {column!r} ({shorten(list(values), 5)}) names splits, but not "
-        "which ones are for training or testing; or it has nothing to do with splits",
+        "those for training or testing; or it has nothing to do with splits",
         allowed="values such as train, validation and test; or say what they mean",
         hint=f"--set data.split_column=none to ignore it, or --set data.split_column={column} "
         f"--set data.validation_split={values[0]} to hold these rows out",
@@ -92,7 +92,7 @@ def find_split_column(columns: Mapping[str, Sequence[str]], data: DataRecipe, wh
 
 
 def _read(column: str, values: Sequence[str], wanted: Sequence[str]) -> SplitColumn | None:
-    """Return what a column's values mean, if they are splits."""
+    """Return what the values of a column mean, or None if they are not splits."""
     roles = roles_of(values)
     exact = [role_of(value) for value in values]
     is_named = is_split_name(column)

@@ -1,4 +1,4 @@
-"""Datasets read as a stream: no random access, so no exact carving, limits or order."""
+"""Read a dataset as a stream: without random access, carving, limits and order are not exact."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stream_source(
     opened: OpenedSource, roles: Roles, image_columns: tuple[str, ...], label_column: str,
     data: DataRecipe, seed: int, notes: list[str],
 ) -> ImageSource:  # fmt: skip
-    """Make the source of a run that streams its dataset, from what was chosen so far."""
+    """Make the source of a run that streams its dataset, from the roles and columns chosen so far."""
     assert roles.train is not None
     splits: dict[str, StreamSplit] = {}
     classes: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def stream_source(
 
 
 def stream_features(rows: Any) -> Any:
-    """Return the types of a stream's columns; some formats show them only in their first rows."""
+    """Return the types of a stream's columns, from its first rows if its format does not declare them."""
     return rows.features if rows.features is not None else rows._resolve_features().features
 
 
@@ -103,7 +103,7 @@ def _stream_classes(rows: Any, feature: Any, label_column: str, notes: list[str]
 
 
 def _outer(rows: Any, column: str) -> str:
-    """Return the column of a stream that holds the label, possibly inside a structure."""
+    """Return the column of a stream that holds the label, which may be a structure."""
     return column if column in stream_features(rows) else column.split(".")[0]
 
 
@@ -123,7 +123,7 @@ def _carve_stream(train: StreamSplit, fraction: float, seed: int) -> tuple[Strea
 
 
 def _is_held_out(row: Mapping[str, Any], *, columns: tuple[str, ...], fraction: float, seed: int, wanted: bool) -> bool:
-    # By content: row numbers of a stream depend on the sharding. Equal images stay together.
+    # By content, because row numbers of a stream depend on the sharding. Equal images stay together.
     image = encoded_image(filled(row, columns))
     content = image.encode() if isinstance(image, str) else image
     word = hashlib.blake2b(content, digest_size=8, key=seed.to_bytes(8, "little")).digest()

@@ -1,4 +1,4 @@
-"""Which column of a table holds the labels: chosen by the user, by what folders say, by name, or as the only one."""
+"""Find the label column of a table: the user's choice, else by the folders, by name, or as the only candidate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TableLabels:
     Attributes:
         column: their column; several columns of a one-hot table are joined with commas.
         values: the label of each row, None if there is none.
-        is_sure: whether the column is surely for labels, rather than just the only candidate.
+        is_sure: whether the column certainly holds labels, rather than being just the only candidate.
         note: how it was chosen.
     """
 
@@ -48,16 +48,16 @@ def find_labels(
     has_split_columns: bool = True,
     accept: bool = False,
 ) -> TableLabels | None:
-    """Find the labels of a table's rows; None if it has none.
+    """Find the labels of a table's rows; None if there are none.
 
     Args:
         joined: the table and its files.
-        class_of: the class that folders give a file, or None.
+        class_of: returns the class that folders give a file, or None.
         classes: all classes that folders give.
-        wanted: the column that the user asks for.
-        split_column: the column of splits, which is not a label.
-        has_split_columns: whether a column named like one of splits cannot be the label.
-        accept: whether a measure may be a label.
+        wanted: the column that the user asked for.
+        split_column: the split column, which is not a label.
+        has_split_columns: whether a column with a name for splits cannot be the label.
+        accept: whether a measure may be the label.
 
     Raises:
         DataError: if it is unclear which column it is, or a row has several labels.
@@ -71,14 +71,16 @@ def find_labels(
     if wanted is not None:
         return TableLabels(wanted, list(table.columns[wanted])) if wanted in table.columns else None
     if agreeing := _agreeing(columns, joined.files, class_of, {alike(name) for name in classes}):
-        return TableLabels(agreeing, list(columns[agreeing]), note=f"its column {agreeing} names the folders")
+        return TableLabels(
+            agreeing, list(columns[agreeing]), note=f"label column: {agreeing} of {table.name}, which names the folders"
+        )
     if classes and (boxed := _boxed(columns, set(classes))):
         return boxed
     if has_split_columns:
         columns = {name: values for name, values in columns.items() if not is_split_name(name)}
     named = sorted((name for name in columns if is_label_name(name) and not _is_id(name)), key=_rank)
     if named:
-        left = f"; not used: {', '.join(named[1:])}; to choose: --set data.label_column={named[1]}" if named[1:] else ""
+        left = f"; not used: {', '.join(named[1:])}; to switch: --set data.label_column={named[1]}" if named[1:] else ""
         return TableLabels(
             named[0], list(columns[named[0]]), note=f"label column: {named[0]} of {table.name}, by its name{left}"
         )
@@ -89,7 +91,7 @@ def find_labels(
 
 
 def refuse_several(labels: TableLabels, where: str) -> None:
-    """Raise a DataError if labels are lists, joined by a character that is never part of a label."""
+    """Raise a DataError if labels are lists, or are joined by a separator."""
     present = [value for value in labels.values if value is not None]
     alone = {value for value in present if "|" not in value}
     listed = next((value for value in present if _LIST.fullmatch(value)), None)
@@ -132,7 +134,7 @@ def _agreeing(
 
 
 def _boxed(columns: Mapping[str, Column], classes: set[str]) -> TableLabels | None:
-    """Return labels that are followed by bounding boxes, as in ImageNet's tables: ``n01978930 85 1 499 272``."""
+    """Return labels that bounding boxes follow, as in ImageNet's tables: ``n01978930 85 1 499 272``."""
     for column, values in columns.items():
         words = [(value or "").split() for value in values]
         kinds = [{word for word in row if not _NUMBER.fullmatch(word)} for row in words]
@@ -156,7 +158,7 @@ def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
         raise DataError(
             f"{where} marks several labels per image (row {several[0]}: {', '.join(ones[several[0]])}); "
             "vitft supports one",
-            allowed=f"one 1 among {shorten(hot)} in each row",
+            allowed=f"a single 1 among {shorten(hot)} in each row",
             hint="--set data.label_column=NAME to train one against the rest, or keep the rows that have one label",
         )
     return TableLabels(
@@ -167,7 +169,7 @@ def _one_hot(columns: Mapping[str, Column], where: str) -> TableLabels | None:
 
 
 def _only_one(columns: Mapping[str, Column], joined: Joined, *, has_classes: bool, accept: bool) -> TableLabels | None:
-    """Return the labels if a single column can hold them."""
+    """Return the labels if only one column can hold them."""
     counts = {
         name: len({value for value in values if value is not None})
         for name, values in columns.items()

@@ -1,7 +1,7 @@
-"""A table that accompanies images: csv, JSON, a list of names -> columns of text.
+"""Read a table that accompanies images (csv, JSON, parquet, a list of names) as columns of text.
 
 Text stays as it is written: ``007`` is not 7, and ``True`` is not ``true``. The kind of file, its encoding and its
-delimiter are found by trying; if a file cannot be read, the error says why.
+delimiter are found by trial; if a file cannot be read, the error says why.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from vitft.reading.listing import count, is_image_name
 from vitft.reading.words import role_of
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
-_LARGEST = 2**30  # bytes: a larger file holds more than a class per image
+_LARGEST = 2**30  # bytes; a larger file holds more than a label for each image
 _DELIMITERS = (",", "\t", ";", "|", " ")
-_MANY = 50  # files of one kind: if there are more, they are one per image, not tables of images
+_MANY = 50  # files of one kind; if there are more, each belongs to one image
 
 
-class Unreadable(Exception):  # noqa: N818 - its text is the reason
-    """A file that is not a table, with the reason."""
+class Unreadable(Exception):  # noqa: N818 - a finding about a file
+    """A file cannot be read as a table; the text is the reason."""
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Table:
     Attributes:
         name: its path in the dataset's folder.
         columns: text by column, None for a missing value; all of the same length.
-        is_listed: whether columns have no names of their own, but ``column_1``, ...
-        notes: what was found out about the file.
+        is_listed: whether the file does not name its columns, so that they are ``column_1``, ...
+        notes: what the user should know about the file.
         problem: the error to raise if it turns out to be about images.
     """
 
@@ -51,12 +51,12 @@ class Table:
 
     @property
     def num_rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(next(iter(self.columns.values()), ()))
 
 
 def table_files(others: Iterable[str], stems: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the files that may be tables of images, and notes on those that are not.
+    """Return the files that may be tables of images, and notes on the others.
 
     Args:
         others: the files of a folder that are not images.
@@ -71,7 +71,7 @@ def table_files(others: Iterable[str], stems: Collection[str]) -> tuple[list[str
         elif suffix in SUFFIXES and suffix != ".parquet":
             by_kind.setdefault(suffix, []).append(path)
     found = []
-    notes = [f"{count(len(alone), 'file')} left out that belong to single images ({min(alone)}, ...)"] if alone else []
+    notes = [f"{count(len(alone), 'file')} for single images left out ({min(alone)}, ...)"] if alone else []
     for suffix, paths in by_kind.items():
         if len(paths) > _MANY:
             top = [path for path in paths if path.count("/") < 2][:_MANY]
@@ -87,7 +87,7 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
     Args:
         root: the dataset's folder.
         name: the table's path in it.
-        is_file: whether a text names an image; used to recognise a table without a header.
+        is_file: tells whether a text names an image, to recognise a table without a header.
 
     Raises:
         Unreadable: with the reason.
@@ -101,7 +101,7 @@ def read_table(root: str, name: str, is_file: Callable[[str], bool] = lambda _: 
             raise Unreadable(f"it is compressed ({packed}), although its name does not say so: unpack it first")
         content = read_regular(path, _LARGEST)
     except OSError as error:
-        raise Unreadable(f"it cannot be read: {error.strerror or error}") from error
+        raise Unreadable(str(error.strerror or error)) from error
     text, notes = _decoded(content)
     if suffix in (".json", ".jsonl", ".ndjson"):
         try:
@@ -174,7 +174,7 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
     body = rows if is_listed else rows[1:]
     num_padded = sum(text != text.strip() for row in body for text in row)
     if num_padded:
-        notes.append(f"{num_padded:,} values had spaces around them, which were dropped")
+        notes.append(f"{num_padded:,} values had spaces around them, which were removed")
     short = sum(len(row) < len(header) for row in body)
     if short > len(body) // 2:
         notes.append(f"{count(short, 'row')} with fewer fields than the first")
@@ -183,14 +183,14 @@ def _of_lines(name: str, text: str, is_file: Callable[[str], bool], *, is_list: 
         for each, text in itertools.zip_longest(names, row, fillvalue=""):
             columns[each].append(text.strip() or None)
     if is_listed and not is_list:
-        notes.append("it has no header, because its first row names an image")
+        notes.append("read without a header, because its first row names an image")
     return Table(name, columns, is_listed, notes, _long_rows(name, body, len(rows[0]), delimiter, is_file))
 
 
 def _long_rows(
     name: str, rows: Sequence[Sequence[str]], width: int, delimiter: str, is_file: Callable[[str], bool]
 ) -> DataError | None:
-    """Return an error if a row has more fields than the first, or a quote swallows rows: the meaning is unclear."""
+    """Return an error if a row has more fields than the first line, or an open quote swallows rows."""
     for number, row in enumerate(rows):
         if any("\n" in text and _swallowed(text, delimiter, is_file) for text in row):
             return DataError(
@@ -211,13 +211,13 @@ def _long_rows(
 
 
 def _swallowed(text: str, delimiter: str, is_file: Callable[[str], bool]) -> bool:
-    """Whether text of several lines has fields that name images, as it would if a closing quote is missing."""
+    """Return whether text of several lines has fields that name images, because a closing quote is missing."""
     fields = [field.strip() for line in text.split("\n")[1:] for field in line.split(delimiter)]
     return any(is_image_name(field) or is_file(field) for field in fields if field)
 
 
 def _delimiter(lines: Sequence[str], *, is_list: bool) -> tuple[str, list[str]]:
-    """Return the delimiter: the character that splits most lines, including the first, into equally many fields."""
+    """Return the character that splits most lines, including the first, into equally many fields, and notes."""
     best, most = ",", (0.0, False, 0)
     for delimiter in _DELIMITERS if is_list else _DELIMITERS[:-1]:
         try:
@@ -239,7 +239,7 @@ def _reader(lines: Iterable[str], delimiter: str) -> Iterable[list[str]]:
 
 
 def _named(header: Sequence[str], width: int) -> list[str]:
-    """Return unique column names: empty and repeated ones are numbered."""
+    """Return unique column names; empty and repeated ones get a number."""
     names: list[str] = []
     for place in range(width):
         name = header[place] if place < len(header) and header[place] else f"column_{place + 1}"
@@ -250,7 +250,7 @@ def _named(header: Sequence[str], width: int) -> list[str]:
 
 
 def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Callable[[str], bool]) -> bool:
-    """Whether the first line of a list names its columns: it names no image, but the next lines do."""
+    """Return whether the first line of a list names columns: it names no image, but the next lines do."""
     if any(map(is_file, header)) or len(header) < 2:
         return False
     return bool(rows) and all(any(map(is_file, row)) for row in rows)
@@ -260,7 +260,7 @@ def _is_header(header: Sequence[str], rows: Sequence[Sequence[str]], is_file: Ca
 
 
 def _records(text: str, *, are_lines: bool) -> list[Mapping[str, Any]]:
-    """Return the objects of a JSON file: a list, one per line, a table by columns, or COCO's three lists."""
+    """Return the objects in a JSON file: a list, one per line, a table by columns, or COCO's three lists."""
     try:
         value: Any = json.loads(text)
     except RecursionError as error:
@@ -303,7 +303,7 @@ def _of_coco(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _of_object(value: Mapping[str, Any]) -> Any:
-    """Return the rows of an object: its only list of objects, or its lists as columns, or names by class."""
+    """Return the rows in an object: its only list of objects, its lists as columns, or names by class."""
     lists = {key: each for key, each in value.items() if isinstance(each, list)}
     rows = [each for each in lists.values() if each and all(isinstance(row, dict) for row in each)]
     if len(rows) == 1:
@@ -328,7 +328,7 @@ def _is_name(value: object) -> bool:
 
 
 def columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Return records as columns of text, nested ones as ``outer.inner``; several values are joined with ``|``."""
+    """Return records as columns of text; nested ones are ``outer.inner``, and lists are joined with ``|``."""
     flat = [_flattened(record) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
     return {name: [record.get(name) for record in flat] for name in names}
@@ -357,7 +357,7 @@ def _as_text(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     text = str(value).strip()
-    return text.encode("utf-8", "replace").decode() or None  # JSON can contain half a character
+    return text.encode("utf-8", "replace").decode() or None  # JSON may contain half a character
 
 
 def _of_parquet(path: Path) -> dict[str, list[str | None]]:

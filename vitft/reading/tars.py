@@ -1,7 +1,7 @@
-"""Webdataset tars on this machine: members with the same name up to the first dot are one image and its label.
+"""Read webdataset tars: members with the same name up to the first dot are one image and its label.
 
-We do not use the reader of `datasets`: it takes the kinds of members from the first five examples, so half of the
-images would be empty if jpg and png are mixed, and ``.cls`` members could only be numbers.
+The reader of `datasets` takes the kinds of members from the first five examples, so half of the images would be empty
+if jpg and png are mixed, and ``.cls`` members could only be numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open_tars(paths: Sequence[str], *, is_streaming: bool) -> Any:
         return datasets.IterableDataset.from_generator(
             _rows, features, {"paths": list(paths), "columns": tuple(features)}
         )
-    # Size and time are arguments so that the cache can tell whether it has these files.
+    # Size and time are arguments, so that the cache recognises these files.
     stamps = [f"{os.path.getsize(path)} {os.stat(path).st_mtime_ns}" for path in paths]  # noqa: PTH202, PTH116
     return datasets.Dataset.from_generator(
         _stamped_rows,
@@ -46,7 +46,7 @@ def open_tars(paths: Sequence[str], *, is_streaming: bool) -> Any:
 
 
 def holds_examples(path: str) -> bool:
-    """Return whether a tar holds images with labels instead of just being an archive of files."""
+    """Return whether a tar holds images with labels, rather than being just an archive of files."""
     try:
         for number, example in enumerate(_examples(path)):
             if any(map(is_image_name, example)) and len(example) > 1:
@@ -112,7 +112,7 @@ def _of_json(field: str, content: bytes) -> Mapping[str, str | None]:
 
 
 def _examples(path: str) -> Iterator[dict[str, bytes]]:
-    """Yield the members of a tar, keyed by the name after the first dot, one example at a time."""
+    """Yield each example of a tar: its members by their names after the first dot."""
     example: dict[str, bytes] = {}
     current = ""
     try:
@@ -130,6 +130,6 @@ def _examples(path: str) -> Iterator[dict[str, bytes]]:
                 file = tar.extractfile(member)
                 example[dot + rest] = file.read() if file is not None else b""
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="is it complete? check with: tar tf FILE") from error
+        raise DataError(f"cannot read {path}: {error}", hint="to check that it is complete: tar tf FILE") from error
     if example:
         yield example

@@ -1,4 +1,4 @@
-"""Files of a folder that are not read, and why; no class may vanish silently."""
+"""Report the files of a folder that are not read, so that no class vanishes silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_IMAGES = (
 
 
 def what_else(listing: Listing) -> str:
-    """Return what is in a folder without images, to quote in an error."""
+    """Describe the contents of a folder without images, for an error."""
     reasons = list(describe_left_out(listing.left_out))
     suffixes = _suffixes(listing.others)
     if suffixes:
@@ -29,7 +29,7 @@ def what_else(listing: Listing) -> str:
 
 
 def archives(names: Sequence[str]) -> list[str]:
-    """Return the files that must be unpacked to be read."""
+    """Return the files that must be unpacked before they can be read."""
     return [name for name in names if Path(name).suffix.lower() in ARCHIVES]
 
 
@@ -44,7 +44,7 @@ def _suffixes(names: Sequence[str]) -> str:
 
 
 def note_unread(listing: Listing, reading: FilesReading, data: DataRecipe) -> None:
-    """Note files without an image name; raise if a whole class folder consists of them."""
+    """Note files that are not named like images; raise if a class folder has no others."""
     told = " ".join(reading.notes)
     beside = {path.rpartition("/")[0].rpartition("/")[0] for rows in reading.splits.values() for path in rows.paths}
     empty = [folder for folder in listing.empty if folder.rpartition("/")[0] in beside]

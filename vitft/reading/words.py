@@ -1,7 +1,7 @@
-"""What the names of folders, files, columns and splits say: which split, images or masks, a fold, a measure.
+"""Interpret the names of folders, files, columns and splits: a split, images, masks, a fold, a measure.
 
-This file only has lists of words. What a name means also depends on its neighbours (``train`` is a vehicle, too); that
-is decided where names are read.
+This file only looks at words. What a name means also depends on the names beside it (``train`` is a vehicle, too);
+that is decided where names are read.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ def words_of(name: str) -> list[str]:
 
 
 def role_of(name: str) -> Role | None:
-    """Return the split that a name is exactly a word for: ``train``, ``Val``."""
+    """Return the split that a name is a word for, without other words: ``train``, ``Val``."""
     return _ROLE_OF.get(name.strip().lower())
 
 
 def split_and_rest(name: str) -> tuple[Role | None, tuple[str, ...]]:
-    """Return the split that the words of a name mean, and the words that are neither that nor filler.
+    """Return the split that a name means, and its words that are neither for a split nor filler.
 
     ``training_set`` -> train, (); ``seg_test`` -> test, (seg,); ``train_val_images`` -> train, (), because it
-    holds what is not test; ``train_test_split`` -> None, because it means both.
+    holds everything but test; ``train_test_split`` -> None, because it means both.
     """
     roles: set[Role] = set()
     rest: list[str] = []
@@ -106,7 +106,7 @@ def split_and_rest(name: str) -> tuple[Role | None, tuple[str, ...]]:
 
 
 def roles_of(names: Iterable[str]) -> dict[str, Role | None]:
-    """Return the split that each of some names side by side stands for, None for those that are not splits.
+    """Return the split that each of several names side by side means, None if it is not a split.
 
     A name with other words counts only beside another split with the same ones: ``seg_train`` beside
     ``seg_test``, ``train_mini`` beside ``val``, but not ``bullet_train`` beside ``test_tube``.
@@ -142,19 +142,19 @@ def is_fold(name: str) -> bool:
 
 
 def are_parts(names: Collection[str]) -> bool:
-    """Return whether names are those of the parts of one set: images_001, images_002; part1, part2."""
+    """Return whether the names are parts of one set: images_001, images_002; part1, part2."""
     words = {tuple(word for word in words_of(name) if not word.isdigit()) for name in names}
     return len(names) > 1 and len(words) == 1 and bool(set(*words) & (_PART_WORDS | _IMAGE_WORDS))
 
 
 def is_unlabelled(name: str) -> bool:
-    """Return whether a folder's name means that its images are unsorted."""
+    """Return whether a folder's name means that its images have no labels."""
     words = set(words_of(name)) - _FILLER
     return bool(words) and words <= _UNLABELLED
 
 
 def is_date(name: str) -> bool:
-    """Return whether a name is a day, as cameras and phones name folders: ``2024-05-31``, ``20240531``."""
+    """Return whether a name is a date, as cameras and phones name folders: ``2024-05-31``, ``20240531``."""
     return _DATE.fullmatch(name.strip()) is not None
 
 
@@ -173,7 +173,7 @@ def is_label_name(column: str) -> bool:
 
 
 def is_measure(column: str) -> bool:
-    """Return whether a column is named like a measure, an id or a remark, which is never a label."""
+    """Return whether a column is named like a measure, an id or a comment, which is never a label."""
     words = words_of(column.rsplit(".", 1)[-1])
     return not words or all(word in _MEASURES or word.isdigit() for word in words) or words[-1] in ("id", "ids")
 
@@ -184,18 +184,18 @@ def is_dimension(column: str) -> bool:
 
 
 def is_split_name(column: str) -> bool:
-    """Return whether a column is named like one that says which split a row belongs to."""
+    """Return whether a column is named like a split column."""
     return squeezed(column) in _SPLIT_COLUMNS or flag_role(column) is not None
 
 
 def flag_role(column: str) -> Role | None:
-    """Return the split whose rows a true/false column marks, by its name: ``is_training_image`` -> train."""
+    """Return the split that a true/false column marks, from its name: ``is_training_image`` -> train."""
     found = _FLAG.fullmatch(squeezed(column))
     return _ROLE_OF[found["split"]] if found else None
 
 
 def squeezed(name: str) -> str:
-    """Return a name in lower case with nothing between its words."""
+    """Return the last part of a dotted name in lower case, with nothing between its words."""
     return re.sub(r"[\W_]+", "", name.rsplit(".", 1)[-1].lower())
 
 
@@ -208,7 +208,7 @@ def alike(name: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return class names sorted, by value if all are whole numbers."""
+    """Return class names in sorted order, by value if all are whole numbers."""
     names = list(names)
     if names and all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
@@ -216,7 +216,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def rank(name: str, words: Sequence[str]) -> int:
-    """Return a name's place among preferred ones, or the last place if it is not one of them."""
+    """Return a name's rank among preferred ones, or the last rank if it is not one of them."""
     return words.index(name.lower()) if name.lower() in words else len(words)
 
 

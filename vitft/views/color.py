@@ -1,7 +1,7 @@
-"""What happens to the values of pixels: erasing.
+"""Augmentations that change pixel values: random erasing.
 
-Operations on colour and tone belong here: each a function (images, draws) -> images on a whole batch, without
-state, with Pillow's as the reference.
+New operations on colour and tone belong here: stateless functions (images, draws) -> images on a whole batch, tested
+against Pillow.
 
 Legend: B batch, C channels, H W pixels.
 """
@@ -21,12 +21,12 @@ def erase(pixel_values: Tensor, draws: Tensor, *, probability: float, area: tupl
 
     Args:
         pixel_values: shape (B, C, H, W).
-        draws: uniform in [0, 1), shape (B, 5): whether, area, shape, top, left.
-        probability: of an image having a rectangle erased.
-        area: smallest and largest part of the image that is erased.
+        draws: uniform in [0, 1), shape (B, 5): whether to erase, area, shape, top, left.
+        probability: the chance that an image has a rectangle erased.
+        area: smallest and largest erased fraction of the image.
 
     Returns:
-        As ``pixel_values``. The shape is log-uniform as far as a rectangle of the drawn area fits in it.
+        A tensor like ``pixel_values``. The aspect ratio is log-uniform, clamped so that the rectangle fits.
     """
     height, width = pixel_values.shape[-2:]
     areas = area[0] + (area[1] - area[0]) * draws[:, 1]
@@ -39,7 +39,7 @@ def erase(pixel_values: Tensor, draws: Tensor, *, probability: float, area: tupl
 
 
 def _interval(extents: Tensor, places: Tensor, length: int) -> Tensor:
-    """Return which of ``length`` pixels lie in an interval of a relative extent, bool (B, length)."""
+    """Return which of ``length`` pixels lie in each interval, bool (B, length); ``extents`` are fractions of it."""
     extents = torch.round(extents * length).clamp(max=length)
     starts = torch.floor(places * (length - extents + 1))
     pixels = torch.arange(length, device=extents.device)

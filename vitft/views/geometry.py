@@ -1,9 +1,8 @@
-"""Boxes, resampling, flip: where a view lies in its image, and its pixels.
+"""Choose the box of each image that becomes its view, and resample and flip it.
 
 A batch is a canvas (B, C, S_h, S_w) of staged images; image i fills the top left sizes[i] = (h, w) pixels,
-the rest is unused. Staging may have squashed it: originals[i] = (height, width) tells its true shape. A box
-(top, left, height, width) is in units of the image, so (0, 0, 1, 1) is all of it, in whatever size it is
-staged.
+the rest is unused. Staging may have squashed it; originals[i] = (height, width) is its true shape. A box
+(top, left, height, width) is in fractions of the image: (0, 0, 1, 1) is the whole image at any staged size.
 
 Legend: B batch, C channels, S_h S_w canvas, H W view.
 """
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from vitft.recipe.choices import ResizeMode
 
-# A pixel belongs to a box that covers more than this much of it; the sliver left by rounding does not count.
+# A pixel belongs to a box that covers more than this fraction of it, so that slivers from rounding do not count.
 _SLIVER = 1e-3
 
 
@@ -32,20 +31,19 @@ def random_boxes(
 ) -> Tensor:
     """Draw the box of a random resized crop for each image (Szegedy et al., arXiv:1409.4842).
 
-    The shape is drawn first: width / height of the box in true pixels, relative to that of the view, is
-    log-uniform in ``ratio``. Then the area, a part of the frame, is uniform over what of ``scale`` fits in
-    the frame in this shape, or is the largest that fits where nothing of ``scale`` does. Then the place,
-    uniform. So shapes stay true (nothing is drawn again, nothing is clamped out of shape) in a closed form
-    per image. The frame is the image, or for ``pad`` the smallest rectangle of the view's shape around it,
-    with the image at its top left, where transformers' image processors put it. A ``scale`` of (1, 1) draws
-    nothing and gives :func:`whole_boxes`, whatever the ratio.
+    First the shape: width / height of the box in true pixels, relative to the view's, is log-uniform in
+    ``ratio``. Then the area: a fraction of the frame, uniform over the part of ``scale`` that fits the frame
+    at this shape, or the largest area that fits if none of ``scale`` does. Then the position, uniform. This
+    closed form needs no redraws and never distorts the drawn shape. The frame is the image; for ``pad`` it is
+    the smallest rectangle of the view's shape around the image, which lies at its top left, as in
+    transformers' image processors. A ``scale`` of (1, 1) gives :func:`whole_boxes`, whatever the ratio.
 
     Args:
         draws: uniform in [0, 1), shape (B, 4): area, shape, top, left.
         originals: height and width of the images before staging, shape (B, 2).
         image_size: height and width of the view.
-        scale: smallest and largest area.
-        ratio: smallest and largest shape.
+        scale: smallest and largest area, as fractions of the frame.
+        ratio: smallest and largest shape (width / height).
         resize_mode: how an image fills the view.
 
     Returns:
@@ -63,7 +61,7 @@ def random_boxes(
 
 
 def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
-    """Return the box that an evaluation sees: all of the image, its largest centre crop, or its letterbox."""
+    """Return the boxes for evaluation: the whole image (squash), the largest centre crop, or the letterbox (pad)."""
     frames = _frames(originals, image_size, resize_mode)
     if resize_mode == "squash":
         shapes = frames[:, 1] / frames[:, 0]
@@ -73,14 +71,13 @@ def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: Res
 
 
 def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Cut a box out of each image, resize it to ``image_size`` and mirror it where ``flips`` says so.
+    """Crop a box from each image, resize it to ``image_size`` and mirror it where ``flips`` is true.
 
-    Equals cutting out the pixels that the box touches and resizing these with an antialiasing triangle
+    The result equals cropping the pixels that the box touches and resizing them with an antialiased triangle
     kernel: torch's ``interpolate(mode="bilinear", antialias=True)`` for boxes of whole staged pixels,
-    Pillow's ``resize(box=...)`` for fractional ones. What of a box lies outside the image is 0. As the
-    kernel is separable, all this is one matrix of rows and one of columns per image, and two batched
-    products, in float32 even under autocast. (Pixels are exact in TF32; where that is switched on, an error
-    of 0.2 / 255 remains.)
+    Pillow's ``resize(box=...)`` for fractional ones. The part of a box outside the image is 0. The kernel is
+    separable, so each image needs one matrix for rows and one for columns, applied in two batched products,
+    in float32 even under autocast. (With TF32 switched on, an error of 0.2 / 255 remains.)
 
     Args:
         images: canvas, uint8 or float, shape (B, C, S_h, S_w).
@@ -103,7 +100,7 @@ def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_
 
 
 def _frames(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
-    """Return height and width, in true pixels, of the rectangle in which boxes lie, shape (B, 2)."""
+    """Return height and width, in true pixels, of the frame that each box lies in, shape (B, 2)."""
     originals = originals.to(torch.float32)
     if resize_mode != "pad":
         return originals
@@ -113,36 +110,36 @@ def _frames(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeM
 
 
 def _largest_area(shapes: Tensor, frames: Tensor) -> Tensor:
-    """Return the part of each frame that the largest rectangle of a shape (width / height) takes, (B,)."""
+    """Return the fraction of each frame that the largest rectangle of a shape (width / height) fills, (B,)."""
     relative = shapes * frames[:, 0] / frames[:, 1]
     return torch.minimum(relative, 1 / relative)
 
 
-def _place(areas: Tensor, shapes: Tensor, places: Tensor, frames: Tensor, originals: Tensor) -> Tensor:
-    """Return boxes in units of the image, from areas and places (0 top or left, 1 bottom or right)."""
+def _place(areas: Tensor, shapes: Tensor, positions: Tensor, frames: Tensor, originals: Tensor) -> Tensor:
+    """Return boxes in fractions of the image, from areas and positions (0 is top or left, 1 is bottom or right)."""
     relative = shapes * frames[:, 0] / frames[:, 1]
     extents = torch.stack(((areas / relative).sqrt(), (areas * relative).sqrt()), 1).clamp(max=1)
-    zoom = frames / originals  # of the frame in units of the image, which lies at its top left
-    return torch.cat(((1 - extents) * places * zoom, extents * zoom), 1)
+    zoom = frames / originals  # the frame in fractions of the image, which lies at its top left
+    return torch.cat(((1 - extents) * positions * zoom, extents * zoom), 1)
 
 
 def _weights(starts: Tensor, extents: Tensor, sizes: Tensor, flips: Tensor, canvas: int, out: int) -> Tensor:
     """Return the matrix that resamples one axis of each image, shape (B, out, canvas).
 
-    Output k is centred where the centre of the k-th of ``out`` equal parts of the box lies. A pixel at
-    distance d from it weighs 1 - d / reach, where reach is the length of a part, at least one pixel; all
-    pixels that the box touches, also those outside the image, together weigh 1.
+    The box is cut into ``out`` equal parts, and output k is centred on part k. A pixel at distance d from the
+    centre weighs 1 - d / reach, where reach is the length of a part, at least one pixel. The weights of all
+    pixels that the box touches, including those outside the image, sum to 1.
     """
-    starts, extents = (starts * sizes)[:, None], (extents * sizes)[:, None]  # now in staged pixels, (B, 1)
+    starts, extents = (starts * sizes)[:, None], (extents * sizes)[:, None]  # in staged pixels, (B, 1)
     first = torch.floor(starts + _SLIVER)
     last = torch.maximum(torch.ceil(starts + extents - _SLIVER) - 1, first)
     parts = torch.arange(out, device=starts.device, dtype=torch.float32)
     parts = torch.where(flips[:, None], out - 1 - parts, parts)
-    centres = starts + (parts + 0.5) * (extents / out) - 0.5  # (B, out), as indices of pixels
+    centres = starts + (parts + 0.5) * (extents / out) - 0.5  # (B, out), as pixel indices
     reach = (extents / out).clamp(min=1)
 
     def sum_of_weights(begin: Tensor, end: Tensor) -> Tensor:
-        # On one side of the centre weights fall linearly: as many times the mean as there are pixels.
+        # On one side of the centre the weights fall linearly, so their sum is the number of pixels times the mean.
         return (end - begin + 1).clamp(min=0) * (1 - ((begin + end) / 2 - centres).abs() / reach)
 
     middle = torch.floor(centres)
@@ -151,6 +148,6 @@ def _weights(starts: Tensor, extents: Tensor, sizes: Tensor, flips: Tensor, canv
 
     pixels = torch.arange(canvas, device=starts.device, dtype=torch.float32)
     inside = (pixels >= first) & (pixels <= last) & (pixels < sizes[:, None])
-    weights = pixels - centres[:, :, None]  # in place from here: this is the one large tensor
+    weights = pixels - centres[:, :, None]  # in place from here on, as this is the only large tensor
     weights = weights.abs_().mul_((-1 / (reach * total))[:, :, None]).add_((1 / total)[:, :, None]).clamp_(min=0)
     return weights.mul_(inside[:, None])

@@ -1,7 +1,7 @@
 """Soft targets, mixup and CutMix.
 
-The images in slots 2j and 2j + 1 of a step are a pair, mixed with each other by the same draws; an odd last
-image stays alone. Steps are only ever cut at even slots, so a mix does not depend on how a step is cut.
+The images in slots 2j and 2j + 1 of a step are a pair and are mixed with each other; an odd last image stays
+unmixed. Steps are only split at even slots, so the split does not change the mix.
 
 Legend: B batch, P = B // 2 pairs, C channels, H W pixels, K classes.
 """
@@ -19,22 +19,22 @@ class Mixture(NamedTuple):
     """How each pair is mixed."""
 
     lam: Tensor
-    """Part of an image and its target that stays in its slot; the rest is the partner's. float32, (P,)."""
+    """Fraction of an image and its target that stays in its slot; the rest is the partner's. float32, (P,)."""
     is_cut: Tensor
-    """Whether the partner's part is a rectangle (CutMix) and not a blend (mixup). bool, (P,)."""
+    """Whether a rectangle of the partner is pasted in (CutMix) instead of blending the two (mixup). bool, (P,)."""
     rectangle: Tensor
-    """Top, bottom, left, right of that rectangle in pixels, half-open. int64, (P, 4)."""
+    """Top, bottom, left and right of that rectangle in pixels, half-open. int64, (P, 4)."""
 
 
 def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """Return rows that sum to 1: smoothing / K everywhere and 1 - smoothing more at the label.
+    """Return label-smoothed targets: smoothing / K for every class, plus 1 - smoothing for the label.
 
-    The convention of torch and timm (Szegedy et al., arXiv:1512.00567, section 7).
+    This is the convention of torch and timm (Szegedy et al., arXiv:1512.00567, section 7).
 
     Args:
         labels: int64, shape (B,).
         num_classes: K.
-        smoothing: part of each target that is spread over all classes, its own included.
+        smoothing: fraction of each target that is spread over all classes, including the label.
 
     Returns:
         float32, shape (B, K).
@@ -53,22 +53,22 @@ def draw_mixture(
 ) -> Mixture:
     """Decide how each pair is mixed: mixup (arXiv:1710.09412), CutMix (arXiv:1905.04899) or not at all.
 
-    lam is Beta(alpha, alpha), by its inverse distribution function of one uniform number. CutMix's rectangle
-    has sides of sqrt(1 - lam) of the image's, a uniform centre, and is cut off at the border; its lam then
-    becomes what the pixels say. With both alphas above 0 each has half of the pairs.
+    lam is drawn from Beta(alpha, alpha) by applying its inverse distribution function to a uniform number.
+    CutMix's rectangle has sides of sqrt(1 - lam) times the image's and a uniform centre. It is clipped at the
+    border, and its lam is then recomputed from the pixels. If both alphas are above 0, each gets half of the pairs.
 
     Args:
-        draws: uniform in [0, 1), shape (P, 5): whether, which, lam, row and column of the centre. Best on
-            the CPU, where the inverse is computed.
+        draws: uniform in [0, 1), shape (P, 5): whether to mix, which kind, lam, row and column of the centre.
+            Best on the CPU, where the inverse is computed.
         image_size: height and width in pixels.
         mixup_alpha: 0 leaves mixup out.
         cutmix_alpha: 0 leaves CutMix out.
-        probability: of a pair being mixed.
+        probability: the chance that a pair is mixed.
     """
     assert mixup_alpha > 0 or cutmix_alpha > 0
     whether, which, quantile, *centre = draws.cpu().to(torch.float64).unbind(1)
     is_cut = which < (0.5 if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0))
-    # Below a millionth lam is 0 or 1 in all but one pair of a million, and the inverse soon no number any more.
+    # Below 1e-6, lam is 0 or 1 in all but one pair in a million, and the inverse soon becomes NaN.
     alpha = torch.where(is_cut, cutmix_alpha, mixup_alpha).to(torch.float64).clamp(min=1e-6).numpy()
     lam = torch.as_tensor(betaincinv(alpha, alpha, quantile.numpy()))
     lam = torch.where(whether < probability, lam, 1.0)
@@ -83,12 +83,12 @@ def draw_mixture(
 
 
 def mix(pixel_values: Tensor, targets: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
-    """Mix the images and targets of each pair: slot i keeps lam of its own and takes 1 - lam of the other.
+    """Mix the images and targets of each pair: each keeps lam of itself and takes 1 - lam of its partner.
 
     Args:
-        pixel_values: shape (B, C, H, W), beginning at an even slot of the step.
+        pixel_values: shape (B, C, H, W); the first is in an even slot of the step.
         targets: shape (B, K).
-        mixture: of P pairs, on any device.
+        mixture: how the P pairs are mixed, on any device.
 
     Returns:
         New tensors of the same shapes.

@@ -1,4 +1,4 @@
-"""The one place where the uint8 pixels of an image become what a model takes."""
+"""Normalise uint8 images into the pixel values that a model takes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a model wants done to the values and channels of RGB images.
+    """How a model wants RGB images normalised.
 
     Attributes:
-        mean, std: per channel in the order red, green, blue, of values in [0, 1].
+        mean, std: of values in [0, 1], per channel in the order red, green, blue.
         is_bgr: whether the model takes blue, green, red (MobileViT does).
     """
 
@@ -22,13 +22,13 @@ class Normalisation:
     is_bgr: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return (images / 255 - mean) / std in float32, then in the model's order of channels.
+        """Return (images / 255 - mean) / std in float32, with channels in the model's order.
 
         Args:
             images: RGB of any dtype, in [0, 255], shape (B, 3, H, W).
         """
         statistics = torch.tensor([self.mean, self.std])
-        means, stds = statistics.to(images.device, non_blocking=True)[:, :, None, None]  # blocking would stall a GPU
+        means, stds = statistics.to(images.device, non_blocking=True)[:, :, None, None]  # blocking stalls the GPU
         centred: Tensor = images.to(torch.float32) - 255 * means
         pixel_values = centred.div_(255 * stds)
         return pixel_values.flip(1) if self.is_bgr else pixel_values

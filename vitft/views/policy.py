@@ -1,4 +1,4 @@
-"""The recipe's ``augment`` section -> one function from a staged batch to what model and loss take."""
+"""The recipe's ``augment`` section -> one function from a staged batch to pixel values and targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitft.views.geometry import random_boxes, resample
 from vitft.views.mixing import draw_mixture, mix, soft_targets
 
 View = Callable[[StagedBatch], tuple[Tensor, Tensor]]
-"""Makes pixel_values, float32 (B, 3, H, W), and targets, float32 (B, K), of a staged batch, on its images' device."""
+"""Staged batch -> pixel_values, float32 (B, 3, H, W), and targets, float32 (B, K), on the device of its images."""
 
 
 def policy(
@@ -28,29 +28,26 @@ def policy(
     num_classes: int,
     seed: int,
 ) -> View:
-    """Return the function that makes the random views of a run.
+    """Return the function that makes a run's random views.
 
-    A view is a function of the seed, the image and its sample index (mixing: and its partner's), never of what
-    else is in the batch; each operation draws from a stream of its own, so changing one leaves the others as
-    they were.
+    A view depends only on the seed, the image and its sample index (with mixing, also its partner's), never on the
+    rest of the batch. Each operation draws from its own stream, so changing one does not affect the others.
 
     Args:
-        augment: which operations, how strong.
+        augment: the operations and their strengths.
         resize_mode: how an image fills the view.
         image_size: height and width of the view in pixels.
-        normalise: makes float32 of uint8 images (B, 3, S_h, S_w), channel by channel.
+        normalise: turns uint8 images (B, 3, S_h, S_w) into float32, channel by channel.
         num_classes: K.
-        seed: of the run.
+        seed: the run's seed.
 
     Returns:
-        A function of a staged batch that gives pixel_values, float32 (B, 3, H, W), and targets, float32 (B,
-        K), on the device of the batch's images.
+        A :data:`View`.
     """
     has_mixing = (augment.mixup_alpha > 0 or augment.cutmix_alpha > 0) and augment.mix_probability > 0
 
     @torch.no_grad()
     def view(batch: StagedBatch) -> tuple[Tensor, Tensor]:
-        """Return pixel values and targets of the random views of a batch."""
         device = batch.images.device
 
         def draw(stream: str, k: int) -> Tensor:
@@ -61,7 +58,7 @@ def policy(
             draw("crop", 4), batch.originals, image_size, scale=scale, ratio=ratio, resize_mode=resize_mode
         )
         flips = draw("flip", 1)[:, 0] < augment.flip
-        # Normalised first, so that the outside of a letterbox is 0, as the image processors leave it.
+        # Normalised first, so that the padding of a letterbox is 0, as with transformers' image processors.
         pixel_values = resample(normalise(batch.images), batch.sizes, boxes, flips, image_size)
         if augment.erase:
             draws = draw("erase", 5)
@@ -69,7 +66,7 @@ def policy(
 
         targets = soft_targets(batch.labels, num_classes, augment.label_smoothing)
         if has_mixing and len(targets) > 1:
-            even_slots = batch.sample_indices[: len(targets) // 2 * 2 : 2]  # they name the pairs
+            even_slots = batch.sample_indices[: len(targets) // 2 * 2 : 2]  # one per pair
             mixture = draw_mixture(
                 order.uniform(seed, "mix", even_slots, 5),
                 image_size,
