@@ -12,7 +12,7 @@ from vitft.pictures.look import KINDS
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_drawn_with_model_and_images_named(kind, seen, tmp_path):
-    text = draw(kind, [("", seen)], tmp_path / "figure.png")
+    text = draw(kind, [("", seen)], tmp_path / "figure.png").caption
     with Image.open(tmp_path / "figure.png") as figure:
         assert min(figure.size) > 200
         assert np.asarray(figure.convert("L")).std() > 5

@@ -6,6 +6,8 @@ choose a window system, and keep every figure.
 
 from __future__ import annotations
 
+import io
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,11 @@ MAP = "viridis"
 DPI = 110
 _CHARACTERS_PER_INCH = 15  # of a caption
 _INK = "#222222"
+_DARK = {
+    _INK: "#e6e6e6", "#000000": "#e6e6e6", "#777777": "#a6a6a6", "#e5e5e5": "#3a3a3a", "#440154": "#c79be8",
+    "#31688e": "#79b4e0", "#5a7fa8": "#79a5d6", "#8a8a00": "#cfcf4a",
+}  # fmt: skip
+"""What a colour of a figure becomes on a dark page."""
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -58,6 +65,24 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, metadata=metadata)
 
 
+def page_svg(figure: Figure) -> str:
+    """Return a figure for a page: without a background, in colours that follow the reader's light or dark mode."""
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vitft"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    start, svg, rest = file.getvalue().partition("<svg ")
+    head, close, body = rest.partition(">")
+    names = {colour: f"--c{number}" for number, colour in enumerate(_DARK)}
+    light = ";".join(f"{name}:{colour}" for colour, name in names.items())
+    dark = ";".join(f"{names[colour]}:{other}" for colour, other in _DARK.items())
+    rules = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    style = f"<style>{rules}text{{fill:var({names[_INK]})}}</style>"  # black text has no colour of its own
+    body = re.sub("|".join(_DARK), lambda colour: f"var({names[colour[0]]})", body)
+    return f"{start}{svg}{head}{close}{style}{body}"
+
+
 def mosaic(tiles: Tensor, *, gap: int = 1) -> np.ndarray:
     """Lay tiles out on a grid with gaps between them.
 
@@ -84,9 +109,9 @@ def show_mosaic(axes: Axes, tiles: Tensor, *, rows: Sequence[Any], columns: Sequ
     gap = max(1, min(tiles.shape[2:4]) // 12)
     height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
     laid = mosaic(tiles, gap=gap)
-    if tiles.ndim == 5:
-        laid = np.nan_to_num(laid, nan=1.0)
-    colours = mpl.colormaps[MAP].with_extremes(bad="white")
+    if tiles.ndim == 5:  # gaps are see-through
+        laid = np.concatenate((np.nan_to_num(laid), ~np.isnan(laid[..., :1])), -1)
+    colours = mpl.colormaps[MAP].with_extremes(bad=(0, 0, 0, 0))
     drawn = axes.imshow(laid, interpolation="nearest", cmap=colours, aspect="equal", **how)
     every_row, every_column = (max(1, -(-len(names) // 16)) for names in (rows, columns))
     axes.set_yticks([i * height + (height - gap) / 2 - 0.5 for i in range(0, len(rows), every_row)], rows[::every_row])

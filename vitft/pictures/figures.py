@@ -6,6 +6,7 @@ Every figure says what it shows, of which model, on which images and by which de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from vitft.pictures import captions
 from vitft.pictures.attention import SINK, Layer
 from vitft.pictures.captions import Looks
-from vitft.pictures.draw import Tile, canvas, caption, lit, photo_of, save, shortened, show_mosaic, show_tiles
+from vitft.pictures.draw import Tile, canvas, caption, lit, page_svg, photo_of, save, shortened, show_mosaic, show_tiles
 from vitft.pictures.filters import Filters
 from vitft.pictures.look import Look, Shown
 from vitft.pictures.positions import Positions
@@ -27,21 +28,42 @@ if TYPE_CHECKING:
 _MOST_HEADS = 12
 
 
-def draw(kind: str, looks: Looks, path: Path) -> str | None:
-    """Draw a kind of picture and return its caption, or None if there is nothing to be drawn.
+@dataclass(frozen=True)
+class Drawn:
+    """A figure for a page, which has its title and caption beside it.
+
+    Attributes:
+        kind: of :data:`vitft.pictures.look.KINDS`.
+        title: what it shows, in a few words.
+        caption: what it shows, of which model, on which images, by which definition.
+        svg: the figure alone; empty if no page is made.
+        width: in inches, at which its text is as large as it was drawn.
+    """
+
+    kind: str
+    title: str
+    caption: str
+    svg: str
+    width: float
+
+
+def draw(kind: str, looks: Looks, path: Path, *, for_page: bool = False) -> Drawn | None:
+    """Draw a kind of picture, with title and caption into a file, without for a page; None if there is nothing to draw.
 
     Args:
         kind: of :data:`vitft.pictures.look.KINDS`.
         looks: one, or several side by side.
         path: of the file; its suffix is the format.
+        for_page: whether the figure alone is wanted as well.
     """
     figure = _DRAWERS[kind](looks)
     if figure is None:
         return None
-    below = captions.lines(kind, looks)
-    caption(figure, captions.title(kind, looks), below)
+    title, below = captions.title(kind, looks), captions.lines(kind, looks)
+    drawn = Drawn(kind, title, " ".join(below), page_svg(figure) if for_page else "", figure.get_figwidth())
+    caption(figure, title, below)
     save(figure, path)
-    return " ".join(below)
+    return drawn
 
 
 # --- filters and positions ---------------------------------------------------------------------------------

@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on a page.
-
-    Attributes:
-        kind: what it is of; its heading and anchor.
-        title: what it shows, in a few words.
-        path: of the file.
-        text: what it shows, of which model, on which images, by which definition.
-    """
-
-    kind: str
-    title: str
-    path: Path
-    text: str
-
-    @property
-    def source(self) -> str:
-        """The file itself as an address."""
-        content = base64.b64encode(self.path.read_bytes()).decode("ascii")
-        return f"data:{_TYPES[self.path.suffix]};base64,{content}"
+from vitft.pictures.figures import Drawn
 
 
 def write_page(
-    path: Path, title: str, facts: Mapping[str, Any], pictures: Sequence[Picture], reasons: Mapping[str, str]
+    path: Path, title: str, facts: Mapping[str, Any], pictures: Sequence[Drawn], reasons: Mapping[str, str]
 ) -> None:
     """Write the page.
 
@@ -49,7 +25,13 @@ def write_page(
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+    environment.filters["address"] = _address
     template = environment.get_template("page.html.j2")
     path.write_text(
         template.render(title=title, facts=facts, pictures=pictures, reasons=reasons) + "\n", encoding="utf-8"
     )
+
+
+def _address(svg: str) -> str:
+    """Return a figure as an address that holds all of it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"

@@ -55,7 +55,9 @@ def draw_size_sweep(
     left = figure.add_subplot()
     bars = [[a - 100 * b for a, b in zip(accuracy, below, strict=True)],
             [100 * b - a for a, b in zip(accuracy, above, strict=True)]]  # fmt: skip
-    left.errorbar(places, accuracy, yerr=bars, marker="o", capsize=3, color="#1f5fa8", label="top-1")
+    # Markers may stand on an axis: at 100 %, or at the first size.
+    left.errorbar(places, accuracy, yerr=bars, marker="o", capsize=3, color="#1f5fa8", label="top-1", clip_on=False)
+    left.margins(x=0.08)
     left.set_ylabel("top-1 accuracy in %, with 95 % interval", color="#1f5fa8")
     left.set_xlabel("image size in pixels (height x width)")
     left.set_xticks(list(places), [show_size(tuple(row["image_size"])) for row in rows])
@@ -66,7 +68,7 @@ def draw_size_sweep(
         left.axvline(place, color="#888888", linestyle=":", zorder=0, label="the checkpoint's own size")
     right = left.twinx()
     speed = [row["images_per_second"] for row in rows]
-    right.plot(places, speed, marker="s", linestyle="--", color="#b35c00", label="speed")
+    right.plot(places, speed, marker="s", linestyle="--", color="#b35c00", label="speed", clip_on=False)
     right.set_ylabel("images per second", color="#b35c00")
     right.set_ylim(bottom=0)
     left.set_title("\n".join(map(_shortened, title.splitlines())), fontsize=10, parse_math=False)

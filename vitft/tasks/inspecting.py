@@ -252,17 +252,16 @@ def _draw(
     folder: Path, format: str, kinds: Sequence[str], before: Looks, seen: Look, notes: list[str]
 ) -> dict[str, str]:
     """Draw the figures and the page; return the names of the files by kind."""
-    from vitft.pictures.captions import short_name, title
+    from vitft.pictures.captions import short_name
     from vitft.pictures.figures import draw
-    from vitft.pictures.page import Picture, write_page
+    from vitft.pictures.page import write_page
 
     pictures = []
     for kind in kinds:
         looks = [*before, (show_size(seen.image_size), seen)] if kind == "positions" and before else [("", seen)]
-        path = folder / f"{kind}.{format}"
-        text = draw(kind, looks, path)
-        if text is not None:
-            pictures.append(Picture(kind, title(kind, looks), path, text))
+        drawn = draw(kind, looks, folder / f"{kind}.{format}", for_page=True)
+        if drawn is not None:
+            pictures.append(drawn)
     facts = {
         "model": f"{seen.named} ({seen.family})",
         "image size": f"{show_size(seen.image_size)} pixels, height x width",
@@ -272,4 +271,4 @@ def _draw(
         "notes": "; ".join(notes),
     }
     write_page(folder / "index.html", f"Inside {short_name(seen.named)}", facts, pictures, seen.reasons)
-    return {picture.kind: picture.path.name for picture in pictures}
+    return {each.kind: f"{each.kind}.{format}" for each in pictures}
