@@ -277,7 +277,7 @@ def test_drop_path_is_ours(kind, tmp_path):
     assert any("not the checkpoint's drop_path_rate of 0.2" in note for note in pretrained.notes)
     model = pretrained.model
     if kind == "resnet":
-        with pytest.raises(ModelError, match="not known for the family"):
+        with pytest.raises(ModelError, match="not supported for the family"):
             check_drop_path(model)
         return
     DropPath(model, 0.9999, seed=0).sample_indices = torch.arange(2)
@@ -444,7 +444,7 @@ def test_what_cannot_be_done_is_said(tmp_path):
     assert "40 and 48" in refusal(folder, out, image_size=(44, 44))
     assert "the nearest is 8" in refusal(folder, out, image_size=(5, 5))
     assert "--patch-size 8" in refusal(folder, out, patch_size=12)
-    assert "has this size already" in refusal(folder, out, image_size=(32, 32))
+    assert "already has this size" in refusal(folder, out, image_size=(32, 32))
     assert "no table of windows" in refusal(folder, out, image_size=(48, 48), window_size=7)
     config = tmp_path / "timm" / "config.json"
     values = json.loads(config.read_text())
