@@ -462,9 +462,13 @@ def test_what_cannot_be_done_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "arguments", "said"),
     [
-        ("cait_xxs24_224", {**TOKENS, "depth": 2}, "timm cannot give it another"),
-        ("hiera_tiny_224", {"img_size": [64, 64], "embed_dim": 8, "stages": [1, 1, 1, 1]}, "timm cannot give it"),
-        ("vit_relpos_small_patch16_224", TOKENS, "rel_coords_log depends on it"),
+        ("cait_xxs24_224", {**TOKENS, "depth": 2}, "timm cannot set another size"),
+        (
+            "hiera_tiny_224",
+            {"img_size": [64, 64], "embed_dim": 8, "stages": [1, 1, 1, 1]},
+            "timm cannot set another size",
+        ),
+        ("vit_relpos_small_patch16_224", TOKENS, "rel_coords_log depends on the image size"),
     ],
 )
 def test_an_architecture_without_a_known_way_keeps_its_size(architecture, arguments, said, tmp_path, monkeypatch):

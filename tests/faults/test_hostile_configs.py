@@ -254,7 +254,7 @@ def test_weights_that_are_no_regular_file_or_of_endless_shards_are_refused(lying
     os.mkfifo(folder / "model.safetensors")
     assert "named pipe" in refusal(lambda: load_finished(folder, "FOLDER"))
     (folder / "model.safetensors").rename(folder / "model-00001-of-99999.safetensors")
-    assert "lacks 99998 of the 99999 files" in refusal(lambda: load_finished(folder, "FOLDER"))
+    assert "lacks 99998 of its 99999 weight files" in refusal(lambda: load_finished(folder, "FOLDER"))
     (folder / "model-00001-of-99999.safetensors").rename(folder / f"model-1-of-{'9' * 15}.safetensors")
     assert "has no weights" in refusal(lambda: load_finished(folder, "FOLDER"))
 
