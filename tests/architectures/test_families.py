@@ -155,7 +155,7 @@ def test_drop_path_leaves_out_a_whole_block(made):
         "textnet",
     }
     if made.family in has_none:
-        with pytest.raises(ModelError, match="not known for the family"):
+        with pytest.raises(ModelError, match="not supported for the family"):
             DropPath(made.model, 0.5, seed=0)
         return
     model = zoo.classifier(made.model.config)

@@ -1,6 +1,6 @@
-"""The page of families says of each class of transformers what the program makes of it.
+"""The page of families says what vitft does with each class of transformers.
 
-``VITFT_UPDATE=1 pytest tests/architectures/test_family_page.py`` writes its table anew.
+``VITFT_UPDATE=1 pytest tests/architectures/test_family_page.py`` regenerates its table.
 """
 
 import os
@@ -16,19 +16,19 @@ from vitft.architectures.timm_models import WRAPPER
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 ELSEWHERE = {
-    WRAPPER: ("with the extra `timm`", "as its architecture has it", "what is seen of it"),
-    "dinat": ("with the package natten, untested", "no: nothing is known of it", "what is seen of it"),
+    WRAPPER: ("with the extra `timm`", "depends on the architecture", "whatever attention is found"),
+    "dinat": ("with the package natten, untested", "no: an unknown family", "whatever attention is found"),
 }
 
 
 def said_of(name):
-    """Return whether a family trains, what another size means for it, and what is drawn of its attention."""
+    """Return whether a family trains, what another size changes, and which pictures of attention it has."""
     if name in UNSUPPORTED:
         return f"no: {UNSUPPORTED[name]}", "", ""
     if name not in FAMILIES:
-        return ELSEWHERE.get(name, ("by rule, untested", "no: nothing is known of it", "what is seen of it"))
+        return ELSEWHERE.get(name, ("by rule, untested", "no: an unknown family", "whatever attention is found"))
     family, tokens = FAMILIES[name], FAMILIES[name].tokens
-    kinds = " and ".join(dict.fromkeys(f"{table.entries}" for table in family.tables))
+    kinds = " and ".join(dict.fromkeys(table.entries.replace("places", "positions") for table in family.tables))
     size = f"tables of {kinds} resampled" if kinds else "only the image processor"
     if family.has_windows:
         size += "; `--window-size`"

@@ -277,7 +277,7 @@ def test_drop_path_is_ours(kind, tmp_path):
     assert any("not the checkpoint's drop_path_rate of 0.2" in note for note in pretrained.notes)
     model = pretrained.model
     if kind == "resnet":
-        with pytest.raises(ModelError, match="not known for the family"):
+        with pytest.raises(ModelError, match="not supported for the family"):
             check_drop_path(model)
         return
     DropPath(model, 0.9999, seed=0).sample_indices = torch.arange(2)
@@ -444,7 +444,7 @@ def test_what_cannot_be_done_is_said(tmp_path):
     assert "40 and 48" in refusal(folder, out, image_size=(44, 44))
     assert "the nearest is 8" in refusal(folder, out, image_size=(5, 5))
     assert "--patch-size 8" in refusal(folder, out, patch_size=12)
-    assert "has this size already" in refusal(folder, out, image_size=(32, 32))
+    assert "already has this size" in refusal(folder, out, image_size=(32, 32))
     assert "no table of windows" in refusal(folder, out, image_size=(48, 48), window_size=7)
     config = tmp_path / "timm" / "config.json"
     values = json.loads(config.read_text())
@@ -462,9 +462,13 @@ def test_what_cannot_be_done_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "arguments", "said"),
     [
-        ("cait_xxs24_224", {**TOKENS, "depth": 2}, "timm cannot give it another"),
-        ("hiera_tiny_224", {"img_size": [64, 64], "embed_dim": 8, "stages": [1, 1, 1, 1]}, "timm cannot give it"),
-        ("vit_relpos_small_patch16_224", TOKENS, "rel_coords_log depends on it"),
+        ("cait_xxs24_224", {**TOKENS, "depth": 2}, "timm cannot set another size"),
+        (
+            "hiera_tiny_224",
+            {"img_size": [64, 64], "embed_dim": 8, "stages": [1, 1, 1, 1]},
+            "timm cannot set another size",
+        ),
+        ("vit_relpos_small_patch16_224", TOKENS, "rel_coords_log depends on the image size"),
     ],
 )
 def test_an_architecture_without_a_known_way_keeps_its_size(architecture, arguments, said, tmp_path, monkeypatch):

@@ -231,7 +231,7 @@ def test_a_config_with_more_layers_than_the_file_names_what_is_missing(folder):
 def test_a_config_with_fewer_layers_than_the_file_names_what_is_left(folder):
     edit_config(folder, num_hidden_layers=2)
     message = refusal(folder)
-    assert "no place" in message and "layer.2." in message
+    assert "does not describe" in message and "layer.2." in message
 
 
 def test_a_config_of_another_width_is_an_error_that_shows_the_shapes(folder):

@@ -36,7 +36,7 @@ def test_means_are_over_all_images_whatever_is_shown(seen):
 def test_a_model_without_class_token_reads_the_mean_and_says_so():
     found = look(subject("siglip"), ["rollout"], photos(1))
     assert found.reads == "mean"
-    assert "mean over the patches' tokens" in captions.lines("rollout", [("", found)])[0]
+    assert "mean of the patch tokens" in captions.lines("rollout", [("", found)])[0]
 
 
 def test_without_a_head_nothing_is_predicted():

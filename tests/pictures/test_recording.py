@@ -231,7 +231,7 @@ def test_an_unknown_familys_class_token_is_found_and_said():
     assert "unknown" in tokens.note
     places = places_of(model, 0, "layer.0", (1, 1, 2, 17, 17), (32, 32))
     assert places.prefix == 1
-    with pytest.raises(ValueError, match="no grid"):
+    with pytest.raises(ValueError, match="do not fill a grid"):
         places_of(model, 0, "layer.0", (1, 1, 2, 23, 23), (32, 32))
 
 

@@ -170,7 +170,7 @@ def test_a_table_of_row_and_column_terms_survives_being_factored(folder, tmp_pat
     model.save_pretrained(tmp_path / "vit")
     pretrained = loaded(tmp_path / "vit", "learned-2d")
     assert torch.allclose(table_of(pretrained.model)[1].flatten(0, 1), places, atol=1e-6)
-    assert "of which they keep 100 %" in note_of(pretrained)
+    assert "which keep 100 %" in note_of(pretrained)
 
 
 def test_a_token_bag_sees_no_order_and_the_others_do(folder):
@@ -195,21 +195,21 @@ def test_another_size_comes_first_and_the_table_is_of_it(folder):
     pretrained = loaded(folder(), "sincos-2d", image_size=(48, 64))
     _, places = table_of(pretrained.model)
     assert torch.equal(places.flatten(0, 1), sincos_table((6, 8), 16))
-    assert "6x8 places" in note_of(pretrained)
+    assert "6x8 grid" in note_of(pretrained)
     assert table_of(loaded(folder("vit"), "learned-2d", image_size=(48, 64)).model)[1].shape == (6, 8, 16)
 
 
 @pytest.mark.parametrize(
     ("kind", "init", "says"),
     [
-        ("learned-1d", "pretrained", "4x4 places: the table of the checkpoint goes on learning"),
-        ("learned-1d", "random", "4x4 places: a new table"),
-        ("learned-2d", "pretrained", "one for each column, nearest to the checkpoint's table"),
-        ("learned-2d", "random", "a vector for each row and one for each column (vit.embeddings"),
-        ("sincos-2d", "pretrained", "a table of fixed waves instead of the checkpoint's, which does not learn"),
-        ("none", "pretrained", "a table of zeros instead of the checkpoint's, which does not learn"),
-        ("none", "random", "a table of zeros, which does not learn"),
-        ("relative", "random", "a bias for each offset: a BEiT of the same size is trained"),
+        ("learned-1d", "pretrained", "4x4 grid: the table of the checkpoint is trained further"),
+        ("learned-1d", "random", "4x4 grid: a new table"),
+        ("learned-2d", "pretrained", "one per column, which keep"),
+        ("learned-2d", "random", "one vector per row and one per column (vit.embeddings"),
+        ("sincos-2d", "pretrained", "a table of fixed waves instead of the checkpoint's, not trained"),
+        ("none", "pretrained", "a table of zeros instead of the checkpoint's, not trained"),
+        ("none", "random", "a table of zeros, not trained"),
+        ("relative", "random", "one bias per offset: a BEiT of the same size is trained"),
     ],
 )
 def test_what_was_done_is_said(folder, kind, init, says):
@@ -245,7 +245,7 @@ def test_a_random_vit_with_relative_positions_is_a_beit_of_the_same_shape(folder
 def test_families_with_relative_positions_keep_them(folder, family):
     pretrained = loaded(folder(family), "relative")
     assert pretrained.model.config.model_type == family
-    assert note_of(pretrained) == "positions: relative, a bias for each offset: the checkpoint's own"
+    assert note_of(pretrained) == "positions: relative, one bias per offset: the checkpoint's own"
 
 
 def test_a_random_beit_has_relative_positions_alone(folder):
@@ -259,7 +259,7 @@ def test_a_random_beit_has_relative_positions_alone(folder):
 
 @pytest.mark.parametrize("family", WITHOUT)
 def test_families_without_one_table_are_refused_with_those_that_can(folder, family):
-    with pytest.raises(ModelError, match=f"one table of places, which a {family} model has not") as error:
+    with pytest.raises(ModelError, match=f"a single table of positions, and a {family} model has none") as error:
         loaded(folder(family), "sincos-2d")
     assert "allowed: checkpoints of clip, deit, dinov2, dinov2_with_registers, hiera," in str(error.value)
 

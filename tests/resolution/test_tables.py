@@ -293,5 +293,5 @@ def test_a_table_of_another_grid_is_refused_with_both_counts(new):
 
 
 def test_geometric_is_refused_for_places():
-    with pytest.raises(ValueError, match="geometric is for tables of offsets, not of places"):
+    with pytest.raises(ValueError, match="geometric is for tables of offsets, not of positions"):
         resample_table(torch.zeros(16, 3), (4, 4), (8, 8), method="geometric")

@@ -141,7 +141,7 @@ def test_two_metrics_of_one_name_both_stay(tmp_path: Path) -> None:
 ODD = {
     "raises": ("raise KeyError('x')", "cannot be computed.*x"),
     "asks": ("return {'a': options['beta']}", "cannot be computed.*beta"),
-    "leaves": ("raise SystemExit(3)", "called for the end of the program"),
+    "leaves": ("raise SystemExit(3)", "tried to exit the program"),
     "speechless": ("raise Mute()", "cannot be computed.*Mute"),
     "objects": ("return {'a': object()}", "JSON cannot hold: a object"),
     "sets": ("return {'a': {1, 2}}", "JSON cannot hold: a set"),

@@ -115,7 +115,7 @@ def test_an_image_that_cannot_be_read_is_named_or_skipped(tmp_path, photo_files)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"only": ["rolout"]}, "no picture of rolout"),
+        ({"only": ["rolout"]}, "no picture called rolout"),
         ({"only": ["rollout"]}, "needs images"),
         ({"only": ["neighbours"], "images": ["a.png"]}, "needs training images"),
         ({"format": "gif"}, "'gif'"),

@@ -1,4 +1,4 @@
-"""The parts of a model: its position tables, its residual blocks from input to output, its head."""
+"""Find the parts of a model: position tables, residual blocks from input to output, and the head."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of the table that a factor is of; other names stay."""
+    """Return the name of a parametrized table from the name of one of its factors; other names stay."""
     return re.sub(r"\bparametrizations\.(\w+)\.original\d*$", r"\1", name)
 
 
 def position_tables(model: PreTrainedModel, image_size: Size) -> Iterator[tuple[str, Table, Size]]:
-    """Yield (name, what is known of it, its grid) of a model's position tables.
+    """Yield (parameter name, table entry, grid) for each position table of a model.
 
     Args:
         model: a classifier.
-        image_size: (height, width) that it runs at, where its configuration does not say that of its tables.
+        image_size: (height, width) that it runs at, used if its configuration does not give one.
     """
     config, family = model.config, family_of(model.config)
     size, vision = table_size(config) or image_size, vision_config(config)
@@ -41,7 +41,7 @@ def position_tables(model: PreTrainedModel, image_size: Size) -> Iterator[tuple[
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (name, module) of the model's residual blocks, from input to output."""
+    """Return (name, module) of each residual block, from input to output."""
     family = family_of(model.config)
     if family is None or not family.blocks:
         return _repeated_modules(model)
@@ -51,13 +51,12 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def _repeated_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Find the blocks of a family without an entry.
 
-    They are the members of numbered lists that share a class, and of all such classes the outermost one that
-    occurs at least three times and holds most of the parameters.
+    Takes the outermost class that occurs at least three times in numbered lists and holds most of the parameters.
     """
     numbered = [(n, m) for n, m in model.named_modules() if re.search(r"\.\d+$", n) and type(m) is not nn.ModuleList]
     counts = Counter(type(module) for _, module in numbered)
     total = sum(p.numel() for p in model.parameters())
-    for kind in counts:  # in the order in which modules are listed: outer ones first
+    for kind in counts:  # outer modules are listed first
         alike = [(name, module) for name, module in numbered if type(module) is kind]
         if len(alike) >= 3 and sum(p.numel() for _, module in alike for p in module.parameters()) > total / 2:
             return alike
@@ -65,10 +64,10 @@ def _repeated_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
-    """Return the depth of each parameter: 0 embeddings, 1 to L the blocks, L + 1 what follows them and the head.
+    """Return the depth of each parameter: 0 for embeddings, 1 to L for blocks, L + 1 for later layers and the head.
 
-    What runs between two blocks (a stage's downsampling) belongs to the block before it. The order is that of
-    execution, not of declaration, in which several families differ.
+    Layers between two blocks (a stage's downsampling) count with the block before them. The order is that of
+    execution, which in several families differs from that of declaration.
     """
     number_of = {name: number for number, (name, _) in enumerate(blocks(model), start=1)}
     top = len(number_of) + 1
@@ -85,16 +84,15 @@ def layer_groups(model: nn.Module, head: Iterable[str]) -> dict[str, int]:
 
 
 def _upwards(name: str) -> list[str]:
-    """Return a dotted name and those of all that it lies in, the model itself ("") last."""
+    """Return a dotted name and the names of all its parents, ending with the model itself ("")."""
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
 
 
 def modules_in_order(model: PreTrainedModel) -> list[str]:
-    """Return the names of modules in the order in which an image enters them.
+    """Return the names of modules in the order in which an image reaches them.
 
-    A real image on the real model: BEiT's forward pass caches tensors for the whole process, which must not be
-    those of a meta device.
+    Runs a real image, not a meta one: BEiT's forward pass caches tensors for the whole process.
     """
     names: list[str] = []
     hooks = [
@@ -111,10 +109,10 @@ def modules_in_order(model: PreTrainedModel) -> list[str]:
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Let the blocks forget their activations and compute them again in the backward pass.
+    """Turn on gradient checkpointing: blocks recompute their activations in the backward pass.
 
     Raises:
-        ModelError: if the family cannot.
+        ModelError: if the family does not support it.
     """
     check_activations(model)
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its older name
@@ -122,20 +120,20 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def check_activations(model: PreTrainedModel) -> None:
-    """Make sure that a model's blocks can forget their activations.
+    """Check that a model supports gradient checkpointing.
 
     Raises:
-        ModelError: if the family cannot.
+        ModelError: if the family does not.
     """
     if not model.supports_gradient_checkpointing:
         raise ModelError(
-            f"train.gradient_checkpointing is not there for the family {model.config.model_type!r}",
+            f"train.gradient_checkpointing is not supported for the family {model.config.model_type!r}",
             hint="--set train.gradient_checkpointing=false, and a smaller train.micro_batch_size",
         )
 
 
 def head_modules(head: Iterable[str]) -> set[str]:
-    """Return the names of the modules that a head is made of.
+    """Return the names of the modules of a head.
 
     Args:
         head: names of the parameters that depend on the number of classes.
@@ -144,5 +142,5 @@ def head_modules(head: Iterable[str]) -> set[str]:
 
 
 def is_within(name: str, modules: Iterable[str]) -> bool:
-    """Whether a parameter lies in one of some modules."""
+    """Whether a parameter belongs to one of the modules."""
     return any(name.startswith(f"{module}.") for module in modules)

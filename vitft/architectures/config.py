@@ -1,4 +1,4 @@
-"""A checkpoint's config.json as the configuration of an image classifier."""
+"""Read a checkpoint's config.json as the configuration of an image classifier."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
-    """Read config.json and make sure that transformers has an image-classification class for it.
+    """Read config.json and check that transformers has an image-classification class for it.
 
     Returns:
-        The configuration, and notes on what of the file was left out.
+        The configuration, and notes on keys that were left out.
 
     Raises:
         ModelError: if it is missing, broken, or of a family that cannot classify images here.
@@ -33,7 +33,7 @@ def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
     path = folder / "config.json"
     if not is_file(path):
         raise ModelError(
-            f"{named} has no config.json, so it is no transformers checkpoint",
+            f"{named} has no config.json, so it is not a transformers checkpoint",
             hint="a folder with config.json, a run directory, or a Hub id OWNER/NAME",
         )
     values, notes = read_settings(path, named)
@@ -42,11 +42,11 @@ def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
             return read_wrapped(values, named), notes
         family = values.pop("model_type", None)
         if not family:
-            raise ValueError("it names no model_type")
+            raise ValueError("it has no model_type")
         config = AutoConfig.for_model(family, **values)
     except ModelError:
         raise
-    except Exception as error:  # what each family's configuration makes of wrong values is its own affair
+    except Exception as error:  # each family's configuration fails on wrong values in its own way
         raise ModelError(f"the config.json of {named} cannot be used: {one_line(error)}") from error
 
     config = _as_classifier(config)
@@ -54,17 +54,17 @@ def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
         reason = families.UNSUPPORTED.get(family, "transformers has no image-classification class for it")
         raise ModelError(
             f"{named} is a {family!r} model: {reason}",
-            allowed=f"a checkpoint of a vision encoder: {', '.join(sorted(families.FAMILIES))}, or of timm ({WRAPPER})",
+            allowed=f"a vision encoder: {', '.join(sorted(families.FAMILIES))}, or a timm model ({WRAPPER})",
         )
     return config, notes
 
 
 def _as_classifier(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return the configuration of the classifier that computes what an encoder without one computes."""
+    """Return the configuration of a classifier with the same encoder, if the family itself has no classifier."""
     from transformers import AutoConfig
 
     if config.model_type == "vit_mae":
-        # MAE's encoder is a ViT: same modules, same names; its fixed position table is a tensor of the file.
+        # MAE's encoder is a ViT with the same module names; its fixed position table is stored in the file.
         shared = AutoConfig.for_model("vit").to_dict().keys() - {"model_type", "transformers_version"}
         kept = {key: value for key, value in config.to_dict().items() if key in shared}
         return AutoConfig.for_model("vit", **kept)
@@ -74,7 +74,7 @@ def _as_classifier(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def classifier_class(config: PreTrainedConfig, *, as_saved: bool = False) -> type[PreTrainedModel]:
-    """Return the family's class. Where it has several (DeiT, LeViT), the plain one, or the one that was saved."""
+    """Return the family's classifier class; of several (DeiT, LeViT), the plain one, or the saved one on request."""
     from transformers import AutoModelForImageClassification
 
     found = AutoModelForImageClassification._model_mapping[type(config)]
@@ -85,7 +85,7 @@ def classifier_class(config: PreTrainedConfig, *, as_saved: bool = False) -> typ
 
 
 def set_classes(config: PreTrainedConfig, classes: Sequence[str]) -> None:
-    """Write the classes into a configuration."""
+    """Write class names into a configuration."""
     config.num_labels = len(classes)
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in enumerate(classes)}
@@ -95,7 +95,7 @@ def set_classes(config: PreTrainedConfig, classes: Sequence[str]) -> None:
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
-    """Return the names of a model's classes by number, a placeholder where it has none."""
+    """Return a model's class names in order, with placeholders for missing ones."""
     names = config.id2label or {}  # PVT's configuration may have none
     return [names.get(number, placeholder(number)) for number in range(config.num_labels)]
 
@@ -107,28 +107,28 @@ _PROBLEMS = {
 
 
 def was_for(problem: str | None) -> str:
-    """Return what a sentence on a new head adds where the checkpoint's own was for another kind of problem."""
-    return f"; the checkpoint's own was for {_PROBLEMS[problem]} ({problem})" if problem in _PROBLEMS else ""
+    """Return an addition to the note on a new head, if the checkpoint's head solved another kind of problem."""
+    return f"; the checkpoint's head was for {_PROBLEMS[problem]} ({problem})" if problem in _PROBLEMS else ""
 
 
 def require_one_label(config: PreTrainedConfig, named: str) -> None:
-    """Refuse to score a model that does not choose one of several classes.
+    """Reject a model that does not choose one of several classes, since it cannot be scored.
 
     Raises:
-        ModelError: saying what it is for.
+        ModelError: if it does something else, saying what.
     """
     kind = _PROBLEMS.get(config.problem_type or "", "one logit" if config.num_labels == 1 else "")
     if kind:
         raise ModelError(
-            f"{named} is for {kind} (problem_type {config.problem_type}, {config.num_labels} outputs), and can only be "
-            "scored as a choice of one class",
-            allowed="a model with at least two classes, one of which each image has",
-            hint=f"vitft predict {named} IMAGES gives its scores; vitft finetune --model {named} gives it a new head",
+            f"{named} is for {kind} (problem_type {config.problem_type}, {config.num_labels} outputs), but only models "
+            "that choose one class per image can be evaluated",
+            allowed="a model with at least two classes, exactly one per image",
+            hint=f"vitft predict {named} IMAGES for its scores, or vitft finetune --model {named} for a new head",
         )
 
 
 def drop_path_off(config: PreTrainedConfig, notes: list[str]) -> None:
-    """Switch off the family's own drop path, which draws from a global generator; ours follows the recipe."""
+    """Turn off the family's own drop path, which draws from a global generator; vitft's follows the recipe."""
     vision = vision_config(config)
     rate = getattr(vision, "drop_path_rate", None) or 0.0
     rates = list(rate) if isinstance(rate, list | tuple) else [rate]
@@ -143,11 +143,11 @@ def drop_path_off(config: PreTrainedConfig, notes: list[str]) -> None:
 def image_size_of(config: PreTrainedConfig, made: Size | None = None) -> Size:
     """Return the (height, width) of a model's input in pixels.
 
-    The configuration says it, or the image processor for families that run at other sizes too; 224 if neither does.
+    Taken from the configuration, or from the image processor for families that run at other sizes too; 224 by default.
 
     Args:
-        config: of a classifier.
-        made: the size of the images that its processor makes, if that says one.
+        config: a classifier's configuration.
+        made: size of the images that its processor makes, if known.
     """
     sizes = [table_size(config), made]
     family = family_of(config)
@@ -157,12 +157,12 @@ def image_size_of(config: PreTrainedConfig, made: Size | None = None) -> Size:
 
 
 def table_size(config: PreTrainedConfig) -> Size | None:
-    """Return the image size that a configuration speaks of, which its tables are made for."""
+    """Return the image size in a configuration, which its position tables are made for."""
     return pair_of(getattr(vision_config(config), "image_size", None))
 
 
 def pair_of(size: object) -> tuple[int, int] | None:
-    """Return (height, width) of a size as configurations write it, None if it is none."""
+    """Return the (height, width) of a size as configurations write it, None if it is not a size."""
     if isinstance(size, list | tuple) and len(size) >= 2:
         return int(size[-2]), int(size[-1])
     return (int(size), int(size)) if isinstance(size, int) else None

@@ -1,7 +1,7 @@
-"""The table of families: where a checkpoint keeps positions, patches and blocks, and what a new size means for it.
+"""The table of families: where a checkpoint keeps positions, patches and blocks, and what a new size changes.
 
-A family is transformers' ``model_type``. One that has no entry trains at its own size, by rule where a rule is
-safe; what is not known of it is refused.
+A family is transformers' ``model_type``. A family without an entry trains at its own size, with blocks found by rule;
+anything that needs more knowledge of it is an error.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def _pvt_step(config: Any) -> int:
     return math.prod(config.patch_sizes)
 
 
-_ONE_NUMBER = "transformers' configuration of it takes one number for both sides"
-_SCRAMBLED = "transformers reads a table of a grid that is not square in the wrong order"
+_ONE_NUMBER = "its transformers configuration has one number for both sides"
+_SCRAMBLED = "transformers reads the table of a grid that is not square in the wrong order"
 
 
 # --- tokens ------------------------------------------------------------------------------------------------
 
-_BETWEEN = "tokens are merged between their stages, so that the layers' matrices have no product"
-_POOLED = f"keys stand for pooled places, and {_BETWEEN}"
+_BETWEEN = "tokens are merged between stages, so the layers' attention cannot be multiplied"
+_POOLED = f"keys are pooled, and {_BETWEEN}"
 _NO_PAIRS = "they have no attention between pairs of tokens"
 
 
@@ -77,7 +77,7 @@ def _registers(config: Any) -> tuple[str, ...]:
 
 
 _CLASS_READ = Tokens(_class, _class_read)
-_DINO_NOTE = "its head reads the mean of the patches' tokens beside the class token; rows are the class token's"
+_DINO_NOTE = "the head reads the class token and the mean of the patch tokens; rollout shows the class token's row"
 _CLASS_TOKEN = Tokens(_class)
 _IN_WINDOWS = Tokens(no_rollout=f"attention stays within windows, and {_BETWEEN}", windows=True)
 _POOLED_TOKENS = Tokens(no_rollout=_POOLED)
@@ -93,7 +93,7 @@ _PATCH = r"\w+\.embeddings\.patch_embeddings\.projection\.weight"
 
 
 def _plain(prefix: int, tokens: Tokens) -> Family:
-    """Return the entry of a ViT with ``prefix`` tokens before those of the patches."""
+    """Return the entry of a ViT with ``prefix`` tokens before the patch tokens."""
     return Family(
         r"\w+\.layers\.\d+",
         branches=("attention", "mlp"),
@@ -104,7 +104,7 @@ def _plain(prefix: int, tokens: Tokens) -> Family:
 
 
 def _tower(prefix: int, tokens: Tokens) -> Family:
-    """Return the entry of the image half of a pair."""
+    """Return the entry of the image encoder of an image-text pair."""
     return Family(
         r"vision_model\.encoder\.layers\.\d+",
         branches=("self_attn", "mlp"),
@@ -172,7 +172,7 @@ FAMILIES: Mapping[str, Family] = {
         _LAYERS_OF_STAGES,
         tables=(Table(_PLACES, _hiera_units),),
         step=_hiera_step,
-        tokens=Tokens(no_rollout="attention stays within windows, and queries are pooled in them"),
+        tokens=Tokens(no_rollout="attention stays within windows, and queries are pooled"),
     ),
     "pvt": Family(
         r"\w+\.encoder\.block\.\d+\.\d+",
@@ -189,24 +189,24 @@ FAMILIES: Mapping[str, Family] = {
         branches=("module",),
         tables=(Table(r"\w+\.encoder\.stages\.(\d+)\..*attention_biases", _levit_cells, "distances"),),
         square_only=_ONE_NUMBER,
-        most_places=32 * 32,  # it compares each with each other, in Python
+        most_places=32 * 32,  # building it loops over all pairs in Python
         tokens=Tokens(
-            note="four layers of convolutions stand before its tokens; where it thins out its tokens, its blocks have "
-            "no residual path, and rollout adds none"
+            note="four convolutions come before its tokens; the blocks that reduce the number of tokens have no "
+            "residual path, so rollout adds none there"
         ),
     ),
     # stages without positions
     "pvt_v2": _free(_BLOCKS_OF_LAYERS, _POOLED_TOKENS),
     "cvt": _free(_LAYERS_OF_STAGES, _POOLED_CLASS),
     "segformer": _free(r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", _POOLED_TOKENS),
-    "poolformer": _free(r"\w+\.encoder\.block\.\d+\.\d+", Tokens(no_attention=f"{_NO_PAIRS}: pooling takes its place")),
+    "poolformer": _free(r"\w+\.encoder\.block\.\d+\.\d+", Tokens(no_attention=f"{_NO_PAIRS}, only pooling")),
     "swiftformer": _free(
         r"\w+\.encoder\.network\.\d+\.blocks\.\d+",
-        Tokens(no_attention=f"{_NO_PAIRS}: one global query takes its place"),
+        Tokens(no_attention=f"{_NO_PAIRS}, only one global query"),
     ),
-    "focalnet": _free(_LAYERS_OF_STAGES, Tokens(no_attention=f"{_NO_PAIRS}: focal modulation takes its place")),
-    "mobilevit": _free(_MOBILE_VIT, Tokens(no_rollout="convolutions stand between the groups of attention layers")),
-    "mobilevitv2": _free(_MOBILE_VIT, Tokens(no_attention=f"{_NO_PAIRS}: one weight per token takes its place")),
+    "focalnet": _free(_LAYERS_OF_STAGES, Tokens(no_attention=f"{_NO_PAIRS}, only focal modulation")),
+    "mobilevit": _free(_MOBILE_VIT, Tokens(no_rollout="convolutions come between groups of attention layers")),
+    "mobilevitv2": _free(_MOBILE_VIT, Tokens(no_attention=f"{_NO_PAIRS}, only one weight per token")),
     # convolutions
     "convnext": _STAGES,
     "convnextv2": _STAGES,
@@ -220,7 +220,7 @@ FAMILIES: Mapping[str, Family] = {
     "hgnet_v2": _free(r"(\w+\.)?encoder\.stages\.\d+\.blocks\.\d+", _CONVOLUTIONS),
 }
 
-# The image encoder of a pair, saved alone: its config.json is the ``vision_config`` of the other family's.
+# Image encoders saved without their text half: their config.json is the full family's ``vision_config``.
 TOWERS: Mapping[str, str] = {
     "clip_vision_model": "clip",
     "metaclip_2_vision_model": "metaclip_2",
@@ -228,51 +228,51 @@ TOWERS: Mapping[str, str] = {
 }
 
 UNSUPPORTED: Mapping[str, str] = {
-    "dinov3_vit": "transformers has no classification class for DINOv3; dinov2 checkpoints are the nearest",
-    "dinov3_convnext": "transformers has no classification class for DINOv3; convnext checkpoints are the nearest",
-    "siglip2": "its NaFlex input (pre-cut patches) is not supported; siglip checkpoints are the nearest",
-    "siglip2_vision_model": "its NaFlex input (pre-cut patches) is not supported; siglip checkpoints are the nearest",
-    "imagegpt": "it reads images as colour clusters, not as pixels",
-    "perceiver": "its input and its decoder follow none of the usual forms",
+    "dinov3_vit": "transformers has no classification class for DINOv3; dinov2 checkpoints are the closest",
+    "dinov3_convnext": "transformers has no classification class for DINOv3; convnext checkpoints are the closest",
+    "siglip2": "its NaFlex input (pre-cut patches) is not supported; siglip checkpoints are the closest",
+    "siglip2_vision_model": "its NaFlex input (pre-cut patches) is not supported; siglip checkpoints are the closest",
+    "imagegpt": "it reads images as colour clusters, not pixels",
+    "perceiver": "its input and decoder differ from every other family's",
     "shieldgemma2": "it is a language model that judges images by a prompt",
-    "pp_lcnet": "transformers' class for it returns no logits, and its pipeline fails on it",
+    "pp_lcnet": "its transformers class returns no logits, and pipeline fails on it",
 }
 
 
 def family_of(config: Any) -> Family | None:
-    """Return the entry of a configuration's family, None where there is none.
+    """Return the entry of a configuration's family, None if there is none.
 
     Raises:
-        ModelError: if it is a model of timm, which cannot build it.
+        ModelError: if it is a timm model that timm cannot build.
     """
     return _wrapped(config) if config.model_type == WRAPPER else FAMILIES.get(config.model_type)
 
 
 def runs_at_any_size(config: Any) -> bool:
-    """Whether every image size runs with the same weights."""
+    """Whether the same weights run at every image size."""
     family = family_of(config)
     return family is not None and family.any_size
 
 
 def has_no_tables(config: Any) -> bool:
-    """Whether a family is known to have no table of positions."""
+    """Whether a family is known to have no position tables."""
     family = family_of(config)
     return family is not None and not family.tables
 
 
 def tokens_of(config: Any) -> Tokens:
-    """Return what is known of a family's tokens; of an unknown family that its tokens stand in one sequence."""
+    """Return what is known about a family's tokens, or a guess for an unknown family."""
     family = FAMILIES.get(config.model_type)
     unknown = Tokens(
         is_known=False,
-        note=f"{config.model_type} is unknown here: its tokens are taken for one sequence, one of them a class token "
-        "if they do not fill a grid alone",
+        note=f"{config.model_type} is an unknown family: its tokens are taken as one sequence, with a class token "
+        "unless all of them fill a grid",
     )
     return family.tokens if family and family.tokens else unknown
 
 
 def _wrapped(config: Any) -> Family:
-    """Return the entry of a timm model, made of what its architecture says."""
+    """Return the entry of a timm model, made from its architecture."""
     known = architecture_of(config)
     return Family(
         known.blocks,
@@ -285,7 +285,7 @@ def _wrapped(config: Any) -> Family:
 
 
 def vision_config(config: Any) -> Any:
-    """Return the part of a configuration that is about images: all of it, but for the families of pairs and timm's."""
+    """Return the image part of a configuration: all of it, except for image-text pairs and timm models."""
     if config.model_type == WRAPPER:
         return Vision(config)
     return getattr(config, "vision_config", config)

@@ -1,4 +1,4 @@
-"""What can be known of a family of architectures: its position tables, its blocks, its tokens."""
+"""The entry of a family of architectures: its position tables, blocks and tokens."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Table:
-    """Parameters whose shape follows a grid.
+    """Parameters whose shape depends on a grid.
 
     Attributes:
-        name: pattern of their names in memory; what a group of it matches is the number of a stage.
+        name: pattern of their names in memory; a group in it matches the number of a stage.
         grid: (vision configuration, image size, stage) -> (rows, columns).
-        entries: one for each place, each signed offset of two places, or each distance (absolute offset).
-        fixed: entries that stand for no place: class tokens before the places, or after the offsets.
+        entries: one per position (``places``), per signed offset between two positions, or per absolute offset.
+        fixed: entries without a position: class tokens before the positions, or after the offsets.
         is_of_windows: whether the grid is an attention window, whose size can be chosen.
     """
 
@@ -30,23 +30,23 @@ class Table:
     is_of_windows: bool = False
 
     def grid_of(self, name: str, config: Any, size: Size) -> Size | None:
-        """Return the grid of the parameter ``name`` at an image size, None if it is none of these tables."""
+        """Return the grid of the parameter ``name`` at an image size, None if it is not such a table."""
         match = re.fullmatch(self.name, name)
         return self.grid(config, size, int(match[1]) if match.groups() else 0) if match else None
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What vitft knows of a family's tokens.
+    """What vitft knows about a family's tokens.
 
     Attributes:
-        special: configuration -> names of the tokens before those of the patches.
-        reads: configuration -> what the head reads: the ``class`` token, or the ``mean`` of the patches' tokens.
-        no_rollout: why the layers' attention cannot be multiplied, if so.
-        no_attention: why there is no attention to be read, if so.
-        windows: whether attention stays within square windows that are alike.
-        is_known: whether this is knowledge of the family, and not a guess.
-        note: what else is to be known of it.
+        special: configuration -> names of the tokens before the patch tokens.
+        reads: configuration -> what the head reads: the ``class`` token, or the ``mean`` of the patch tokens.
+        no_rollout: why the layers' attention cannot be multiplied; empty if it can.
+        no_attention: why there is no attention to read; empty if there is.
+        windows: whether attention stays within square windows of one size.
+        is_known: False if this is only a guess.
+        note: a remark for the user.
     """
 
     special: Callable[[Any], tuple[str, ...]] = lambda config: ()
@@ -64,27 +64,26 @@ def _patch_step(config: Any) -> int:
 
 @dataclass(frozen=True)
 class Family:
-    """What vitft knows of one ``model_type``.
+    """What vitft knows about one ``model_type``.
 
     Attributes:
-        blocks: pattern of the module names of its residual blocks, from input to output; empty if they are to be
-            found by rule.
-        branches: submodules of a block whose output is added to the residual stream without passing a module
-            named ``drop_path``; those that do need no entry.
+        blocks: pattern of the module names of its residual blocks; empty to find them by rule.
+        branches: submodules of a block whose output is added to the residual stream without passing through a
+            module named ``drop_path``.
         tables: its position tables; all other parameters are the same at every size.
         step: vision configuration -> number of pixels that must divide both sides of an image.
-        patch: pattern of the name of a patch embedding that is a plain convolution (kernel = stride), in memory.
-        square_only: why only square images are possible, if so.
-        fixed: why its image size cannot change, if so.
-        any_size: whether every image size runs with the same weights (convolutions and the like). The size is
-            then what the image processor makes; ``config.image_size``, if there is one, binds nothing.
-        resamples_itself: whether transformers resamples the table in every forward pass, so that the image
-            processor says the size and ``config.image_size`` only that of the table.
-        has_window_networks: whether biases come from a network over coordinates that are scaled by the window
-            (SwinV2), which must go on being that of the pretraining.
-        keeps_offsets: whether a forward pass keeps the offsets between places for all models of the process.
-        most_places: the most places of a grid for which the model can be built in reasonable time; 0: no limit.
-        tokens: what its attention is between; None where that is not known.
+        patch: pattern of the name in memory of a patch embedding that is a plain convolution (kernel = stride).
+        square_only: why only square images are possible; empty if others are too.
+        fixed: why its image size cannot change; empty if it can.
+        any_size: whether the same weights run at every image size (convolutional networks, for example). The image
+            processor then sets the size, and ``config.image_size`` is ignored.
+        resamples_itself: whether transformers resamples the table in every forward pass. The image processor then
+            sets the size, and ``config.image_size`` is only the table's.
+        has_window_networks: whether a network computes biases from coordinates scaled by the window size (SwinV2),
+            which must stay the window size of pretraining.
+        keeps_offsets: whether a forward pass caches the position offsets for every model in the process.
+        most_places: most positions in a grid for which the model builds in reasonable time; 0 for no limit.
+        tokens: its tokens; None if unknown.
     """
 
     blocks: str

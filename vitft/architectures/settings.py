@@ -1,7 +1,7 @@
-"""What stands in the JSON files of a checkpoint, as plain values that nothing has acted on yet.
+"""Read the JSON files of a checkpoint as plain values, before anything acts on them.
 
-A stranger wrote them. What would run code, read other files or change what a model returns is left out; numbers
-that no model has are refused before anything is built from them.
+A stranger wrote them. Keys that would run code, read other files or change what a model returns are left out;
+impossible numbers are errors before anything is built from them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from vitft.files import read_regular
 from vitft.outside import printable, shortened
 from vitft.recipe.sizes import MOST_PIXELS
 
-_LONGEST = 20_000_000  # bytes; ImageNet-21k's names are 1.5 million
-_DEEPEST = 12  # objects in each other
+_LONGEST = 20_000_000  # bytes; ImageNet-21k's class names take 1.5 million
+_DEEPEST = 12  # levels of nesting
 _MOST_CLASSES = 100_000
 _MOST_LAYERS = 200
 
-# Keys by which a file names code, kernels, devices or other files. Nothing of it is followed.
+# Keys that name code, kernels, devices or other files; never followed.
 _ELSEWHERE = frozenset({
     "auto_map", "custom_pipelines", "_attn_implementation", "attn_implementation", "_attn_implementation_internal",
     "_experts_implementation", "experts_implementation", "_experts_implementation_internal", "use_kernels",
@@ -31,7 +31,7 @@ _ELSEWHERE = frozenset({
     "base_model_tp_plan", "base_model_pp_plan", "base_model_ep_plan", "base_model_fsdp_plan", "gguf_file",
     "disk_offload_folder",
 })  # fmt: skip
-# Keys by which a model returns something else, or has another number format: vitft chooses these itself.
+# Keys that change what a model returns or computes; vitft sets these itself.
 _BEHAVIOUR = frozenset({
     "return_dict", "use_return_dict", "torchscript", "output_attentions", "output_hidden_states",
     "gradient_checkpointing", "is_decoder", "is_encoder_decoder", "add_cross_attention",
@@ -40,7 +40,7 @@ _BEHAVIOUR = frozenset({
 })  # fmt: skip
 _SILENT = frozenset({"name_or_path", "_name_or_path", "_commit_hash", "_attn_implementation_autoset", "dtype",
                      "torch_dtype", "use_cache"})  # fmt: skip
-_USUAL = {  # values of them that mean nothing, and are not worth a word; for others, what is empty
+_USUAL = {  # harmless values, dropped without a note; for other keys, empty values are
     "return_dict": (True, None),
     "use_return_dict": (True, None),
     "_attn_implementation": (None, "eager", "sdpa"),
@@ -75,15 +75,15 @@ def read_settings(path: Path, named: str, *, as_stored: bool = False) -> tuple[d
     """Read a JSON file of a checkpoint.
 
     Args:
-        path: of config.json or of an image processor's file.
-        named: how the user called the checkpoint.
-        as_stored: for a copy: leave out only what names code or other files.
+        path: config.json or an image processor's file.
+        named: the checkpoint as the user typed it.
+        as_stored: leave out only keys that name code or other files; for copying the file.
 
     Returns:
-        Its values without what is left out, and a note if that means anything.
+        The values that are kept, and a note if keys that matter were left out.
 
     Raises:
-        ModelError: if it cannot be read, is no object, or holds numbers that no model has.
+        ModelError: if it cannot be read, is not a JSON object, or holds impossible numbers.
     """
     where = f"the {path.name} of {named}"
     try:
@@ -91,23 +91,23 @@ def read_settings(path: Path, named: str, *, as_stored: bool = False) -> tuple[d
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{where} cannot be used: {_reason(error)}", hint="download or copy it again") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{where} cannot be used: it holds a {type(content).__name__}, not names with values")
+        raise ModelError(f"{where} cannot be used: it holds a {type(content).__name__}, not a JSON object")
     if content.get("quantization_config"):
         raise ModelError(
-            f"{where} speaks of quantised weights (quantization_config), which cannot be trained",
+            f"{where} describes quantised weights (quantization_config), which cannot be trained",
             allowed="weights in float32, float16 or bfloat16",
-            hint="use the checkpoint that they were made from",
+            hint="use the checkpoint before quantisation",
         )
     left: set[str] = set()
     without = _ELSEWHERE if as_stored else _ELSEWHERE | _BEHAVIOUR | _SILENT
     kept: dict[str, Any] = _without(content, without, left, 0, where)
     _check_numbers(kept, where)
     _check_labels(kept, where)
-    return kept, [f"{path.name}: {', '.join(sorted(left))} is left out, as vitft decides it itself"] if left else []
+    return kept, [f"{path.name}: ignored, because vitft decides it: {', '.join(sorted(left))}"] if left else []
 
 
 def _refuse_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no number that a setting can have")
+    raise ValueError(f"{word} is not allowed as a number")
 
 
 def _short_integer(digits: str) -> int:
@@ -117,13 +117,13 @@ def _short_integer(digits: str) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    return "too many values in each other" if isinstance(error, RecursionError) else one_line(error)
+    return "its values are nested too deeply" if isinstance(error, RecursionError) else one_line(error)
 
 
 def _without(value: Any, without: Set[str], left: set[str], depth: int, where: str) -> Any:
-    """Return a copy without some keys; those of them that would have meant something join ``left``."""
+    """Return a copy without some keys; add those whose value matters to ``left``."""
     if depth > _DEEPEST:
-        raise ModelError(f"{where} cannot be used: too many values in each other", hint="use another checkpoint")
+        raise ModelError(f"{where} cannot be used: its values are nested too deeply", hint="use another checkpoint")
     if isinstance(value, list) and len(value) > _MOST_CLASSES:
         raise ModelError(f"{where} cannot be used: a list of {len(value):,} values", hint="use another checkpoint")
     if isinstance(value, list):
@@ -140,7 +140,7 @@ def _without(value: Any, without: Set[str], left: set[str], depth: int, where: s
 
 
 def _check_numbers(values: dict[str, Any], where: str) -> None:
-    """Refuse a number that is outside what any model has, by the name of its key."""
+    """Reject a number that no model can have for its key."""
     layers = 0
     for dotted, key, number in _numbers(values, "", ""):
         pattern, low, high = next(each for each in _BOUNDS if each[0].fullmatch(key))
@@ -148,18 +148,18 @@ def _check_numbers(values: dict[str, Any], where: str) -> None:
             raise ModelError(
                 f"{where} says {printable(shortened(dotted, 100))}: {number:g}",
                 allowed=f"{low:g} to {high:,.15g}",
-                hint="mend the file, or use another checkpoint",
+                hint="fix the file, or use another checkpoint",
             )
         layers += int(number) if pattern.pattern == _LAYERS else 0
     if layers > 2 * _MOST_LAYERS:
-        raise ModelError(f"{where} speaks of {layers:,} layers", allowed=f"at most {2 * _MOST_LAYERS:,} together")
+        raise ModelError(f"{where} describes {layers:,} layers", allowed=f"at most {2 * _MOST_LAYERS:,} in total")
 
 
 def _numbers(value: Any, dotted: str, key: str) -> Iterator[tuple[str, str, float]]:
-    """Yield (where it stands, the key that it belongs to, the number) of everything in nested values."""
+    """Yield (dotted path, key, number) for every number in nested values."""
     if isinstance(value, dict):
         for name, each in value.items():
-            # A number names a class or a place; what it belongs to is named above it.
+            # A numeric name is the index of a class or layer; the real key is its parent.
             inner = key if name.isdigit() else name
             yield from _numbers(each, f"{dotted}.{name}" if dotted else name, inner)
     elif isinstance(value, list):
@@ -170,7 +170,7 @@ def _numbers(value: Any, dotted: str, key: str) -> Iterator[tuple[str, str, floa
 
 
 def _check_labels(values: dict[str, Any], where: str) -> None:
-    """Refuse names of classes that are none."""
+    """Reject class names that are not names by number."""
     names = values.get("id2label")
     if names is None:
         return
@@ -180,4 +180,4 @@ def _check_labels(values: dict[str, Any], where: str) -> None:
     for number, name in names.items():
         if not re.fullmatch(r"\d{1,9}", number) or not isinstance(name, str | int | float) or len(str(name)) > 1000:
             said = f"{number!r}: {shortened(repr(name), 60)}"
-            raise ModelError(f"{where} has a class {said}", allowed='numbers with names, as {"0": "cat"}')
+            raise ModelError(f"{where} has a class {said}", allowed='numbers with names, such as {"0": "cat"}')

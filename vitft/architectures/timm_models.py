@@ -1,7 +1,7 @@
-"""timm's models in transformers' wrapper: what an architecture says of its image size, positions and blocks.
+"""timm models in transformers' wrapper: their image size, position tables and blocks.
 
-Their configuration holds no more than the architecture's name and the arguments that timm builds it with, so the
-answers come from the model itself, built without memory for its weights.
+Their configuration holds only the architecture's name and arguments, so the rest is found by building the model on
+the meta device, without memory for its weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vitft.errors import ModelError, one_line
 
 WRAPPER = "timm_wrapper"
 PREFIX = "timm_model."
-"""What stands before a parameter's name in memory; files may lack it."""
+"""Prefix of parameter names in memory; files may lack it."""
 
 Entries = Literal["places", "offsets"]
 
@@ -30,25 +30,25 @@ _TRANSFORMS = "pretrained_cfg"
 _PLACES = "pos_embed"
 _ELSEWHERE = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _OFFSETS = re.compile(r".*relative_position_bias_table")
-# In the order in which timm's families were made: a sequence of tokens, stages of several kinds, residual networks.
+# Blocks of ViTs, of networks in stages, and of ResNets.
 _BLOCKS = re.compile(r"(blocks|(stages|layers)\.\d+\.blocks|layer\d)\.\d+")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is known of a timm architecture, built with certain arguments.
+    """What is known about a timm architecture, built with certain arguments.
 
     Attributes:
-        name: as timm calls it.
-        image_size: (height, width) of its input; None where every size runs with the same weights.
-        patch_size: pixels from one place of its grid to the next.
+        name: timm's name for it.
+        image_size: (height, width) of its input; None if the same weights run at every size.
+        patch_size: pixels from one grid position to the next.
         step: number of pixels that must divide both sides of an image.
-        tables: patterns of its position tables' names -> (entries, how many stand for no place).
+        tables: patterns of its position tables' names -> (entries, number of entries without a position).
         has_plain_patch: whether its patch embedding is a plain convolution (kernel = stride).
-        blocks: pattern of the module names of its residual blocks; empty if they are to be found by rule.
-        fixed: why its image size cannot change, if so.
+        blocks: pattern of the module names of its residual blocks; empty to find them by rule.
+        fixed: why its image size cannot change; empty if it can.
         drop_path: highest rate of its own drop path.
-        transforms: mean, std, interpolation and crop of the images that it was made for.
+        transforms: mean, std, interpolation and crop of the images that it expects.
     """
 
     name: str
@@ -64,14 +64,14 @@ class Architecture:
 
 
 class Vision:
-    """The configuration of a wrapped model by the names that transformers' own families have for the same."""
+    """A wrapped model's configuration, with the attribute names of transformers' own families."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
 
     @property
     def image_size(self) -> list[int] | None:
-        """[height, width] in pixels; None where nothing depends on it."""
+        """[height, width] in pixels; None if nothing depends on it."""
         size = architecture_of(self._config).image_size
         return None if size is None else list(size)
 
@@ -81,7 +81,7 @@ class Vision:
 
     @property
     def patch_size(self) -> int:
-        """Pixels from one place of the grid to the next."""
+        """Pixels from one grid position to the next."""
         return architecture_of(self._config).patch_size
 
     @patch_size.setter
@@ -90,7 +90,7 @@ class Vision:
 
     @property
     def step(self) -> int:
-        """Pixels that must divide both sides of an image."""
+        """Number of pixels that must divide both sides of an image."""
         return architecture_of(self._config).step
 
     @property
@@ -107,69 +107,68 @@ class Vision:
 
 
 def require_timm(named: str) -> None:
-    """Make sure that timm can be imported.
+    """Check that timm can be imported.
 
     Raises:
-        ModelError: if it is not there, or the torchvision that it needs does not fit torch.
+        ModelError: if it is not installed, or its torchvision does not match torch.
     """
     try:
         import timm  # noqa: F401
     except ImportError as error:
         raise ModelError(
-            f"{named} is a model of timm, which cannot be imported: {one_line(error)}", hint="pip install 'vitft[timm]'"
+            f"{named} is a timm model, and timm cannot be imported: {one_line(error)}", hint="pip install 'vitft[timm]'"
         ) from error
-    except Exception as error:  # a torchvision for another torch breaks in its own ways
+    except Exception as error:  # a torchvision for another torch fails in many ways
         raise ModelError(
-            f"{named} is a model of timm, and timm needs a torchvision that fits torch {torch.__version__}; the one "
-            f"that is installed does not: {one_line(error)}",
-            hint="pip install 'vitft[timm]' anew, with the torchvision that was made for this torch",
+            f"{named} is a timm model, and timm needs a torchvision that fits torch {torch.__version__}; the installed "
+            f"one does not: {one_line(error)}",
+            hint="install the torchvision built for this torch, then pip install 'vitft[timm]'",
         ) from error
 
 
 def is_wrapped(values: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of a timm model; timm's own files name no model_type."""
+    """Whether a config.json describes a timm model; timm's own files have no model_type."""
     return bool(values.get("model_type", WRAPPER if _TRANSFORMS in values else None) == WRAPPER)
 
 
 def read_wrapped(values: dict[str, Any], named: str) -> Any:
-    """Return the configuration that a config.json of a timm model stands for.
+    """Return the configuration of a timm model from the values in its config.json.
 
     Raises:
-        ModelError: if timm cannot be imported, does not know the architecture, or would read more than this folder.
+        ModelError: if timm cannot be imported or cannot build the architecture, or would read files elsewhere.
     """
     require_timm(named)
     elsewhere = sorted(_ELSEWHERE & (values.get("model_args") or {}).keys())
     if elsewhere or re.search("[:/]", str(values.get("architecture"))):
         raise ModelError(
             f"the config.json of {named} sends timm elsewhere: {', '.join(elsewhere) or values['architecture']}",
-            allowed="the name of an architecture, and the arguments that it is built with",
-            hint="mend its config.json",
+            allowed="the name of an architecture, and arguments to build it with",
+            hint="fix its config.json",
         )
     from transformers import TimmWrapperConfig
 
-    config = TimmWrapperConfig.from_dict(copy.deepcopy(values))  # it takes keys out of what it is given
+    config = TimmWrapperConfig.from_dict(copy.deepcopy(values))  # it removes keys from its argument
     if not config.num_labels:
-        config.num_labels = 2  # as transformers has it for other encoders without a head
-    # Newer timm writes it here as well, and transformers, which gives it too, could not build the model.
+        config.num_labels = 2  # transformers' default for encoders without a head
+    # Newer timm writes num_classes here too; transformers passes its own, and two would be an error.
     config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
     architecture_of(config)
     return config
 
 
 def set_label_names(config: Any, classes: Iterable[str]) -> None:
-    """Write the classes where the wrapper looks for them: it reads and writes no ``id2label``."""
+    """Write class names where the wrapper looks for them; it ignores ``id2label``."""
     config.label_names = list(classes)
 
 
 def take_transforms(config: Any, folder: Path) -> tuple[dict[str, Any], str] | None:
-    """Return timm's description of the images that a checkpoint was made for, None where a processor's file says it.
+    """Remove timm's description of input images from a configuration and return it.
 
-    It is taken out of the configuration: with it there, transformers would make timm's transforms of it and not read
-    the image processor that is saved beside the model.
+    If it stayed, transformers would use timm's transforms and ignore the image processor saved with the model.
 
     Returns:
-        The keys of ``timm.data.resolve_data_config``, with the model's own ``input_size`` where it has one, and a
-        note on where they are from.
+        The keys of ``timm.data.resolve_data_config``, with the model's own ``input_size`` if it has one, and a note
+        on their source; None if the folder has an image processor's file instead.
     """
     from timm.data import resolve_data_config
 
@@ -181,18 +180,18 @@ def take_transforms(config: Any, folder: Path) -> tuple[dict[str, Any], str] | N
     if architecture.image_size:
         transforms["input_size"] = (3, *architecture.image_size)
     if given:
-        return transforms, f"{_TRANSFORMS} is left out of config.json, or plain transformers would go by it"
-    return transforms, f"config.json has no {_TRANSFORMS}: images are as for timm's own weights of {architecture.name}"
+        return transforms, f"{_TRANSFORMS} is left out of config.json, where it would replace the image processor"
+    return transforms, f"config.json has no {_TRANSFORMS}, so images are made as for timm's {architecture.name}"
 
 
 def written(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Return a config.json of a timm model with what changed in its configuration."""
+    """Return a timm model's config.json, updated from its configuration."""
     kept = {key: value for key, value in values.items() if key != _TRANSFORMS}
     return kept | {"model_type": WRAPPER, "model_args": config.model_args}
 
 
 def architecture_of(config: Any) -> Architecture:
-    """Return what is known of a configuration's architecture.
+    """Return what is known about a configuration's architecture.
 
     Raises:
         ModelError: if timm cannot build it.
@@ -201,7 +200,7 @@ def architecture_of(config: Any) -> Architecture:
 
 
 def misfits(old: Any, new: Any) -> list[str]:
-    """Return the tensors that differ in shape between two configurations and are no position table or patch kernel."""
+    """Return the tensors whose shape differs between two configurations, except position tables and patch kernels."""
     models = (_build(each.architecture, each.model_args or {}) for each in (old, new))
     known = architecture_of(old)
     return [
@@ -227,9 +226,9 @@ def _inspect(name: str, model_args: str) -> Architecture:
     is_free = not described.get("fixed_input_size")
     if is_free:
         if any(part.endswith(_PLACES) for part, _ in model.named_parameters()):
-            fixed = "timm resamples its positions in every pass"
+            fixed = "timm resamples its positions in every forward pass"
     elif grid is None or not reduction or not hasattr(model, "set_input_size"):
-        fixed = "timm cannot give it another"
+        fixed = "timm cannot set another size"
     else:
         tables, fixed = _tables(model, _build(name, {**arguments, "img_size": [2 * side for side in image_size]}), grid)
     found = any(_BLOCKS.fullmatch(part) for part, _ in model.named_modules())
@@ -254,15 +253,15 @@ def _build(name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         with torch.device("meta"):
             return timm.create_model(name, pretrained=False, num_classes=2, **arguments)
-    except Exception as error:  # what each architecture makes of wrong arguments is its own affair
+    except Exception as error:  # each architecture fails on wrong arguments in its own way
         raise ModelError(
-            f"timm {timm.__version__} cannot build its architecture {name!r} with {dict(arguments)}: {one_line(error)}",
-            hint="pip install --upgrade timm" if "Unknown model" in str(error) else "mend its config.json",
+            f"timm {timm.__version__} cannot build the architecture {name!r} with {dict(arguments)}: {one_line(error)}",
+            hint="pip install --upgrade timm" if "Unknown model" in str(error) else "fix its config.json",
         ) from error
 
 
 def _tables(model: Any, doubled: Any, grid: tuple[int, int]) -> tuple[dict[str, tuple[Entries, int]], str]:
-    """Return the position tables of a model, or why its size cannot change: what else depends on it is not known."""
+    """Return a model's position tables; if anything else depends on the size, none and the reason."""
     tables: dict[str, tuple[Entries, int]] = {}
     state = dict(model.named_parameters())
     for name in _of_other_shape(model, doubled):
@@ -273,15 +272,15 @@ def _tables(model: Any, doubled: Any, grid: tuple[int, int]) -> tuple[dict[str, 
         elif _OFFSETS.fullmatch(name) and extra in (0, 3):
             tables[rf"{re.escape(PREFIX)}{_OFFSETS.pattern}"] = ("offsets", extra)
         else:
-            return {}, f"its {name} depends on it in a way that is not known"
+            return {}, f"its {name} depends on the image size in an unknown way"
     return tables, ""
 
 
 def _of_other_shape(one: nn.Module, other: nn.Module) -> list[str]:
-    """Return the tensors whose shape differs, of those that mean something.
+    """Return the names of tensors whose shape differs and that cannot simply be recomputed.
 
-    Index tables, masks and rotary angles are made anew at any size. The coordinates of a network that makes biases
-    are not like them: it was trained on those that it had.
+    Index tables, masks and rotary angles are recomputed for any size. Coordinates that a bias network reads are not:
+    it was trained on the ones it had.
     """
     shapes = dict(other.named_parameters()) | dict(other.named_buffers())
     persistent = one.state_dict().keys()
@@ -294,7 +293,7 @@ def _of_other_shape(one: nn.Module, other: nn.Module) -> list[str]:
 
 
 def _is_plain(model: Any, reduction: int) -> bool:
-    """Whether a model has one sequence of tokens, each of one patch by one convolution."""
+    """Whether a model turns each patch into one token with one plain convolution."""
     kernel = getattr(model.patch_embed, "proj", None)
     side = (reduction, reduction)
     return isinstance(kernel, nn.Conv2d) and kernel.kernel_size == kernel.stride == side

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint folder, read without running code from it."""
+"""Read the tensors of a checkpoint folder without running code from it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vitft.files import require_regular
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # the first that is there is read
+_FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # the first one found is read
 
 
 def weight_files(names: Iterable[str], named: str) -> list[str]:
-    """Return which files of a checkpoint hold its weights: one, or all its shards; none if it has no weights.
+    """Return the names of a checkpoint's weight files: one, all its shards, or none.
 
     Args:
-        names: of the files in its folder.
-        named: how the user called the checkpoint.
+        names: the files in its folder.
+        named: the checkpoint as the user typed it.
 
     Raises:
         ModelError: if some of the shards are missing.
@@ -42,7 +42,7 @@ def weight_files(names: Iterable[str], named: str) -> list[str]:
             if missing := [name for name in expected if name not in present]:
                 some = ", ".join(missing[:3])
                 raise ModelError(
-                    f"{named} lacks {len(missing)} of the {len(expected)} files of its weights: {some}",
+                    f"{named} lacks {len(missing)} of its {len(expected)} weight files: {some}",
                     hint="copy or download them too",
                 )
             return expected
@@ -54,10 +54,10 @@ def read_weights(folder: Path, named: str) -> tuple[dict[str, Tensor], str | Non
 
     Args:
         folder: with ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards.
-        named: how the user called the checkpoint.
+        named: the checkpoint as the user typed it.
 
     Returns:
-        The state dict on the CPU as it was stored, and a note if it came from a pickle.
+        The state dict as stored, on the CPU, and a note if it came from a pickle.
 
     Raises:
         ModelError: if there are no weights, or they cannot be read without running code.
@@ -66,8 +66,8 @@ def read_weights(folder: Path, named: str) -> tuple[dict[str, Tensor], str | Non
     if not files:
         raise ModelError(
             f"{named} has no weights",
-            allowed="model.safetensors, pytorch_model.bin, or their sharded forms",
-            hint="vitft finetune --set model.init=random trains its architecture from random weights",
+            allowed="model.safetensors or pytorch_model.bin, whole or in shards",
+            hint="vitft finetune --set model.init=random to train its architecture from random weights",
         )
     state: dict[str, Tensor] = {}
     for name in files:
@@ -85,11 +85,11 @@ def _read(path: Path, named: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ModelError(f"{where} is damaged: {error}", hint="download or copy it again") from error
-    except Exception as error:  # a pickle can fail in any way: torch's refusal, a broken archive, the end of the file
+    except Exception as error:  # many kinds: torch's refusal of a pickle, a broken archive, a file cut short
         if re.search(r"unsupported (global|class)|unrecognized function", str(error), re.IGNORECASE):
             raise ModelError(
-                f"{where} is a pickle that wants to run code; vitft does not let it",
-                allowed="safetensors, or a .bin that holds tensors only",
+                f"{where} is a pickle that wants to run code, which vitft does not allow",
+                allowed="safetensors, or a .bin that holds only tensors",
                 hint="ask its author for model.safetensors",
             ) from error
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -103,23 +103,23 @@ def _checked(state: Any, where: str) -> dict[str, Tensor]:
     keys = f" with {', '.join(map(str, list(state)[:3]))}, ..." if isinstance(state, dict) else ""
     raise ModelError(
         f"{where} holds a {type(state).__name__}{keys}, not tensors by name",
-        allowed="a state dict as transformers saves it",
+        allowed="a state dict saved by transformers",
     )
 
 
 def spelled_in_file(model: PreTrainedModel, name: str) -> str:
-    """Return how a saved file spells the name of a model's parameter; transformers renamed some in memory."""
+    """Return a parameter's name in saved files; transformers renames some parameters in memory."""
     from transformers.core_model_loading import revert_weight_conversion
 
     try:
         (in_file,) = revert_weight_conversion(model, {name: torch.empty(0)})
-    except Exception:  # a tensor that is merged from several of the file cannot be named alone
+    except Exception:  # merged from several tensors of the file, so it has no single name there
         return name
     return str(in_file)
 
 
 def find_key(model: PreTrainedModel, name: str, state: Mapping[str, Tensor]) -> str | None:
-    """Return the key of a state dict that holds a model's parameter: an encoder alone lacks the model's prefix."""
+    """Return a parameter's key in a state dict, None if absent; an encoder saved alone lacks the model's prefix."""
     prefix = f"{model.base_model_prefix}."
     spellings = [name, spelled_in_file(model, name)]
     spellings += [each.removeprefix(prefix) for each in spellings]

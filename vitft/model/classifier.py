@@ -1,4 +1,4 @@
-"""A checkpoint as an image classifier: the one object from loading to saving."""
+"""An image classifier: one object from loading a checkpoint to saving it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class Classifier:
-    """A model with what it takes to run it on images.
+    """A model with everything needed to run it on images.
 
-    Attributes:
-        name: how the user called it.
-        model: transformers' model, in float32.
-        processor: its image processor, at its image size.
-        retargeting: what another size made of the checkpoint.
-        head: names of the parameters whose shape depends on the classes.
-        has_head: whether these were trained; if not, they are zero.
-        kept_classes: of the dataset, whose part of the head comes from the checkpoint.
-        revision: commit of a Hub model.
-        origin: its base model on the Hub, and its licence.
-        notes: what is new, what was left, what was decided.
+        Attributes:
+    <<<<<<< HEAD
+            name: how the user called it.
+            model: transformers' model, in float32.
+            processor: its image processor, at its image size.
+            retargeting: what another size made of the checkpoint.
+            head: names of the parameters whose shape depends on the classes.
+            has_head: whether these were trained; if not, they are zero.
+            kept_classes: of the dataset, whose part of the head comes from the checkpoint.
+    =======
+            name: the checkpoint as the user typed it.
+            model: the transformers model, in float32.
+            processor: its image processor, set to the model's image size.
+            retargeting: what changed in the checkpoint for another size.
+            head: names of the parameters whose shape depends on the number of classes.
+            has_head: whether the head is trained; if not, it is all zeros.
+    >>>>>>> words-model
+            revision: commit of a Hub model.
+            origin: its base model on the Hub, and its licence.
+            notes: sentences for the user: what is new, what was left out, what was decided.
     """
 
     name: str
@@ -60,33 +69,33 @@ class Classifier:
 
     @property
     def image_size(self) -> Size:
-        """(height, width) of its input in pixels."""
+        """(height, width) of the input in pixels."""
         return self.retargeting.new
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of its classes by number."""
+        """Class names, in the order of the logits."""
         return class_names(self.config)
 
     @property
     def head_module(self) -> str:
-        """Name of the module that makes logits of features; the first of several."""
+        """Name of the module that turns features into logits; the first one if there are several."""
         return self.head[0].split(".")[0]
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device that the weights are on."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
     def process(self) -> ImageProcess:
-        """What makes an image the pixels (3, H, W) that the model sees."""
+        """Function from an image to the uint8 pixels (3, H, W) that the model sees."""
         return ImageProcess(self.processor, self.image_size)
 
     @cached_property
     def pixel_values(self) -> Normalisation:
-        """What makes uint8 images (B, 3, H, W) the model's input, in training, evaluation and pictures alike."""
+        """Function from uint8 images (B, 3, H, W) to model input, the same in training, evaluation and pictures."""
         return normalisation(self.processor)
 
     def to(self, device: torch.device) -> Classifier:
@@ -95,10 +104,10 @@ class Classifier:
         return self
 
     def save(self, folder: Path) -> None:
-        """Write a plain transformers folder, whole or not at all.
+        """Write a plain transformers folder, complete or not at all.
 
         Raises:
-            ModelError: if it cannot be written, as on a full disk.
+            ModelError: if the folder cannot be written, for example on a full disk.
         """
         model = with_written_positions(self.model)
         try:
@@ -107,5 +116,5 @@ class Classifier:
                 self.processor.save_pretrained(partial)
         except (OSError, SafetensorError) as error:
             raise ModelError(
-                f"cannot write the model to {folder}: {error}", hint="make room, then resume the run"
+                f"cannot write the model to {folder}: {error}", hint="free some disk space, then resume the run"
             ) from error

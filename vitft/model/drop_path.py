@@ -1,4 +1,4 @@
-"""Stochastic depth that resuming and any number of processes reproduce."""
+"""Stochastic depth that gives the same draws after a resume and with any number of processes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 
 
 def check_drop_path(model: nn.Module) -> tuple[str, ...]:
-    """Make sure that it is known which branches a model's blocks have.
-
-    Returns:
-        The names of those that pass no drop path of their own.
+    """Return the residual branches of a model's blocks that have no drop path module of their own.
 
     Raises:
-        ModelError: if it is not.
+        ModelError: if vitft does not know the branches of this family.
     """
     config: PreTrainedConfig = model.config
     family = family_of(config)
@@ -34,8 +31,8 @@ def check_drop_path(model: nn.Module) -> tuple[str, ...]:
     blocks = [block for _, block in residual_blocks(model)]
     if not any(_own_drop_paths(block) or any(hasattr(block, name) for name in branches) for block in blocks):
         raise ModelError(
-            f"model.drop_path is not known for the family {config.model_type!r}",
-            allowed="0 for every family; more for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
+            f"model.drop_path is not supported for the family {config.model_type!r}",
+            allowed="0 for every family; above 0 for vit, deit, dinov2, beit, clip, siglip, swin, convnext, ...",
             hint="--set model.drop_path=0",
         )
     return branches
@@ -46,19 +43,19 @@ def _own_drop_paths(block: nn.Module) -> list[str]:
 
 
 class DropPath:
-    """Stochastic depth whose draws are a function of (seed, block, branch, sample index).
+    """Stochastic depth whose draws depend only on (seed, block, branch, sample index).
 
-    A residual branch is left out for some samples of the batch and scaled up for the others (Huang et al.,
-    arXiv:1603.09382); block b of L, from 0, has the rate ``rate * b / (L - 1)``. transformers' own modules draw
-    from a global generator, which neither resuming nor another number of processes would reproduce.
+    Drops a residual branch for some samples of the batch and scales it up for the others (Huang et al.,
+    arXiv:1603.09382). Block b of L, counted from 0, has the rate ``rate * b / (L - 1)``. transformers' own modules
+    draw from a global generator, which a resumed run or another number of processes would not reproduce.
 
     Raises:
-        ModelError: if it is not known which branches the family's blocks have.
+        ModelError: if vitft does not know the branches of this family.
     """
 
     def __init__(self, model: nn.Module, rate: float, seed: int) -> None:
         self.sample_indices: Tensor | None = None
-        """Sample indices of the images in the next forward pass, int64 (B,); None lets every branch through."""
+        """Sample indices of the next forward pass, int64 (B,); None keeps every branch."""
         self._seed = seed
         branches = check_drop_path(model)
         blocks = residual_blocks(model)
@@ -70,16 +67,16 @@ class DropPath:
             self._hook(block, branches, depth, block_rate)
 
     def _replace(self, block: nn.Module, first: nn.Module, depth: int, rate: float) -> None:
-        """Put ours in the place of a block's own drop path."""
+        """Replace a block's own drop path with ours."""
         for name in _own_drop_paths(block):
             ours = _Branches(self._scale, f"drop_path/{depth}/{name}", rate)
             block.set_submodule(name, ours)
-            # Counting starts anew with each pass of the block. Gradient checkpointing repeats a block without its
-            # own hooks, but with those of what is inside.
+            # Counting restarts each time the block runs. The hook is on the block's first submodule because gradient
+            # checkpointing repeats a block without the block's own hooks.
             first.register_forward_pre_hook(ours.restart)
 
     def _hook(self, block: nn.Module, branches: Iterable[str], depth: int, rate: float) -> None:
-        """Scale the output of a block's branches that pass no drop path."""
+        """Scale the output of the branches that have no drop path module."""
         for name in filter(partial(hasattr, block), branches):
             hook = _branch_hook(self._scale, f"drop_path/{depth}/{name}", rate)
             block.get_submodule(name).register_forward_hook(hook)
@@ -97,7 +94,7 @@ _Scale = Callable[[Tensor, str, float], Tensor]
 
 
 class _Branches(nn.Module):
-    """Takes the place of a block's own drop path, which serves its branches in turn; it has no parameters."""
+    """Replaces a block's own drop path, which all its branches call in turn; has no parameters."""
 
     def __init__(self, scale: _Scale, stream: str, rate: float) -> None:
         super().__init__()
@@ -112,7 +109,7 @@ class _Branches(nn.Module):
 
 
 def _branch_hook(scale: _Scale, stream: str, rate: float) -> Callable[[nn.Module, object, Any], Any]:
-    """Return a forward hook for a submodule that is one branch; attention returns (branch, weights)."""
+    """Return a forward hook for a submodule that is one branch; attention modules return (branch, weights)."""
 
     def hook(module: nn.Module, _: object, output: Any) -> Any:
         if not module.training:

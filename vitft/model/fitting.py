@@ -1,4 +1,4 @@
-"""Another size for an image processor, or another way to fill it, found by trying what the family's class can do."""
+"""Give an image processor another size or resize mode, by trying what its own class can do."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 def fit_processor(processor: BaseImageProcessor, size: tuple[int, int], resize_mode: ResizeMode) -> BaseImageProcessor:
     """Return a processor like ``processor`` that makes images of ``size`` (height, width).
 
-    Where the family's own class cannot express ``resize_mode``, which is found by trying it, ViT's takes its place with
-    the same interpolation and normalisation; ``pipeline`` reads the class from the saved file.
+    If a trial shows that the family's own class cannot do ``resize_mode``, ViT's processor is used instead, with the
+    same interpolation and normalisation; ``pipeline`` reads the class from the saved file.
 
     Raises:
-        ModelError: if no plain processor can express it.
+        ModelError: if no transformers processor can do it.
     """
     if resize_mode == "crop" and size[0] != size[1]:
         raise ModelError(
             f"data.fit: crop needs a square size, not {size[0]}x{size[1]}",
-            allowed="squash or pad for any size, crop for square ones",
+            allowed="squash or pad for any size, crop for square sizes",
             hint="--set data.fit=squash",
         )
     own = type(processor)
@@ -43,11 +43,11 @@ def fit_processor(processor: BaseImageProcessor, size: tuple[int, int], resize_m
         if _expresses(fitted, size, resize_mode):
             return fitted
     except (ModelError, ValueError, TypeError, KeyError, AttributeError):
-        pass  # each class refuses in its own way what it does not know
+        pass  # each class rejects settings in its own way
     normal = normalisation(processor)
     if normal.is_bgr:
         raise ModelError(
-            f"{own.__name__} cannot express data.fit: {resize_mode} at {size[0]}x{size[1]}, and no other gives BGR",
+            f"{own.__name__} cannot do data.fit: {resize_mode} at {size[0]}x{size[1]}, and ViT's cannot give BGR",
             allowed="squash or crop for this family",
             hint="--set data.fit=squash",
         )
@@ -63,18 +63,18 @@ def fit_processor(processor: BaseImageProcessor, size: tuple[int, int], resize_m
 def resize_processor(
     processor: BaseImageProcessor, old: tuple[int, int], new: tuple[int, int]
 ) -> tuple[BaseImageProcessor, str | None]:
-    """Return a processor that does the same at another size, and a note if it cannot quite.
+    """Return a processor that does the same at another size, and a note if the result differs.
 
-    All its sizes grow with the model's, so one that cuts out of a larger image (256 to 224) keeps the proportion.
-    A rectangle is never cut out, and what the family's own class cannot make is squashed.
+    All sizes in the processor scale with the model's, so a crop from a larger image (256 to 224) keeps its proportion.
+    Images are squashed where the family's class cannot make the size, and where it would crop to a rectangle.
 
     Args:
-        processor: of a checkpoint.
+        processor: the checkpoint's image processor.
         old, new: (height, width) of the model's input.
     """
-    old = made_size(processor) or old  # which its checkpoint's config may contradict
+    old = made_size(processor) or old  # the two can differ
     name = type(processor).__name__
-    squashed = f"images are squashed to {new[0]}x{new[1]}: {name} cannot make that shape in its own way"
+    squashed = f"images are squashed to {new[0]}x{new[1]}: {name} cannot make that shape"
     if new[0] != new[1] and _processes_by_cutting(processor):
         return fit_processor(processor, new, "squash"), squashed
     settings = {
@@ -88,19 +88,19 @@ def resize_processor(
         for shape in ((new[0] + 11, 2 * new[1] + 37), (2 * new[0] + 3, new[1])):
             process(_ramps(*shape))
     except (ModelError, ValueError, TypeError, KeyError, AttributeError):
-        return fit_processor(processor, new, "squash"), squashed  # each class refuses what it does not know in its way
+        return fit_processor(processor, new, "squash"), squashed  # each class rejects settings in its own way
     if getattr(processor, "crop_pct", None) and (old[0] < 384) != (new[0] < 384):
-        return resized, f"{name} cuts out the middle below 384 pixels and squashes from 384 on"
+        return resized, f"{name} crops the middle below 384 pixels and squashes from 384 pixels up"
     return resized, None
 
 
 def for_one_size(processor: BaseImageProcessor, size: tuple[int, int]) -> tuple[BaseImageProcessor, str | None]:
-    """Return a processor whose images all have one size, and a note if that is another one.
+    """Return a processor whose images all have one size, and a note if it is not the checkpoint's own.
 
-    TextNet's own keeps the shape of an image, so that no two could be run together.
+    TextNet's processor keeps each image's shape, so its images could not be batched.
 
     Args:
-        processor: of a checkpoint.
+        processor: the checkpoint's image processor.
         size: (height, width) that the model runs at.
     """
     process, fitting = ImageProcess(processor, size), 0
@@ -109,9 +109,9 @@ def for_one_size(processor: BaseImageProcessor, size: tuple[int, int]) -> tuple[
             process(_ramps(*shape))
             fitting += 1
     if fitting != 1:
-        return processor, None  # it makes another size of every image: the first one tells
-    said = f"images are squashed to {size[0]}x{size[1]}: {type(processor).__name__} keeps their shape"
-    return fit_processor(processor, size, "squash"), f"{said}, so pipeline's scores differ"
+        return processor, None  # all right, or wrong for every image, which the first real image will show
+    note = f"images are squashed to {size[0]}x{size[1]}, because {type(processor).__name__} would keep their shapes"
+    return fit_processor(processor, size, "squash"), f"{note}; pipeline does not squash, so its scores differ"
 
 
 def _processes_by_cutting(processor: BaseImageProcessor) -> bool:
@@ -119,7 +119,7 @@ def _processes_by_cutting(processor: BaseImageProcessor) -> bool:
 
 
 def _scaled(name: str, side: int | None, old: tuple[int, int], new: tuple[int, int]) -> int | None:
-    """Return one number of a processor's size at another size of the model."""
+    """Scale one side of a processor's size from the model's old size to its new one."""
     if side is None:
         return None
     ratios = [after / before for before, after in zip(old, new, strict=True)]
@@ -133,11 +133,11 @@ def _scaled(name: str, side: int | None, old: tuple[int, int], new: tuple[int, i
 
 
 def _expresses(processor: BaseImageProcessor, size: tuple[int, int], resize_mode: ResizeMode) -> bool:
-    """Try a processor on images whose pixels say where they stand."""
+    """Test a processor on images whose pixel values encode their position."""
     process = ImageProcess(processor, size)
     height, width = size
     trials = ((height + 11, 2 * width + 37), (2 * height + 3, width), (height // 2 + 9, width))
-    if resize_mode == "pad":  # the processor must do it itself, not only ImageProcess in its place
+    if resize_mode == "pad":  # the processor itself must pad, not only ImageProcess
         whole = as_tensor(processor(_ramps(*trials[0]))["pixel_values"][0])
         if tuple(whole.shape) != (3, *size) or whole[:, -1].any():
             return False
@@ -145,21 +145,21 @@ def _expresses(processor: BaseImageProcessor, size: tuple[int, int], resize_mode
 
 
 def _ramps(height: int, width: int) -> Image.Image:
-    """Return an image whose red grows to the right, and green downwards, from 0 to 255."""
+    """Return an image whose red rises to the right and green downwards, from 0 to 255."""
     ramps = [255 * (np.arange(side) + 0.5) / side for side in (height, width)]
     down, right = np.meshgrid(*ramps, indexing="ij")
     return Image.fromarray(np.stack((right, down, right), -1).round().astype(np.uint8))
 
 
 def _is_fitted(made: Tensor, original: tuple[int, int], resize_mode: ResizeMode) -> bool:
-    """Whether :func:`_ramps` of the ``original`` size became what ``resize_mode`` means, to about a pixel."""
+    """Whether :func:`_ramps` of size ``original`` was resized as ``resize_mode`` says, to within about a pixel."""
     sides = made.shape[1:]
     scales = [side / length for side, length in zip(sides, original, strict=True)]
     if resize_mode != "squash":
         scales = [max(scales) if resize_mode == "crop" else min(scales)] * 2
     lengths = [scale * length for scale, length in zip(scales, original, strict=True)]
     cut = [(length - side) / 2 if resize_mode == "crop" else 0.0 for length, side in zip(lengths, sides, strict=True)]
-    # Where the middle of each row and column lies in the image, as a part of its height and width.
+    # Centre of each row and column, as a fraction of the original image's height and width.
     rows, columns = ((torch.arange(sides[i]) + 0.5 + cut[i]) / lengths[i] for i in (0, 1))
     inside = (rows < 1 - 1 / lengths[0])[:, None] & (columns < 1 - 1 / lengths[1])[None, :]
     for plane, part, length in ((made[1], rows[:, None], lengths[0]), (made[0], columns[None, :], lengths[1])):

@@ -1,4 +1,4 @@
-"""The head of a checkpoint that knows the dataset's classes already: kept, or kept in part."""
+"""Keep a checkpoint's head, or part of it, when it was trained on the dataset's classes."""
 
 from __future__ import annotations
 
@@ -27,25 +27,34 @@ def keep_head(
     old: Sequence[str],
     classes: Sequence[str],
     named: str,
+<<<<<<< HEAD
 ) -> tuple[int, str]:
     """Copy into a model what the checkpoint's head knows of the dataset's classes.
+=======
+) -> str:
+    """Copy the checkpoint's head into a model for the classes that both have.
+>>>>>>> words-model
 
-    With ``auto``, only a head all of whose classes are among the dataset's: its own data again, or more classes.
+    With ``auto``, the head is kept only if the dataset has all of its classes: the same data again, or more classes.
 
     Args:
         wanted: the recipe's ``model.head``.
-        model: with a head of zeros for ``classes``.
+        model: its head is all zeros, for ``classes``.
         state: the checkpoint's tensors.
         head: names of the parameters whose shape depends on the number of classes.
-        old: names of the checkpoint's classes, by number.
-        classes: names of the dataset's classes, by number.
-        named: how the user called the checkpoint.
+        old: names of the checkpoint's classes, in order.
+        classes: names of the dataset's classes, in order.
+        named: the checkpoint as the user typed it.
 
     Returns:
+<<<<<<< HEAD
         For how many classes something was kept, and a sentence about it; 0 and nothing if the head is new.
+=======
+        A sentence that says what was kept; empty if nothing was.
+>>>>>>> words-model
 
     Raises:
-        ModelError: if ``keep`` was asked for and there is nothing to keep.
+        ModelError: if the recipe says ``keep`` and there is nothing to keep.
     """
     if wanted == "new":
         return 0, ""
@@ -56,10 +65,12 @@ def keep_head(
     if wanted == "auto" and (not is_whole or len(rows) < len(old)):
         return 0, ""
     if not is_whole or not rows:
-        why = f"it knows none of the classes {shorten([*map(printable, classes)])}" if is_whole else "it has none"
+        why = (
+            f"it knows none of the classes {shorten([*map(printable, classes)])}" if is_whole else "it is not complete"
+        )
         raise ModelError(
             f"model.head: keep, but the head of {named} cannot be kept: {why}",
-            allowed="auto or new, or a checkpoint that was trained on some of these classes",
+            allowed="auto or new, or a checkpoint trained on some of these classes",
             hint="--set model.head=new",
         )
     with torch.no_grad():
@@ -68,16 +79,21 @@ def keep_head(
             parameter[list(rows)] = state[key][list(rows.values())].to(parameter.dtype)
     added = [printable(name) for place, name in enumerate(classes) if place not in rows]
     if added:
+<<<<<<< HEAD
         said = f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
     else:
         said = f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new for a new one)"
     return len(rows), said
+=======
+        return f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
+    return f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new makes a new one)"
+>>>>>>> words-model
 
 
 def match_classes(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
-    """Return the number among ``old`` for each number among ``new`` of the same name; placeholders match nothing.
+    """Return the index in ``old`` for each index in ``new`` with the same class name; placeholders match nothing.
 
-    Names are the same exactly, or else but for case, spaces and separators where that leaves no doubt.
+    A name without an exact match may differ in case, spaces and separators, if only one name then matches.
     """
     exact: dict[str, list[int]] = {}
     loose: dict[str, list[int]] = {}

@@ -1,7 +1,7 @@
-"""A checkpoint's weights in a classifier: with a new head to be trained, or as it is, with a report of what was kept.
+"""Load a checkpoint into a classifier: for training, with a head for the dataset's classes, or as it is.
 
-Only the head, and what the recipe's ``model.allow_new`` names, may be newly initialised. Everything else must
-come from the checkpoint, or loading stops and lists what did not.
+Only the head and the parameters in the recipe's ``model.allow_new`` may be newly initialised. Everything else must
+come from the checkpoint; otherwise loading stops and lists what is missing.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ if TYPE_CHECKING:
 def load_for_training(
     recipe: ModelRecipe, classes: Sequence[str], resize_mode: ResizeMode, *, seed: int = 0
 ) -> Classifier:
-    """Load a checkpoint with a head for the dataset's classes: new and zero-initialised, or kept where it knows them.
+    """Load a checkpoint for training, with a zero-initialised head or, for classes it already knows, its own.
 
     Args:
-        recipe: which checkpoint, and from what it may differ.
-        classes: names of the dataset's classes, by number.
+        recipe: which checkpoint, and what may change in it.
+        classes: names of the dataset's classes, in order.
         resize_mode: how an image fills the model's rectangle.
-        seed: of the weights where ``model.init`` is random.
+        seed: for the weights if ``model.init`` is random.
 
     Raises:
-        ModelError: if it is no image classifier's or encoder's checkpoint, cannot be read safely, misses
-            weights, or has another size than the recipe asks for.
+        ModelError: if the checkpoint is not an image classifier or encoder, cannot be read safely, lacks
+            weights, or cannot have the size in the recipe.
     """
     named = recipe.checkpoint
     folder, revision = locate(named, recipe.revision)
     opened = open_checkpoint(folder, named)
     gate.require_colour(opened.config, named)
     notes = opened.notes
-    # Read before anything else, which could already cost what a wrong config.json makes of its size.
+    # Read first: building a model could already use far too much memory if config.json is wrong about its size.
     state, note = read_weights_for(opened.config, folder, named) if recipe.init != "random" else ({}, None)
     notes += [note] if note else []
     old_problem, was = opened.config.problem_type, opened.config.model_type
@@ -98,32 +98,32 @@ def load_for_training(
 
 
 def _fitted(opened: Opened, size: tuple[int, int], resize_mode: ResizeMode) -> BaseImageProcessor:
-    """Return the image processor of a checkpoint at another size, and note if it is of another class."""
+    """Return the checkpoint's image processor at another size; add a note if its class changed."""
     processor = fit_processor(opened.processor, size, resize_mode)
     own, other = type(opened.processor), type(processor)
     if own is not other:
-        opened.notes.append(f"{own.__name__} cannot {resize_mode}: saved with {other.__name__} instead")
+        opened.notes.append(f"{own.__name__} cannot {resize_mode}; {other.__name__} is saved instead")
     return processor
 
 
 def _note_own_resampling(opened: Opened, config: PreTrainedConfig, done: Retargeting) -> None:
-    """Note where transformers resamples the positions in every pass, as the size is not that of the table."""
+    """Note that transformers resamples the positions in every forward pass, if the table has another size."""
     table, size = table_size(config), done.new
     if table and table != size and done.known and done.known.resamples_itself:
         opened.notes.append(
-            f"runs at {show_size(size)}, the size of its image processor; its positions are of "
-            f"{show_size(table)} and are resampled in every pass (--image-size {size[0]} does it once)"
+            f"runs at {show_size(size)}, the size of its image processor; its positions are for "
+            f"{show_size(table)} and are resampled in every forward pass (--image-size {size[0]} does it once)"
         )
 
 
 def _random(
     classifier: type[PreTrainedModel], config: PreTrainedConfig, seed: int, notes: list[str], named: str
 ) -> PreTrainedModel:
-    """Return a model of random weights."""
+    """Return a model with random weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the one place where torch's generator makes weights
+        torch.manual_seed(seed)  # the only place where weights come from torch's generator
         model = classifier(config)
-    notes.append(f"all weights are random: model.init: random takes only the architecture of {named}")
+    notes.append(f"all weights are random: with model.init: random, only the architecture comes from {named}")
     return model
 
 
@@ -132,12 +132,12 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
 
     Args:
         folder: with config.json, weights and image processor.
-        named: how the user called it.
-        target: the size to have; its own when not given.
-        needs_head: whether a checkpoint of an encoder alone is refused; if not, it gets a head of zeros.
+        named: the checkpoint as the user typed it.
+        target: the size wanted; by default its own.
+        needs_head: whether an encoder without a head is an error; if not, it gets a head of zeros.
 
     Raises:
-        ModelError: if it is no classifier, or any of its weights is not there, or it cannot have that size.
+        ModelError: if it is not a classifier, lacks weights, or cannot have that size.
     """
     target = target or Target()
     opened = open_checkpoint(folder, named)
@@ -154,7 +154,7 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
     if missing:
         raise ModelError(
             f"{named} lacks weights of its own architecture: {_spelled(model, missing)}",
-            hint=f"fine-tune it first: vitft finetune --model {named} --dataset ...",
+            hint=f"vitft finetune --model {named} --dataset ... to fine-tune it first",
         )
     _zero(model, new)
     notes = gate.check_values(model.eval(), retargeting.new, named) if needs_head else []
@@ -169,7 +169,7 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
 
 
 def check_loads(config: PreTrainedConfig, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:
-    """Make sure that a model loads and, where its shapes do not say it all, runs at a size; its head may be missing.
+    """Check that a model loads and runs at a size; only its head may be missing.
 
     Raises:
         ModelError: if it lacks other weights, or does not run.
@@ -184,7 +184,7 @@ def check_loads(config: PreTrainedConfig, state: dict[str, Tensor], named: str, 
             hint="use a complete checkpoint",
         )
     family = family_of(config)
-    if family is None or not family.patch:  # one sequence of tokens runs when its tables fit
+    if family is None or not family.patch:  # a plain ViT surely runs if its tables fit
         check_runs(model, size, config)
 
 
@@ -192,7 +192,7 @@ def check_loads(config: PreTrainedConfig, state: dict[str, Tensor], named: str, 
 
 
 def _head_parameters(classifier: type[PreTrainedModel], config: PreTrainedConfig) -> tuple[str, ...]:
-    """Return the parameters that depend on the number of classes: two models of other sizes differ in them."""
+    """Return the parameters that depend on the number of classes, found by comparing models with K and K + 1."""
     shapes = []
     for extra in (0, 1):
         sized = copy.deepcopy(config)
@@ -202,7 +202,7 @@ def _head_parameters(classifier: type[PreTrainedModel], config: PreTrainedConfig
                 shapes.append({name: p.shape for name, p in classifier(sized).named_parameters()})
         except ImportError as error:
             raise gate.needs_package(config, error) from error
-        except Exception as error:  # what each family makes of wrong values is its own affair
+        except Exception as error:  # each family fails on wrong values in its own way
             raise ModelError(
                 f"no {config.model_type} model can be built from this config.json: {one_line(error)}"
             ) from error
@@ -210,17 +210,14 @@ def _head_parameters(classifier: type[PreTrainedModel], config: PreTrainedConfig
 
 
 def read_weights_for(config: PreTrainedConfig, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
-    """Read a checkpoint's tensors, of which there must be about as many as its configuration describes."""
+    """Read a checkpoint's tensors and check that there are about as many as its configuration describes."""
     state, note = read_weights(folder, named)
     gate.check_amount(config, state, named)
     return state, note
 
 
 def with_prefix(state: dict[str, Tensor], config: PreTrainedConfig) -> dict[str, Tensor]:
-    """Return the tensors under the names that they have in the model; ``state`` itself if it has those.
-
-    A tower may have been saved alone, and timm saves its models without the wrapper.
-    """
+    """Add the model's prefix to tensor names saved without it: a vision tower alone, or a timm model."""
     if config.model_type == WRAPPER and not any(key.startswith(PREFIX) for key in state):
         return {PREFIX + key: tensor for key, tensor in state.items()}
     if hasattr(config, "vision_config") and not any(key.startswith("vision_model.") for key in state):
@@ -236,7 +233,7 @@ def _load_backbone(
     recipe: ModelRecipe,
     notes: list[str],
 ) -> PreTrainedModel:
-    """Load all but the head, and make sure that nothing else is new."""
+    """Load everything but the head, and check that nothing else is new."""
     halves = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()} - {"float32"}
     if halves:
         notes.append(f"weights stored as {', '.join(sorted(halves))} are trained in float32")
@@ -249,11 +246,11 @@ def _load_backbone(
     if refused:
         raise ModelError(
             f"{recipe.checkpoint} lacks weights that would be newly initialised: {_spelled(model, refused)}",
-            allowed="a checkpoint with every weight of its backbone; only the head may be new",
+            allowed="a checkpoint with all weights of its backbone; only the head may be new",
             hint=f"use a complete checkpoint, or --set 'model.allow_new=[{', '.join(sorted(refused)[:3])}]'",
         )
     if new:
-        notes.append(f"newly initialised, as model.allow_new says: {_some(new)}")
+        notes.append(f"newly initialised, as model.allow_new permits: {_some(new)}")
     _check_surplus(model, info["unexpected_keys"], recipe.checkpoint, notes)
     kept = sum(p.numel() for name, p in model.named_parameters() if name not in info["missing_keys"])
     notes.append(f"{count_text(kept)} parameters were kept from {recipe.checkpoint}")
@@ -263,16 +260,16 @@ def _load_backbone(
 def _from_state(
     classifier: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str, Tensor], named: str
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Return a model in float32 with the tensors of ``state``, and transformers' report of what fitted."""
+    """Return a float32 model with the tensors of ``state``, and transformers' loading report."""
     try:
         model, info = classifier.from_pretrained(
             None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
         )
     except ImportError as error:
         raise gate.needs_package(config, error) from error
-    except Exception as error:  # what each family makes of wrong values is its own affair
+    except Exception as error:  # each family fails on wrong values in its own way
         found = _some(gate.misfits(config, state)) or one_line(error)
-        raise ModelError(f"{named} does not fit its own config.json: {found}", hint="mend its config.json") from error
+        raise ModelError(f"{named} does not fit its own config.json: {found}", hint="fix its config.json") from error
     return model, info
 
 
@@ -281,9 +278,9 @@ def _is_allowed(name: str, rules: Sequence[str]) -> bool:
 
 
 def _spelled(model: PreTrainedModel, names: Iterable[str]) -> str:
-    """Name some parameters as the file spells them, and as they are called in memory where transformers renamed them.
+    """List parameters by their name in the file, and in memory too where transformers renamed them.
 
-    The first few are looked up: it takes a millisecond for each, and a wrong file can lack thousands.
+    Only the first few are looked up: each takes a millisecond, and a wrong file can lack thousands.
     """
     first, rest = sorted(names)[:_SOME], sorted(names)[_SOME:]
     both = [(spelled_in_file(model, name), name) for name in first]
@@ -291,21 +288,21 @@ def _spelled(model: PreTrainedModel, names: Iterable[str]) -> str:
 
 
 def _check_surplus(model: PreTrainedModel, unexpected: Iterable[str], named: str, notes: list[str]) -> None:
-    """Refuse a checkpoint with more of the model's own parts than its config says; note parts of other kinds."""
+    """Reject a checkpoint with more layers or modules than its config says; note weights of other kinds."""
     kinds = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
     surplus = [key for key in unexpected if re.sub(r"\d+", "#", key) in kinds]
     if surplus:
         raise ModelError(
-            f"{named} holds weights for which its config.json has no place: {_spelled(model, surplus)}",
-            hint="mend its config.json (number of layers, kinds of module)",
+            f"{named} holds weights that its config.json does not describe: {_spelled(model, surplus)}",
+            hint="fix its config.json (number of layers, kinds of module)",
         )
     if unexpected:
         parts = sorted({".".join(key.split(".")[:2]) for key in unexpected})
-        notes.append(f"weights of the checkpoint that a classifier does not use: {_some(parts)}")
+        notes.append(f"weights in the checkpoint that a classifier does not use: {_some(parts)}")
 
 
 def _zero(model: nn.Module, head: tuple[str, ...]) -> None:
-    """Zero the layer that makes the logits (ViT, arXiv:2010.11929, appendix B.1.1)."""
+    """Set the head to zero (ViT, arXiv:2010.11929, appendix B.1.1)."""
     with torch.no_grad():
         for name in head:
             model.get_parameter(name).zero_()

@@ -1,4 +1,4 @@
-"""Where a checkpoint is: in the package, in a folder, or on the Hub."""
+"""Find a checkpoint: in the package, in a folder, or on the Hub."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MICRO = "builtin:vit-micro"
 
 
 def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | None]:
-    """Return the local folder of a checkpoint, downloading what is needed of a Hub one, and its commit.
+    """Return a checkpoint's local folder, downloading it from the Hub if needed, and its Hub commit.
 
     Raises:
-        ModelError: if there is no such built-in, folder or Hub model.
+        ModelError: if there is no such built-in model, folder or Hub model.
     """
     if checkpoint == MICRO:
         return checkpoint_path(), None
@@ -35,8 +35,14 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
             run = Run(folder)
             raise ModelError(f"the run {checkpoint} is not finished, so it has no model yet", hint=run.resume_command)
         return folder, None
+<<<<<<< HEAD
     runs, guess = runs_like(checkpoint)
     if runs and ("/" in checkpoint or guess):  # before anybody asks the Hub for it
+=======
+    runs = [str(run) for run in runs_in(folder.parent)]
+    guess = did_you_mean(checkpoint, runs)
+    if runs and ("/" in checkpoint or guess):  # a mistyped run must not be looked up on the Hub
+>>>>>>> words-model
         raise ModelError(
             f"there is no run {checkpoint}", allowed=shorten(runs), hint=f"did you mean {guess}?" if guess else None
         )
@@ -47,7 +53,7 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
 
 
 def _download(repo: str, revision: str | None) -> tuple[Path, str | None]:
-    """Return the cached folder of a Hub checkpoint, with only the files that are read of it."""
+    """Download the files that vitft reads from a Hub checkpoint; return their cached folder and the commit."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -55,7 +61,7 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str | None]:
             info = patiently(lambda: HfApi().model_info(repo, revision=revision, timeout=30))
         except Exception as error:  # the Hub client's errors share no ancestor but Exception
             if status_of(error) and not is_passing(error):
-                raise  # the Hub has answered; only without an answer does the cache stand in
+                raise  # the Hub answered; the cache is used only when it does not
             folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
             return folder, folder.name
         weights = weight_files((sibling.rfilename for sibling in info.siblings or []), repo)
@@ -70,27 +76,27 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str | None]:
             folder = patiently(download)
             if damaged := _remove_damaged(folder, weights):
                 raise ModelError(
-                    f"{damaged[0]} of {repo} arrived damaged twice: its SHA-256 is not the Hub's",
-                    hint="look at the network (a proxy?), and try again",
+                    f"{damaged[0]} of {repo} was damaged in two downloads: its SHA-256 differs from the Hub's",
+                    hint="check the network (a proxy?), then run the same command again",
                 )
         return folder, info.sha
     except ModelError:
         raise
-    except Exception as error:  # the same; names.py tells them apart
+    except Exception as error:  # as above; names.py tells them apart
         raise explain_hub_error(error, repo, kind="model", revision=revision) from error
 
 
 def _is_cached(repo: str, commit: str | None, name: str) -> bool:
-    """Return whether a file of the Hub is in this machine's cache."""
+    """Whether a file of a Hub model is in this machine's cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repo, name, revision=commit), str)
 
 
 def _remove_damaged(folder: Path, names: list[str]) -> list[str]:
-    """Return those files that are not what the Hub has, having removed them from the cache.
+    """Remove files from the cache that differ from the Hub's, and return their names.
 
-    The client checks sizes only. A large file lies in the cache under its SHA-256, which tells.
+    The Hub client checks only sizes. The cache names a large file by its SHA-256, which is checked here.
     """
     damaged = []
     for name in names:

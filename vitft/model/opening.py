@@ -1,4 +1,4 @@
-"""A checkpoint folder before its weights are read: its configuration and its image processor, both tried."""
+"""Open a checkpoint folder without its weights: read and test its configuration and image processor."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Opened:
     """A checkpoint folder before its weights are read.
 
     Attributes:
-        config: of a classifier.
-        processor: its image processor, ViT's if it has none.
+        config: configuration of a classifier.
+        processor: its image processor, or ViT's if it has none.
         image_size: (height, width) that it runs at.
-        notes: what was noticed.
+        notes: sentences for the user.
     """
 
     config: PreTrainedConfig
@@ -35,7 +35,7 @@ class Opened:
 
 
 def open_checkpoint(folder: Path, named: str) -> Opened:
-    """Read a checkpoint's configuration and image processor, and try both: the gate that every command goes through.
+    """Read a checkpoint's configuration and image processor and test both, as every command does first.
 
     Raises:
         ModelError: if either cannot be used.
@@ -44,10 +44,10 @@ def open_checkpoint(folder: Path, named: str) -> Opened:
         opened = _read_folder(folder, named)
     except ModelError:
         raise
-    except Exception as error:  # what configurations make of values that are none is the affair of each
+    except Exception as error:  # each configuration class fails on wrong values in its own way
         raise ModelError(
             f"the configuration of {named} cannot be used: {type(error).__name__}: {one_line(error)}",
-            hint="mend its config.json and preprocessor_config.json, or use another checkpoint",
+            hint="fix its config.json and preprocessor_config.json, or use another checkpoint",
         ) from error
     gate.check_processor(opened.processor, named)
     gate.check_model(opened.config, opened.image_size, named)

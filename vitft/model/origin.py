@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from, as its own model card says: the model on the Hub that it is based on, its licence."""
+"""Read a checkpoint's base model on the Hub and its licence from its model card."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vitft.files import read_regular
 from vitft.recipe.yaml12 import parse_yaml
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(?:/[A-Za-z0-9][\w.\-]*)?")
-_LONGEST = 10**7  # bytes of a card
+_LONGEST = 10**7  # bytes
 _LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a model card of ours has to say about a base model.
+    """What our model card says about the base model.
 
     Attributes:
-        base: its id on the Hub; None if it, and what it was made from, is only here.
-        license: its licence as metadata of a model card (``license``, and for ``other`` ``license_name`` and
-            ``license_link``); empty if it is not known.
+        base: its id on the Hub; None if it is not on the Hub and names no base model that is.
+        license: its licence as model card metadata (``license``, and for ``other`` also ``license_name`` and
+            ``license_link``); empty if unknown.
     """
 
     base: str | None = None
@@ -31,33 +31,33 @@ class Origin:
 
 
 def read_origin(folder: Path, named: str, *, is_on_hub: bool) -> Origin:
-    """Read the card beside a checkpoint.
+    """Read the model card in a checkpoint's folder.
 
     Args:
-        folder: of the checkpoint.
-        named: how the user called it.
-        is_on_hub: whether that is an id on the Hub.
+        folder: the checkpoint's folder.
+        named: the checkpoint as the user typed it.
+        is_on_hub: whether ``named`` is a Hub id.
     """
     if named.startswith("builtin:"):
-        return Origin(None, {"license": "apache-2.0"})  # ours, as all of vitft
+        return Origin(None, {"license": "apache-2.0"})  # vitft's own licence
     card = _metadata(folder / "README.md")
-    base = named if is_on_hub else card.get("base_model")  # which other tools give as a path when it was one
+    base = named if is_on_hub else card.get("base_model")  # some tools write a local path here
     if not isinstance(base, str) or not _HUB_ID.fullmatch(base):
         base = None
     licence = {key: card[key] for key in _LICENCE_KEYS if isinstance(card.get(key), str)}
     link = licence.get("license_link", "")
-    if link and is_on_hub and "://" not in link:  # a file of its repository, which is not in another
+    if link and is_on_hub and "://" not in link:  # relative to the checkpoint's repository
         licence["license_link"] = f"https://huggingface.co/{named}/blob/main/{link}"
     return Origin(base, licence)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a model card; nothing of one that is missing or cannot be read."""
+    """Return a model card's metadata, empty if the card is missing or cannot be read."""
     try:
         lines = read_regular(path, _LONGEST).decode("utf-8").splitlines()
         if lines[:1] != ["---"]:
             return {}
         values = parse_yaml("\n".join(lines[1 : lines.index("---", 1)]), str(path))
-    except (OSError, ValueError, RecipeError):  # ValueError: no UTF-8, or no end of the metadata
+    except (OSError, ValueError, RecipeError):  # ValueError: not UTF-8, or the metadata has no end
         return {}
     return values if isinstance(values, dict) else {}

@@ -1,4 +1,4 @@
-"""The image processor of a checkpoint, read without running or fetching anything that its file names."""
+"""Read a checkpoint's image processor without running or downloading anything that its file names."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 def load_processor(
     folder: Path, named: str = "", config: PreTrainedConfig = None
 ) -> tuple[BaseImageProcessor, str | None]:
-    """Return the image processor of a checkpoint, and a note if it has none and ViT's took its place.
+    """Return a checkpoint's image processor, and a note if it has none and ViT's is used.
 
     Args:
-        folder: of the checkpoint.
-        named: how the user called it.
-        config: of its model, which says the class where the processor's own file does not.
+        folder: the checkpoint's folder.
+        named: the checkpoint as the user typed it.
+        config: the model's configuration, which gives the class if the processor's file does not.
 
     Raises:
-        ModelError: if it cannot be read, or needs something that is not there.
+        ModelError: if it cannot be read, or needs a package that is not installed.
     """
-    # transformers 5.17 asks for torchvision where it is imported by its short name, and does without here.
+    # In transformers 5.17, importing this by its short name needs torchvision; this path does not.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     path = next((folder / name for name in _CONFIGS if is_file(folder / name)), None)
     if path is None:
         return vit_processor(), (
-            "the checkpoint has no preprocessor_config.json: ViT's processor is used (mean and std 0.5, bilinear)"
+            "the checkpoint has no preprocessor_config.json, so ViT's processor is used (mean and std 0.5, bilinear)"
         )
     settings, _ = read_settings(path, named or str(folder))
     try:
-        # From a copy of what is left of its settings: transformers would read more files of the folder, and ask on
-        # the terminal whether to run the code that they name.
+        # Loaded from a folder with only the safe settings: transformers would read more of the checkpoint's files,
+        # and ask on the terminal whether to run code that they name.
         alone = Path(tempfile.mkdtemp(prefix="vitft-"))
         try:
             (alone / path.name).write_text(json.dumps(settings), encoding="utf-8")
@@ -53,36 +53,35 @@ def load_processor(
         finally:
             (alone / path.name).unlink(missing_ok=True)
             alone.rmdir()
-    except Exception as error:  # what each class makes of wrong values is its own affair
+    except Exception as error:  # each class fails on wrong values in its own way
         raise ModelError(
             f"the {path.name} of {named or folder} cannot be used: {one_line(error)}",
-            hint="mend it; without the file, ViT's processor is used",
+            hint="fix the file, or remove it to use ViT's processor",
         ) from error
 
 
 def processor_of_timm(transforms: Mapping[str, Any]) -> tuple[BaseImageProcessor, list[str]]:
-    """Return ViT's image processor that does what timm's transforms for evaluation do, and notes.
+    """Return a ViT image processor that does what timm's evaluation transforms do, and notes.
 
-    The processor that transformers has for timm's models is timm's transforms themselves: it cannot be saved, nor
-    return pixels before they are normalised. The middle that ViT's cuts out may lie a pixel aside, as the two round
-    half a pixel differently.
+    transformers' own processor for timm models wraps timm's transforms: it cannot be saved, nor return pixels before
+    normalisation. The centre crop may be off by a pixel, because the two round half pixels differently.
 
     Args:
-        transforms: as ``timm.data.resolve_data_config`` returns them.
+        transforms: as returned by ``timm.data.resolve_data_config``.
     """
     size = (int(transforms["input_size"][-2]), int(transforms["input_size"][-1]))
     scaled = [int(side / transforms["crop_pct"]) for side in size]
     mode = transforms["crop_mode"]
-    notes = ["timm's transforms for evaluation are saved as ViTImageProcessor"]
+    notes = ["timm's evaluation transforms are saved as a ViTImageProcessor"]
     settings = processor_settings(size, "squash")
     if mode == "squash" or (mode == "center" and size[0] == size[1]):
         cut = {"do_center_crop": True, "crop_size": settings["size"]}
         kept = {"height": scaled[0], "width": scaled[1]} if mode == "squash" else {"shortest_edge": scaled[0]}
         settings |= {**cut, "size": kept}
     else:
-        notes.append(f"images are squashed to {size[0]}x{size[1]}: it cannot do timm's {mode!r} crop to that shape")
+        notes.append(f"images are squashed to {size[0]}x{size[1]}: it cannot do timm's {mode!r} crop at that shape")
     filters = Image.Resampling.__members__
-    resample = filters.get(transforms["interpolation"].upper(), Image.Resampling.BILINEAR)  # "random" is one of two
+    resample = filters.get(transforms["interpolation"].upper(), Image.Resampling.BILINEAR)  # "random" has no filter
     mean, std = ([float(value) for value in transforms[key]] for key in ("mean", "std"))
     return vit_processor(image_mean=mean, image_std=std, resample=int(resample), **settings), notes
 
@@ -91,7 +90,7 @@ _CONFIGS = ("preprocessor_config.json", "processor_config.json")
 
 
 def made_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
-    """Return the (height, width) of the images that a processor makes, None if it does not say."""
+    """Return the (height, width) of the images that a processor makes, None if its settings do not say."""
     for switch, name in (("do_center_crop", "crop_size"), ("do_pad", "pad_size"), ("do_resize", "size")):
         size = getattr(processor, name, None)
         if getattr(processor, switch, None) and size:
@@ -101,7 +100,7 @@ def made_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
 
 
 def processor_settings(size: tuple[int, int], resize_mode: ResizeMode) -> dict[str, Any]:
-    """Return the settings by which ViT's image processor makes images of ``size`` in this way."""
+    """Return settings of ViT's image processor for images of ``size`` filled by ``resize_mode``."""
     rectangle = {"height": size[0], "width": size[1]}
     settings: dict[str, Any] = {
         "do_resize": True,
@@ -122,7 +121,7 @@ def processor_settings(size: tuple[int, int], resize_mode: ResizeMode) -> dict[s
 
 
 def vit_processor(**settings: Any) -> BaseImageProcessor:
-    """Return ViT's image processor for the backend that this machine has."""
+    """Return ViT's image processor, the torchvision version if torchvision is installed."""
     import transformers
     from transformers.utils import is_torchvision_available
 

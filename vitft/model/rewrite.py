@@ -1,7 +1,7 @@
-"""A checkpoint at another size, as a folder of its own that plain transformers loads.
+"""Rewrite a checkpoint at another size, into a new folder that plain transformers loads.
 
-The file is rewritten, not the model: tensors that do not change keep their names and their number format, those
-that a classifier does not use (a text tower, a pooler) stay.
+The file is rewritten, not the model: tensors that do not change keep their names and dtypes, and weights that a
+classifier does not use (a text tower, a pooler) stay.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _READ = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> tuple[Retargeting, list[str]]:
-    """Write a checkpoint at another size; whole or not at all.
+    """Write a checkpoint at another size, complete or not at all.
 
     Args:
-        folder: of the checkpoint.
-        named: how the user called it.
-        out: folder to be made, with config.json, model.safetensors, the image processor, and ``resize.json``, the
-            record of what was done.
-        target: the size to have.
+        folder: the checkpoint's folder.
+        named: the checkpoint as the user typed it.
+        out: new folder for config.json, model.safetensors, the image processor, and ``resize.json``, which
+            records the changes.
+        target: the size wanted.
 
     Returns:
         What changed, and notes.
@@ -50,12 +50,12 @@ def rewrite_checkpoint(folder: Path, named: str, out: Path, target: Target) -> t
         ModelError: if it cannot have that size, does not fit its own config, or cannot be written.
     """
     if exists(out):
-        raise ModelError(f"{out} exists; nothing is overwritten", hint="a folder name that is not taken")
+        raise ModelError(f"{out} already exists and will not be overwritten", hint="another folder name")
     try:
-        with whole_folder(out) as partial:  # made first: a place where nothing can be written is found at once
+        with whole_folder(out) as partial:  # made first, so that a folder that cannot be written fails at once
             return _rewrite(folder, named, partial, target)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot write {out}: {error}", hint="make room, or write to another place") from error
+        raise ModelError(f"cannot write {out}: {error}", hint="free some disk space, or use another folder") from error
 
 
 def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retargeting, list[str]]:
@@ -66,7 +66,7 @@ def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retar
     config, done = retarget_config(opened.config, opened.image_size, target, named)
     if not done:
         raise ModelError(
-            f"{named} has this size already: {show_size(done.old)}", hint="another --image-size or --patch-size"
+            f"{named} already has this size: {show_size(done.old)}", hint="another --image-size or --patch-size"
         )
     state, note = read_weights_for(opened.config, folder, named)
     notes += [note] if note else []
@@ -77,13 +77,13 @@ def _rewrite(folder: Path, named: str, out: Path, target: Target) -> tuple[Retar
     notes += [note] if note else []
     left = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in _READ and not _is_weights(p.name))
     if left:
-        notes.append(f"files that were not copied: {', '.join(left)}")
+        notes.append(f"files not copied: {', '.join(left)}")
     if renamed is not state:
         prefix = PREFIX if config.model_type == WRAPPER else "vision_model."
         rewritten = {key.removeprefix(prefix): tensor for key, tensor in rewritten.items()}
     settings = _settings(folder, config, done)
     if settings["model_type"] == "vit" and _model_type(folder) == "vit_mae":
-        notes.append("MAE's encoder is written as a ViT; its decoder is left out, as its positions are of the old size")
+        notes.append("MAE's encoder is saved as a ViT, without the decoder, whose positions are for the old size")
         rewritten = {key: tensor for key, tensor in rewritten.items() if not _OF_MAE_ALONE.match(key)}
     save_torch_state_dict(rewritten, out)
     for name, values in (("config.json", settings), ("resize.json", asdict(target) | done.record())):
@@ -101,7 +101,7 @@ def _model_type(folder: Path) -> str:
 
 
 def _settings(folder: Path, config: PreTrainedConfig, done: Retargeting) -> dict[str, Any]:
-    """Return config.json with the changed keys, everything else as it was."""
+    """Return config.json with only the changed keys replaced."""
     values, _ = read_settings(folder / "config.json", str(folder), as_stored=True)
     if config.model_type == WRAPPER:
         return written(values, config)
@@ -110,7 +110,7 @@ def _settings(folder: Path, config: PreTrainedConfig, done: Retargeting) -> dict
         return kept | {"architectures": ["ViTModel"]}
     place = values
     if done.family in TOWERS.values() and values["model_type"] not in TOWERS:
-        # Old files of CLIP have the same under a second name, which transformers prefers.
+        # Old CLIP files have a second copy, vision_config_dict, which transformers prefers.
         place = (values.get("vision_config") or {}) | (values.pop("vision_config_dict", None) or {})
         values["vision_config"] = place
     for key, (_, after) in done.settings.items():

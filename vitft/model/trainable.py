@@ -1,4 +1,4 @@
-"""What is trained: which parameters learn, and which of them decay."""
+"""Choose which parameters are trained, and which of them get weight decay."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from vitft.quantities import count_text
 
 
 def choose_trainable(model: nn.Module, what: str, head: Iterable[str]) -> str:
-    """Freeze what does not learn.
+    """Freeze the parameters that are not trained.
 
     Args:
         model: a classifier.
-        what: ``all``, ``head``, or ``last:N`` for the head and the last N blocks with all that follows them.
+        what: ``all``, ``head``, or ``last:N`` for the last N blocks and everything after them.
         head: names of the head's parameters.
 
     Returns:
-        A sentence that says what learns.
+        A sentence that says how many parameters are trained.
 
     Raises:
-        ModelError: if the model has fewer blocks than that.
+        ModelError: if the model has no more than N blocks.
     """
     if what != "all":
         _freeze_below(model, int(what.removeprefix("last:")) if what != "head" else 0, head)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
-    return f"{count_text(learning)} of {count_text(total)} parameters learn (model.train: {what})"
+    return f"{count_text(learning)} of {count_text(total)} parameters are trained (model.train: {what})"
 
 
 def _freeze_below(model: nn.Module, num_blocks: int, head: Iterable[str]) -> None:
-    """Let only the head learn, and the last ``num_blocks`` blocks with all that follows them."""
+    """Freeze everything but the head and, if ``num_blocks`` > 0, the last blocks and what follows them."""
     depth_of = layer_groups(model, head)
     top = max(depth_of.values())
     if num_blocks >= top:
@@ -52,7 +52,7 @@ def _freeze_below(model: nn.Module, num_blocks: int, head: Iterable[str]) -> Non
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(
             p.requires_grad for p in module.parameters()
         ):
-            # model.train() would let the statistics of a frozen part follow the new images.
+            # Otherwise model.train() would update the running statistics of frozen layers.
             module.register_forward_pre_hook(_keep_statistics)
 
 
@@ -61,16 +61,16 @@ def _keep_statistics(module: nn.Module, _: object) -> None:
 
 
 def freeze_unused(model: nn.Module, image_size: tuple[int, int]) -> list[str]:
-    """Find by a probe step the parameters that no image reaches; freeze and name them.
+    """Freeze the parameters that get no gradient, found with a probe step, and return their names.
 
-    DINOv2's mask token and CLIP's last norm are such; DDP would wait for their gradients for ever.
+    Examples are DINOv2's mask token and CLIP's last norm. DDP would wait for their gradients forever.
 
     Args:
         model: a classifier.
         image_size: (height, width) of its input.
     """
     was_training = model.training
-    # Running statistics must not see the probe; and what LeViT keeps for later passes of an evaluation has no gradient.
+    # eval(): running statistics must not see the probe. train() first: it clears LeViT's cache, which has no gradient.
     model.train().eval()
     device = next(model.parameters()).device
     model(torch.zeros(1, 3, *image_size, device=device)).logits.sum().backward()
@@ -90,5 +90,5 @@ _TABLES_AND_TOKENS = re.compile(
 
 
 def has_no_decay(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay would pull at what is no matrix: biases, norms, scales, tokens, position tables."""
+    """Whether a parameter gets no weight decay: biases, norms, scales, tokens and position tables."""
     return sum(side > 1 for side in parameter.shape) <= 1 or _TABLES_AND_TOKENS.search(name) is not None

@@ -1,6 +1,6 @@
-"""What attention says: how far heads look, how widely, and what the output token attends to.
+"""Measure attention: how far and how widely heads look, and what the output token attends to.
 
-Everything is reduced layer by layer while the model runs, so that memory does not grow with layers or images.
+Everything is reduced layer by layer while the model runs, so memory does not grow with layers or images.
 
 Legend: B images, W windows (1 where attention is global), A heads, Q queries, K keys, N tokens, P patches.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SINK = 10.0
-"""A patch token is called a sink where it receives more than so many times the uniform share of attention."""
+"""A patch token is called a sink if it receives more than this many times the uniform share of attention."""
 
 
 # --- definitions -------------------------------------------------------------------------------------------
@@ -28,14 +28,14 @@ SINK = 10.0
 def attention_distance(probs: Tensor, distances: Tensor, *, prefix: int = 0, renormalise: bool = False) -> Tensor:
     """Return the mean attention distance of each head (ViT, arXiv:2010.11929, figures 7 and 11).
 
-    The distance between the query's patch and all others, weighted by the attention, averaged over queries and
-    images. The paper does not say what becomes of the class token. Its row is left out here; its column is either
-    dropped, so that attention on it counts as no distance at all, or taken out and the rest renormalised.
+    The distance from the query's patch to all patches, weighted by attention, averaged over queries and images. The
+    paper does not say how to treat the class token. Its row is left out here; its column is dropped, so attention on
+    it counts as distance 0, or dropped with the rest of the row renormalised.
 
     Args:
         probs: shape (B, W, A, Q, K).
-        distances: in pixels between the patches of queries and keys, shape (W or 1, Q - prefix, K - prefix).
-        prefix: tokens before those of the patches.
+        distances: in pixels between query and key patches, shape (W or 1, Q - prefix, K - prefix).
+        prefix: number of tokens before the patch tokens.
         renormalise: whether each row is divided by its sum over patches.
 
     Returns:
@@ -49,11 +49,11 @@ def attention_distance(probs: Tensor, distances: Tensor, *, prefix: int = 0, ren
 
 
 def entropy(probs: Tensor, *, prefix: int = 0) -> Tensor:
-    """Return the mean entropy of each head's rows in nats, over the queries of patches, shape (A,).
+    """Return the mean entropy of each head's attention in nats, over the patch queries, shape (A,).
 
     Args:
         probs: shape (B, W, A, Q, K); all keys count.
-        prefix: queries before those of the patches, which do not count.
+        prefix: number of queries before the patch queries, left out.
     """
     nats: Tensor = torch.special.entr(probs[..., prefix:, :])
     return nats.sum(-1).mean((0, 1, 3))
@@ -63,10 +63,10 @@ def rollout_step(rollout: Tensor | None, attention: Tensor, *, residual: bool) -
     """Multiply the attention of one more layer onto a rollout (Abnar and Zuidema, arXiv:2005.00928).
 
     Args:
-        rollout: of the layers below, shape (B, K, N); None before the first.
+        rollout: rollout of the layers below, shape (B, K, N); None before the first layer.
         attention: mean over the heads, shape (B, Q, K).
-        residual: mix each row half and half with the identity, for the residual path. The ViT paper (appendix D.8)
-            does not speak of it. Where Q and K differ there is no such path, and nothing is mixed in.
+        residual: average each row with the identity, for the residual path, which the ViT paper (appendix D.8) does
+            not mention. If Q and K differ there is no residual path, and nothing is averaged.
 
     Returns:
         Shape (B, Q, N); rows sum to 1.
@@ -78,12 +78,12 @@ def rollout_step(rollout: Tensor | None, attention: Tensor, *, residual: bool) -
 
 
 def output_row(matrix: Tensor, reads: Literal["class", "mean"], prefix: int) -> Tensor:
-    """Return the row of what the head reads, without the columns of special tokens.
+    """Return the attention of the output token, which the head reads, to the patches.
 
     Args:
         matrix: shape (..., Q, K).
-        reads: the ``class`` token, which is the first, or the ``mean`` over the tokens of patches.
-        prefix: tokens before those of the patches, among queries and keys alike.
+        reads: what the head reads: the ``class`` token, which is the first, or the ``mean`` of the patch tokens.
+        prefix: number of tokens before the patch tokens, among queries and keys.
 
     Returns:
         Shape (..., K - prefix).
@@ -97,7 +97,7 @@ def output_row(matrix: Tensor, reads: Literal["class", "mean"], prefix: int) -> 
 
 @dataclass
 class _Sums:
-    """Sums over images of one layer; see :class:`Layer` for their meaning."""
+    """Sums over images for one layer; see :class:`Layer`."""
 
     block: str
     count: int = 0
@@ -114,18 +114,18 @@ class _Sums:
 
 @dataclass(frozen=True)
 class Layer:
-    """The heads of one layer, over all images.
+    """Numbers for the heads of one layer, averaged over all images.
 
     Attributes:
         block: name of its residual block.
-        distance_dropped, distance_renormalised: mean attention distance in pixels by head, the class token's
-            column dropped, or taken out and the rest renormalised.
-        uniform_distance: the distance of a head that attends to all patches alike.
-        entropy: in nats, by head.
+        distance_dropped, distance_renormalised: mean attention distance in pixels per head, with the class token's
+            column dropped, or dropped and the rest renormalised.
+        uniform_distance: the distance of a head that attends to all patches equally.
+        entropy: in nats, per head.
         uniform_entropy: log of the number of keys.
-        on_special: share of the patches' attention that goes to each special token, by head: (heads, tokens).
-        on_sinks: share of the patches' attention that goes to sinks among the patches; None in windows.
-        sinks: number of such patches per image; None in windows.
+        on_special: share of the patches' attention on each special token, (heads, tokens).
+        on_sinks: share of the patches' attention on sinks among the patches; None in windows.
+        sinks: number of sinks per image; None in windows.
     """
 
     block: str
@@ -140,7 +140,7 @@ class Layer:
 
 
 class Summary:
-    """A taker of attention that keeps a few numbers per head."""
+    """Collects a few numbers per head from recorded attention."""
 
     def __init__(self) -> None:
         self._layers: list[_Sums] = []
@@ -172,7 +172,7 @@ class Summary:
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, from input to output."""
+        """The means of each layer, from input to output."""
         made = []
         for sums in self._layers:
             means: dict[str, Any] = {name: (value / sums.count).tolist() for name, value in sums.values.items()}
@@ -190,7 +190,7 @@ class Summary:
 
 
 def received_attention(probs: Tensor) -> Tensor:
-    """Return how much attention each key receives, 1 being the uniform share, shape (B, K).
+    """Return how much attention each key receives, relative to the uniform share, shape (B, K).
 
     Args:
         probs: shape (B, 1, A, Q, K); heads and queries are averaged.
@@ -202,13 +202,13 @@ def received_attention(probs: Tensor) -> Tensor:
 
 
 class Rollout:
-    """A taker of attention that multiplies the layers of one batch, both ways.
+    """Multiplies the attention of all layers for one batch, with and without the residual path.
 
     Attributes:
-        with_residual, without_residual: rollout of all layers, float64 where the device has it, (B, Q, N).
-        places: of the first layer, whose keys the columns stand for.
-        last: attention of each head in the last layer, output row only, (B, A, K - prefix).
-        received: how much attention each patch receives in each layer, 1 being uniform, (layers, B, K - prefix).
+        with_residual, without_residual: rollout of all layers, in float64 if the device has it, (B, Q, N).
+        places: token places in the first layer, whose keys are the columns.
+        last: attention of the output token in the last layer, by head, (B, A, K - prefix).
+        received: attention that each patch receives in each layer, 1 is uniform, (layers, B, K - prefix).
     """
 
     def __init__(self, reads: Literal["class", "mean"], *, multiply: bool = True) -> None:
@@ -230,7 +230,7 @@ class Rollout:
         if probs.shape[1] > 1:
             return
         probs = probs[:, 0]
-        self.last = output_row(probs, self.reads, seen.places.prefix).cpu().clone()  # a view would keep all alive
+        self.last = output_row(probs, self.reads, seen.places.prefix).cpu().clone()  # not a view, to free the rest
         if probs.shape[-1] == probs.shape[-2]:
             self.received.append(received_attention(probs[:, None])[:, seen.places.prefix :].cpu())
         if self.multiply:
@@ -239,7 +239,7 @@ class Rollout:
             self.without_residual = rollout_step(self.without_residual, mean, residual=False)
 
     def maps(self, *, residual: bool) -> Tensor:
-        """Return the attention of the output token to the input, on the grid of patches: (B, rows, columns)."""
+        """Return the attention of the output token to the input patches, (B, rows, columns)."""
         rollout = self.with_residual if residual else self.without_residual
         assert rollout is not None
         prefix = self.places.prefix
@@ -248,18 +248,18 @@ class Rollout:
 
 
 def relevance(model: PreTrainedModel, pixel_values: Tensor, classes: Tensor, reads: Literal["class", "mean"]) -> Tensor:
-    """Return which patches speak for a class, gradient-weighted (Chefer et al., arXiv:2103.15679, equations 5 and 6).
+    """Return how much each patch supports a class, by gradients (Chefer et al., arXiv:2103.15679, equations 5 and 6).
 
     R <- R + mean over heads of max(0, gradient * attention) R, from the identity, layer by layer.
 
     Args:
-        model: a classifier of one sequence of tokens, in evaluation mode.
+        model: a classifier with one sequence of tokens, in evaluation mode.
         pixel_values: shape (B, 3, H, W).
-        classes: whose logits are explained, (B,).
+        classes: the class to explain for each image, (B,).
         reads: what the head reads.
 
     Returns:
-        Shape (B, rows, columns), not negative, in no unit.
+        Shape (B, rows, columns), not negative, without a unit.
     """
     kept: list[Tensor] = []
     places_by_layer = []
@@ -269,7 +269,7 @@ def relevance(model: PreTrainedModel, pixel_values: Tensor, classes: Tensor, rea
         places_by_layer.append(seen.places)
 
     with torch.enable_grad(), recording(model, keep, in_graph=True):
-        # Where parameters are frozen the graph begins at the image.
+        # The image requires gradients, so that frozen parameters do not matter.
         logits = model(pixel_values.detach().requires_grad_()).logits
         chosen = logits.gather(1, classes[:, None].to(logits.device)).sum()
         gradients = torch.autograd.grad(chosen, kept)

@@ -1,7 +1,4 @@
-"""The figures: what was seen in a model, or in two, one figure for each kind of picture.
-
-Every figure says what it shows, of which model, on which images and by which definition.
-"""
+"""Draw the figures for a look inside one model, or several side by side: one figure per kind of picture."""
 
 from __future__ import annotations
 
@@ -30,14 +27,14 @@ _MOST_HEADS = 12
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure for a page, which has its title and caption beside it.
+    """A figure for a page, which shows its title and caption beside it.
 
     Attributes:
-        kind: of :data:`vitft.pictures.look.KINDS`.
-        title: what it shows, in a few words.
-        caption: what it shows, of which model, on which images, by which definition.
+        kind: one of :data:`vitft.pictures.look.KINDS`.
+        title: what the figure shows, in a few words.
+        caption: the same in full: of which model, on which images, by which definition.
         svg: the figure alone; empty if no page is made.
-        width: in inches, at which its text is as large as it was drawn.
+        width: in inches; at this width its text has the size it was drawn at.
     """
 
     kind: str
@@ -48,13 +45,13 @@ class Drawn:
 
 
 def draw(kind: str, looks: Looks, path: Path, *, for_page: bool = False) -> Drawn | None:
-    """Draw a kind of picture, with title and caption into a file, without for a page; None if there is nothing to draw.
+    """Draw one kind of picture into a file, with its title and caption; return None if there is nothing to draw.
 
     Args:
-        kind: of :data:`vitft.pictures.look.KINDS`.
+        kind: one of :data:`vitft.pictures.look.KINDS`.
         looks: one, or several side by side.
-        path: of the file; its suffix is the format.
-        for_page: whether the figure alone is wanted as well.
+        path: file to write; its suffix gives the format.
+        for_page: whether to return the figure for a page as well.
     """
     figure = _DRAWERS[kind](looks)
     if figure is None:
@@ -82,8 +79,8 @@ def _draw_filters(looks: Looks) -> Figure | None:
         _, filters = found[0]
         numbers, percent = range(1, len(filters.explained) + 1), 100 * filters.explained
         parts[1].bar(numbers, percent.tolist(), color="#5a7fa8")
-        parts[1].plot(numbers, percent.cumsum(0).tolist(), color="black", marker=".", label="cumulated")
-        parts[1].set(xlabel="component", ylabel="explained variance in %", ylim=(0, None))
+        parts[1].plot(numbers, percent.cumsum(0).tolist(), color="black", marker=".", label="cumulative")
+        parts[1].set(xlabel="component", ylabel="explained variance (%)", ylim=(0, None))
         parts[1].legend(frameon=False, fontsize=8)
     return figure
 
@@ -118,22 +115,22 @@ def _draw_positions(looks: Looks) -> Figure | None:
     for axes, (label, layers) in zip(parts[len(tables) :], biases, strict=True):
         drawn = _show_biases(axes, layers)
         axes.set_title(label, fontsize=8.5, parse_math=False)
-        figure.colorbar(drawn, ax=axes, shrink=0.7, label="bias of the attention's logit", pad=0.02)
+        figure.colorbar(drawn, ax=axes, shrink=0.7, label="attention bias", pad=0.02)
     return figure
 
 
 def _rows_and_columns(positions: Positions) -> str:
-    return f"row and column terms explain {100 * positions.row_column:.1f} % of the table"
+    return f"row and column terms explain {100 * positions.row_column:.1f} % of the variance"
 
 
 def _show_similarity(axes: Axes, positions: Positions) -> Any:
-    axes.set(xlabel="column of the patch", ylabel="row of the patch")
+    axes.set(xlabel="patch column", ylabel="patch row")
     rows, columns = ([place + 1 for place in places] for places in (positions.rows, positions.columns))
     return show_mosaic(axes, positions.values, rows=rows, columns=columns, vmin=-1, vmax=1)
 
 
 def _show_biases(axes: Axes, layers: Sequence[Positions]) -> Any:
-    """Draw a row of tiles for each layer and a column for each head; smaller windows lie in the middle."""
+    """Draw a row of tiles per layer and a column per head; smaller windows are centred."""
     heads = min(_MOST_HEADS, max(len(each.values) for each in layers))
     height, width = (max(each.values.shape[axis] for each in layers) for axis in (1, 2))
     tiles = torch.full((len(layers), heads, height, width), torch.nan)
@@ -143,7 +140,7 @@ def _show_biases(axes: Axes, layers: Sequence[Positions]) -> Any:
         row[: len(bias), top : top + bias.shape[1], left : left + bias.shape[2]] = bias
     known = tiles[~tiles.isnan()]
     low, high = (float(each) for each in torch.quantile(known[:1_000_000], torch.tensor([0.02, 0.98])))
-    axes.set(xlabel="head", ylabel="layer with a table")
+    axes.set(xlabel="head", ylabel="layer with a bias table")
     return show_mosaic(
         axes, tiles, rows=range(1, len(layers) + 1), columns=range(1, heads + 1), vmin=low, vmax=max(high, low + 1e-6)
     )
@@ -156,7 +153,7 @@ def _draw_distance(looks: Looks) -> Figure | None:
     found = [(label, seen) for label, seen in looks if seen.layers]
     if not found:
         return None
-    ways = [("class token dropped", "distance_dropped"), ("rows renormalised over patches", "distance_renormalised")]
+    ways = [("class token dropped", "distance_dropped"), ("renormalised over patches", "distance_renormalised")]
     if len(found) > 1 or not found[0][1].special:
         ways = ways[1:]
     panels = [(label, seen, way, name) for label, seen in found for way, name in ways]
@@ -165,7 +162,7 @@ def _draw_distance(looks: Looks) -> Figure | None:
         _show_heads(axes, [getattr(layer, name) for layer in seen.layers], [x.uniform_distance for x in seen.layers])
         title = [label, way if seen.special else ""]
         axes.set_title(", ".join(filter(None, title)), fontsize=9, parse_math=False)
-    parts[0].set_ylabel("mean attention distance in pixels")
+    parts[0].set_ylabel("mean attention distance (pixels)")
     return figure
 
 
@@ -177,7 +174,7 @@ def _draw_entropy(looks: Looks) -> Figure | None:
     for axes, (label, seen) in zip(parts, found, strict=True):
         _show_heads(axes, [layer.entropy for layer in seen.layers], [x.uniform_entropy for x in seen.layers])
         axes.set_title(label, fontsize=9, parse_math=False)
-    parts[0].set_ylabel("entropy of attention in nats")
+    parts[0].set_ylabel("attention entropy (nats)")
     return figure
 
 
@@ -187,13 +184,13 @@ def _panels(count: int) -> tuple[Figure, Any]:
 
 
 def _show_heads(axes: Axes, values: Sequence[Sequence[float]], uniform: Sequence[float]) -> None:
-    """Draw a dot for each head over its layer, their mean, and what uniform attention would have."""
+    """Draw a dot per head over its layer, the mean of each layer, and the value for uniform attention."""
     numbers = range(1, len(values) + 1)
     dots = [(number, value) for number, heads in zip(numbers, values, strict=True) for value in heads]
     across, up = zip(*dots, strict=True)
-    axes.scatter(across, up, s=20, color="#31688e", alpha=0.75, label="a head", zorder=3)
+    axes.scatter(across, up, s=20, color="#31688e", alpha=0.75, label="one head", zorder=3)
     means = [sum(heads) / len(heads) for heads in values]
-    axes.plot(numbers, means, color="#777777", lw=1, label="mean of the layer's heads")
+    axes.plot(numbers, means, color="#777777", lw=1, label="mean of the heads")
     axes.plot(numbers, uniform, color="black", ls="--", lw=1, label="uniform attention")
     axes.set_xlabel("layer, from input to output")
     axes.set_ylim(0, None)
@@ -213,14 +210,14 @@ def _draw_sinks(looks: Looks) -> Figure | None:
         for axes, (label, one) in zip(parts, found, strict=True):
             _show_shares(axes, one)
             axes.set_title(label, fontsize=9, parse_math=False)
-        parts[0].set_ylabel("share of the patches' attention in %")
+        parts[0].set_ylabel("share of the patches' attention (%)")
         return figure
     figure = canvas(10, 5.2)
     halves: Any = figure.subfigures(1, 2, width_ratios=[1.15, 1])
     left, right = halves
     axes = left.subplots()
     _show_shares(axes, seen)
-    axes.set_ylabel("share of the patches' attention in %")
+    axes.set_ylabel("share of the patches' attention (%)")
     layer = _layer_of_sinks(seen.layers)
     rows = []
     for each in photos:
@@ -229,17 +226,17 @@ def _draw_sinks(looks: Looks) -> Figure | None:
         tiles = [Tile(_picture(each)), Tile(received, f"up to {received.max():.1f} x uniform", whole_range=True)]
         lengths = None if norms is None else Tile(norms, f"{norms.min():.3g} to {norms.max():.3g}", whole_range=True)
         rows.append([*tiles, lengths])
-    show_tiles(right, rows, ["", f"attention received\nin layer {layer + 1}", "length of the\nlast token"])
+    show_tiles(right, rows, ["", f"attention received\nin layer {layer + 1}", "norm of the\nlast token"])
     return figure
 
 
 def _shares(seen: Look) -> dict[str, list[float]]:
-    """Return the mean share over the heads, by layer, of each group of tokens, in per cent."""
+    """Return the share of attention on each group of tokens, by layer, averaged over heads, in per cent."""
     shares: dict[str, list[float]] = {}
     for place, name in enumerate(seen.special):
         group = shares.setdefault(name.split()[0], [0.0] * len(seen.layers))
         for number, layer in enumerate(seen.layers):
-            heads = [head[place] for head in layer.on_special if place < len(head)]  # none before the token is there
+            heads = [head[place] for head in layer.on_special if place < len(head)]  # empty before the token is added
             group[number] += 100 * sum(heads) / len(heads) if heads else float("nan")
     if all(layer.on_sinks is not None for layer in seen.layers):
         shares["sink"] = [100 * (layer.on_sinks or 0.0) for layer in seen.layers]
@@ -249,8 +246,8 @@ def _shares(seen: Look) -> dict[str, list[float]]:
 _SHARE_STYLES = {
     "class": ("class token", "#440154", "o", "-"),
     "distillation": ("distillation token", "#31688e", "s", "--"),
-    "register": ("registers together", "#2a9d7f", "^", "-."),
-    "sink": (f"sinks: patches that receive more than {SINK:.0f} x the uniform share", "#8a8a00", "D", ":"),
+    "register": ("all registers", "#2a9d7f", "^", "-."),
+    "sink": (f"sinks: patches with more than {SINK:.0f} x the uniform share", "#8a8a00", "D", ":"),
 }
 
 
@@ -276,7 +273,7 @@ def _layer_of_sinks(layers: Sequence[Layer]) -> int:
 def _draw_images(
     looks: Looks, titles: Callable[[Look], list[str]], tiles: Callable[[Shown], list[Tile | None]], lines: int = 1
 ) -> Figure | None:
-    """Draw a row for each image: the photo, then its tiles for each model in turn."""
+    """Draw a row per image: the photo, then its tiles for each model."""
     found = [(label, seen) for label, seen in looks if seen.shown and any(any(tiles(each)) for each in seen.shown)]
     if not found:
         return None
@@ -303,7 +300,7 @@ def _lit(shown: Shown, weights: Tensor) -> Tensor:
 
 
 def _told(shown: Shown) -> str:
-    """Say what a photo is: its name or class, and what the model takes it for."""
+    """Return a photo's label: its class or name, and the model's prediction."""
     what = shown.photo.label or shown.photo.name
     taken = [f"{shortened(name, 22)} {value:.2f}" for name, value in shown.predictions[:1]]
     return "\n".join([what, *(f"→ {each}" for each in taken)])
@@ -317,7 +314,7 @@ def _draw_rollout(looks: Looks) -> Figure | None:
         overlay = Tile(_lit(shown, shown.rollout))
         if len(looks) > 1:
             return [overlay]
-        map_tile = Tile(shown.rollout, f"{100 * least:.2g} to {100 * most:.2g} % a patch")
+        map_tile = Tile(shown.rollout, f"{100 * least:.2g} to {100 * most:.2g} % per patch")
         return [map_tile, overlay, Tile(_lit(shown, shown.rollout_plain))]
 
     titles = ["with residual", "on the photo", "without residual"] if len(looks) == 1 else [""]

@@ -1,4 +1,4 @@
-"""What the first layer looks for: the principal components of its filters.
+"""Compute the principal components of the first layer's filters.
 
 Legend: D filters, C channels, P side of a patch in pixels, M components.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 COUNT = 28
-"""Components that the ViT paper shows (figure 7, left)."""
+"""Number of components in the ViT paper (figure 7, left)."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,10 @@ class Filters:
 
     Attributes:
         components: float64 (M, C, P, P), of length 1; the sign of each is arbitrary.
-        explained: part of the filters' variance that each explains, (M,).
-        smoothness: correlation of neighbouring pixels within each component, (M,); 0 for noise, near 1 for
-            a smooth picture.
+        explained: share of the filters' variance that each explains, (M,).
+        smoothness: correlation of neighbouring pixels within each component, (M,); 0 for noise, near 1 if smooth.
         count: number of filters, D.
-        name: of the convolution.
+        name: name of the convolution.
     """
 
     components: Tensor
@@ -35,7 +34,7 @@ class Filters:
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
-    """Return (name, module) of the convolution that sees the image, None if there is none."""
+    """Return (name, module) of the first convolution over three channels, None if there is none."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1:
             return name, module
@@ -47,14 +46,14 @@ def principal_filters(
 ) -> Filters:
     """Return the principal components of filters (ViT, arXiv:2010.11929, figure 7, left).
 
-    The D filters are samples and their C * P * P values features. The paper does not say whether the mean filter is
-    subtracted; here it is.
+    The D filters are the samples, and their C * P * P values the features. The paper does not say whether the mean
+    filter is subtracted; here it is.
 
     Args:
         kernel: convolution weight, shape (D, C, P, P).
-        count: components at most.
+        count: largest number of components.
         centred: whether the mean filter is subtracted.
-        name: of the convolution.
+        name: name of the convolution.
         bgr: whether the channels are blue, green, red.
     """
     if bgr:

@@ -1,7 +1,4 @@
-"""A look inside one model: everything that the figures show, as numbers.
-
-What a model cannot show has a reason in its place.
-"""
+"""Look inside one model: compute everything that the figures show, or say why the model cannot show it."""
 
 from __future__ import annotations
 
@@ -30,21 +27,21 @@ if TYPE_CHECKING:
 
 KINDS = {
     "filters": "principal components of the first layer's filters",
-    "positions": "similarity of positions, or biases of attention by offset",
+    "positions": "similarity of positions, or attention bias by offset",
     "distance": "how far each head looks",
     "entropy": "how widely each head looks",
-    "sinks": "attention on the class token, registers and attention sinks",
+    "sinks": "attention on the class token, registers and sinks",
     "rollout": "what the output attends to, through all layers",
     "heads": "what the output attends to in the last layer, by head",
-    "relevance": "which patches speak for a class (gradients)",
-    "tokens": "the patches' last tokens as colours",
-    "neighbours": "the nearest training images by feature",
+    "relevance": "which patches support a class (gradients)",
+    "tokens": "the last patch tokens as colours",
+    "neighbours": "the nearest training images by features",
 }
-"""What can be drawn, in the order in which it is shown."""
+"""The kinds of pictures, in the order of the page."""
 
 OF_WEIGHTS = ("filters", "positions")
 OF_ATTENTION = ("distance", "entropy", "sinks", "rollout", "heads", "relevance")
-_FLOATS_AT_ONCE = 8_000_000  # of a layer's attention: about 150 MB with what is computed of it
+_FLOATS_AT_ONCE = 8_000_000  # values of a layer's attention; with intermediate results about 150 MB
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class Photo:
     """An image as the model gets it.
 
     Attributes:
-        name: for the person.
+        name: name to show.
         pixels: uint8 RGB (3, H, W).
-        label: its class, if that is known.
+        label: its class, if known.
     """
 
     name: str
@@ -64,18 +61,18 @@ class Photo:
 
 @dataclass
 class Shown:
-    """What is shown of one image; maps are on the grid of patches.
+    """What is shown for one image; maps are on the grid of patches, (rows, columns).
 
     Attributes:
         photo: the image.
-        predictions: (class, probability), the most probable first; empty without a trained head.
-        rollout, rollout_plain: attention of the output to the patches with and without the residual path.
+        predictions: (class, probability), most probable first; empty without a trained head.
+        rollout, rollout_plain: attention of the output to the patches, with and without the residual path.
         heads: attention of the output in the last layer, (A, rows, columns).
-        received: how much attention each patch receives by layer, 1 being uniform, (layers, rows, columns).
-        norms: length of each patch's last token.
-        relevance: gradient-weighted, for the class ``relevant_class``.
-        tokens, colours: the last tokens of the patches, (rows, columns, D), and what they are as colours, ending in 3.
-        features: what the head reads.
+        received: attention that each patch receives in each layer, 1 is uniform, (layers, rows, columns).
+        norms: norm of each patch's last token.
+        relevance: gradient-weighted relevance for ``relevant_class``.
+        tokens, colours: the last patch tokens, (rows, columns, D), and their colours, (rows, columns, 3).
+        features: the features that the head reads, (K,).
         neighbours: (similarity, photo) of the nearest images, nearest first.
     """
 
@@ -96,22 +93,22 @@ class Shown:
 
 @dataclass
 class Look:
-    """What was seen in a model.
+    """What was found inside a model.
 
     Attributes:
-        named: how the user called it.
+        named: the checkpoint as the user typed it.
         family: transformers' ``model_type``.
         image_size: (height, width) that it ran at.
-        special: names of its tokens before those of the patches.
+        special: names of the tokens before the patch tokens.
         reads: ``class`` or ``mean``, what the head reads.
         how: how the attention was read; empty if it was not.
-        note: what is to be known of the family's tokens.
-        filters, positions, layers, shown: what was seen; empty if not asked for or not there.
-        images: where the images come from, for the person.
-        num_images: over which the layers' numbers are means.
-        explained: part of the tokens' variance in their colours.
-        compared: images among which the neighbours are the nearest.
-        reasons: why something that was asked for is not there, by kind.
+        note: a remark on the family's tokens.
+        filters, positions, layers, shown: the results; empty if not wanted or not possible.
+        images: where the images come from, for captions.
+        num_images: number of images that ``layers`` averages over.
+        explained: share of the tokens' variance that their colours explain.
+        compared: number of images searched for neighbours.
+        reasons: why a kind of picture that was wanted is missing, by kind.
     """
 
     named: str
@@ -133,13 +130,13 @@ class Look:
 
 
 def check_kinds(kinds: Iterable[str]) -> list[str]:
-    """Return the kinds of pictures in their order; raise UsageError for unknown ones."""
+    """Return the kinds of pictures in the order of the page; raise UsageError for unknown ones."""
     wanted = list(kinds)
     unknown = [kind for kind in wanted if kind not in KINDS]
     if unknown:
         guess = did_you_mean(unknown[0], KINDS)
         raise UsageError(
-            f"there is no picture of {', '.join(unknown)}",
+            f"there is no picture called {', '.join(unknown)}",
             allowed="; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
             hint=f"--only {guess}" if guess else None,
         )
@@ -160,11 +157,11 @@ def look(
 
     Args:
         classifier: in evaluation mode, on its device.
-        kinds: of pictures, of :data:`KINDS`.
+        kinds: kinds of pictures, from :data:`KINDS`.
         photos: images for everything but filters and positions; each is read once and not kept.
-        show: how many of them, the first, are shown one by one.
-        target_class: whose relevance is shown; the predicted one of each image when not given.
-        pool: images among which neighbours are sought.
+        show: how many of them to show one by one.
+        target_class: class to show relevance for; by default each image's predicted class.
+        pool: images to search for neighbours.
     """
     model, tokens = classifier.model, tokens_of(classifier.config)
     vision = vision_config(model.config)
@@ -176,11 +173,11 @@ def look(
             is_bgr = classifier.pixel_values.is_bgr
             seen.filters = principal_filters(first[1].weight, name=first[0], bgr=is_bgr)
         else:
-            seen.reasons["filters"] = "it has no convolution that sees three colours"
+            seen.reasons["filters"] = "this model has no convolution over three colour channels"
     if "positions" in kinds:
         seen.positions = positions_of(model, classifier.image_size)
         if not seen.positions:
-            seen.reasons["positions"] = "no table of positions was found in it"
+            seen.reasons["positions"] = "this model has no position table that vitft knows"
     seen.reasons |= {kind: reason for kind in kinds if (reason := _refusal(kind, model.config))}
     wanted = [kind for kind in kinds if kind not in OF_WEIGHTS and kind not in seen.reasons]
     if wanted:
@@ -191,17 +188,17 @@ def look(
 
 
 def drawable(config: PreTrainedConfig) -> list[str]:
-    """Return the kinds of pictures that a family can have."""
+    """Return the kinds of pictures that a family supports."""
     return [kind for kind in KINDS if not _refusal(kind, config)]
 
 
 def _refusal(kind: str, config: PreTrainedConfig) -> str:
-    """Return why a family cannot have a kind of picture, empty if it can."""
+    """Return why a family does not support a kind of picture, empty if it does."""
     tokens, family = tokens_of(config), config.model_type
     if kind == "positions" and has_no_tables(config):
-        return f"{family} models have no table of positions"
+        return f"{family} models have no position table"
     if kind in OF_ATTENTION and tokens.no_attention:
-        return f"{family} models have none: {tokens.no_attention}"
+        return f"not possible for {family} models: {tokens.no_attention}"
     if kind in ("rollout", "relevance") and tokens.no_rollout:
         return f"not defined for {family} models: {tokens.no_rollout}"
     return ""
@@ -210,7 +207,7 @@ def _refusal(kind: str, config: PreTrainedConfig) -> str:
 def _look_at_photos(
     classifier: Classifier, seen: Look, kinds: list[str], photos: Iterator[Photo], show: int, target: int | None
 ) -> None:
-    """Run the model over the photos: the first ones closely, all of them for the means."""
+    """Run the model over the photos: all of them for the means, the first ones also for pictures."""
     has_attention = any(kind in OF_ATTENTION for kind in kinds)
     first = list(islice(photos, show))
     if not first:
@@ -221,9 +218,9 @@ def _look_at_photos(
     for start in range(0, len(first), size):
         seen.shown += _look_closely(classifier, seen, first[start : start + size], summary, has_attention)
     seen.num_images = len(first)
-    if has_attention and not summary.layers:  # a family that is unknown here, such as a network of timm
+    if has_attention and not summary.layers:  # an unknown family, such as a timm network
         missing = [kind for kind in kinds if kind in OF_ATTENTION]
-        seen.reasons |= dict.fromkeys(missing, f"no attention was seen in this {seen.family} model")
+        seen.reasons |= dict.fromkeys(missing, f"no attention was found in this {seen.family} model")
         kinds = [kind for kind in kinds if kind not in missing]
     if any(kind in ("distance", "entropy", "sinks") for kind in kinds):
         with recording(classifier.model, summary):
@@ -237,9 +234,9 @@ def _look_at_photos(
         for each in seen.shown:
             _explain(classifier, seen, each, target)
     if "heads" in kinds and all(each.heads is None for each in seen.shown):
-        seen.reasons["heads"] = "its last layer attends within groups of tokens, never over the whole image"
+        seen.reasons["heads"] = "its last layer attends only within groups of tokens, not over the whole image"
     if "sinks" in kinds and not seen.special and any(layer.on_sinks is None for layer in seen.layers):
-        seen.reasons["sinks"] = "it has no special tokens, and not every layer attends from all patches to all patches"
+        seen.reasons["sinks"] = "it has no special tokens, and not every layer attends over the whole image"
 
 
 def _look_closely(
@@ -258,7 +255,7 @@ def _look_closely(
     probs = logits.float().softmax(-1).cpu()
     best = probs.topk(min(3, probs.shape[-1])) if classifier.has_head else None
     last = watched.grid(len(seen.special), classifier.image_size)
-    if last is None and rollout.places is not None:  # of an unknown family, whose attention tells
+    if last is None and rollout.places is not None:  # unknown family: attention shows its special tokens
         last = watched.grid(rollout.places.prefix, classifier.image_size)
     for number, each in enumerate(shown):
         if best is not None:
@@ -273,7 +270,7 @@ def _look_closely(
 
 
 def _spread(shown: list[Shown], rollout: Rollout, image_size: Size) -> None:
-    """Give each image its part of what was read of a batch."""
+    """Give each image its part of a batch's results."""
     if rollout.with_residual is not None:
         with_residual, without = rollout.maps(residual=True), rollout.maps(residual=False)
         for number, each in enumerate(shown):
@@ -292,7 +289,7 @@ def _spread(shown: list[Shown], rollout: Rollout, image_size: Size) -> None:
 def _colour(seen: Look) -> None:
     tokens = [each.tokens for each in seen.shown if each.tokens is not None]
     if not tokens:
-        seen.reasons["tokens"] = f"the last tokens of {seen.family} models do not lie on one grid"
+        seen.reasons["tokens"] = f"the last tokens of this {seen.family} model do not fill a grid"
         return
     colours, seen.explained = colours_of(torch.stack(tokens))
     for each, its in zip(seen.shown, colours, strict=True):
@@ -300,7 +297,7 @@ def _colour(seen: Look) -> None:
 
 
 def _explain(classifier: Classifier, seen: Look, shown: Shown, target: int | None) -> None:
-    """Add an image's relevance: one at a time, as all layers' attention is kept for its gradients."""
+    """Add an image's relevance; one image at a time, because all layers' attention is kept for gradients."""
     if not classifier.has_head:
         seen.reasons["relevance"] = "the checkpoint has no trained head, so no class has a logit"
         return
@@ -320,7 +317,7 @@ def _find_neighbours(classifier: Classifier, seen: Look, pool: Iterable[Photo]) 
             nearest.add(watched.features, batch)
     seen.compared = nearest.passed
     if not nearest.passed:
-        seen.reasons["neighbours"] = "there are no training images: --dataset names them"
+        seen.reasons["neighbours"] = "there are no training images; name them with --dataset"
     for each, found in zip(seen.shown, nearest.found, strict=False):
         each.neighbours = found
 
@@ -331,7 +328,7 @@ def _pixels(classifier: Classifier, photos: Sequence[Photo]) -> Tensor:
 
 
 def _batch_size(classifier: Classifier, photo: Photo) -> int:
-    """Return how many images keep a layer's attention small, by trying one."""
+    """Return how many images fit in a batch without using too much memory, measured with one image."""
     largest = 1
 
     def measure(seen: Attention) -> None:

@@ -1,4 +1,4 @@
-"""What was seen, as plain values for JSON, and distances as CSV."""
+"""Turn a look into plain values for JSON, and attention distances into CSV."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from vitft.pictures.look import Look, Shown
 from vitft.pictures.positions import Positions
 
-_DIGITS = 7  # of a value, enough for float32
+_DIGITS = 7  # significant digits, enough for float32
 
 
 def plain(seen: Look) -> dict[str, Any]:
-    """Return what was seen of a model as plain values; pictures as nested lists, rows first."""
+    """Return a look as plain values; maps become nested lists, rows first."""
     values: dict[str, Any] = {
         "model": seen.named,
         "family": seen.family,
@@ -45,7 +45,7 @@ def plain(seen: Look) -> dict[str, Any]:
 
 
 def write_distances(seen: Look, path: Path) -> None:
-    """Write mean attention distances as CSV, a line for each head."""
+    """Write mean attention distances as CSV, one line per head."""
     names = ["layer", "block", "head", "distance_dropped_px", "distance_renormalised_px", "uniform_px", "entropy_nats"]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What a model knows of places: its position tables, one entry per place or per offset between two places.
+"""Picture a model's position tables, which have one entry per position or per offset between two positions.
 
 Legend: h w grid, D width, A heads.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MOST_TILES = 14
-"""Tiles a side of a picture of similarities; of larger grids every so many-th place is shown."""
+"""Most tiles per side of a similarity picture; larger grids show only every second position, or every third, ..."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Positions:
     """The picture of one position table.
 
     Attributes:
-        name: of the parameter, or of the network that makes it.
-        kind: ``similarity`` of each place with all others, or ``bias`` of attention by offset.
-        grid: (rows, columns) of places.
-        rows, columns: of the places that have a tile; all of them in a grid of at most 14 a side.
-        values: of ``similarity``, cosines (tile row, tile column, h, w), fixed tokens excluded; of ``bias``, what is
-            added to the attention's logits, (A, offsets down, offsets to the right).
-        row_column: part of the table's variance that terms of the row and of the column alone explain.
-        signed: whether offsets are signed, with 0 in the middle, or only distances from 0 on.
+        name: name of the parameter, or of the network that computes it.
+        kind: ``similarity`` of positions, or attention ``bias`` by offset.
+        grid: (rows, columns) of positions.
+        rows, columns: rows and columns that have a tile; all of them if the grid has at most 14 per side.
+        values: for ``similarity``, cosines (tile row, tile column, h, w), without special tokens; for ``bias``,
+            values added to the attention logits, (A, offsets down, offsets to the right).
+        row_column: share of the table's variance that a row term plus a column term explains.
+        signed: whether offsets are signed, with 0 in the middle, or absolute, from 0 up.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Positions:
 def position_similarity(
     table: Tensor, grid: Size, rows: tuple[int, ...] | None = None, columns: tuple[int, ...] | None = None
 ) -> Tensor:
-    """Return the cosine similarity of positions with all others (ViT, arXiv:2010.11929, figure 7, centre).
+    """Return the cosine similarity between positions (ViT, arXiv:2010.11929, figure 7, centre).
 
     Args:
-        table: one row per place in raster order, shape (h * w, D); class tokens are not part of it.
+        table: one row per position in raster order, shape (h * w, D), without class tokens.
         grid: (h, w).
-        rows, columns: of the places to compare with all; every one when not given.
+        rows, columns: positions to compare with all others; by default every one.
 
     Returns:
-        float64 (rows, columns, h, w); element [i, j, k, l] compares the places (i, j) and (k, l).
+        float64 (rows, columns, h, w); element [i, j, k, l] compares positions (i, j) and (k, l).
     """
     places = table.detach().double().cpu().reshape(*grid, -1)
     places = places / torch.linalg.vector_norm(places, dim=-1, keepdim=True).clamp_min(1e-12)
@@ -69,10 +69,10 @@ def position_similarity(
 
 
 def row_column_share(places: Tensor) -> float:
-    """Return how much of a table's variance a sum of a row's and a column's term explains, from 0 to 1.
+    """Return the share of a table's variance, 0 to 1, that the sum of a row term and a column term explains.
 
     Args:
-        places: shape (h, w, D).
+        places: the table on its grid, shape (h, w, D).
     """
     places = places.detach().double().cpu()
     centred = places - places.mean((0, 1))
@@ -82,13 +82,13 @@ def row_column_share(places: Tensor) -> float:
 
 
 def rotary_similarity(cosines: Tensor, sines: Tensor) -> Tensor:
-    """Return how alike two equal vectors remain after rotary positions turned them, for each pair of places.
+    """Return how similar two equal vectors stay after rotation to each pair of positions.
 
-    The mean over frequencies of cos(angle - angle'), which is the cosine similarity of the turned vectors where all
-    pairs of dimensions are of one length (RoFormer, arXiv:2104.09864, equation 16).
+    The mean over frequencies of cos(angle - angle'). This is the cosine similarity of the rotated vectors if all
+    pairs of dimensions have the same length (RoFormer, arXiv:2104.09864, equation 16).
 
     Args:
-        cosines, sines: of the angles of each place, shape (N, D).
+        cosines, sines: of the angles at each position, shape (N, D).
 
     Returns:
         float64 (N, N), 1 on the diagonal.
@@ -98,7 +98,7 @@ def rotary_similarity(cosines: Tensor, sines: Tensor) -> Tensor:
 
 
 def positions_of(model: PreTrainedModel, image_size: Size) -> list[Positions]:
-    """Return the picture of each position table of a model, empty if it has none.
+    """Return the picture of each position table in a model, empty if it has none.
 
     Args:
         model: the classifier.
@@ -136,7 +136,7 @@ def _of_table(name: str, parameter: Tensor, table: Table, grid: Size) -> Positio
 
 @torch.no_grad()
 def _of_rotation(name: str, module: nn.Module, image_size: Size) -> Positions:
-    """Ask a rotary embedding for the angles of each patch, as it gives them for an image."""
+    """Picture a rotary embedding, from the angles that it gives each patch of an image."""
     cosines, sines = module(torch.zeros(1, 3, *image_size, device=next(module.buffers()).device))
     grid = fill_grid(len(cosines), image_size)
     assert grid is not None
@@ -148,7 +148,7 @@ def _of_rotation(name: str, module: nn.Module, image_size: Size) -> Positions:
 
 @torch.no_grad()
 def _of_network(name: str, module: nn.Module) -> Positions:
-    """Ask SwinV2's network for its biases (arXiv:2111.09883, section 3.3)."""
+    """Picture the biases that SwinV2's network computes (arXiv:2111.09883, section 3.3)."""
     attention: Any = module
     bias = 16 * torch.sigmoid(attention.continuous_position_bias_mlp(attention.relative_coords_table))[0]
     bias = bias.movedim(-1, 0).float().cpu()

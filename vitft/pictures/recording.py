@@ -1,8 +1,8 @@
-"""Reading a model's attention while it runs, without changing what it computes.
+"""Read a model's attention while it runs, without changing its output.
 
-Families that take their attention from transformers' ``AttentionInterface`` run a function of ours, which computes
-the probabilities beside and then delegates to sdpa. The others run as they are, and what torch's softmax or sdpa is
-given inside their blocks is looked at. Either way a layer's attention is handed on at once and kept by nobody.
+Families that use transformers' ``AttentionInterface`` run a function of ours, which computes the probabilities and then
+calls sdpa. For the others, calls to torch's softmax or sdpa inside their blocks are intercepted. Either way, a layer's
+attention is passed on at once and not kept.
 
 Legend: B images, W windows (1 where attention is global), A heads, Q queries, K keys, E width of a head.
 """
@@ -35,9 +35,9 @@ class Attention:
 
     Attributes:
         index: number of the layer, from 0.
-        block: name of the residual block that it lies in.
+        block: name of its residual block.
         probs: shape (B, W, A, Q, K); rows sum to 1.
-        places: where its tokens stand.
+        places: positions of its tokens in the image.
     """
 
     index: int
@@ -47,7 +47,7 @@ class Attention:
 
 
 Taker = Callable[[Attention], None]
-"""What is done with a layer's attention. It must keep no reference to the probabilities."""
+"""Function that gets each layer's attention. It must not keep a reference to the probabilities."""
 
 
 def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
@@ -56,8 +56,8 @@ def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scaling: fl
     Args:
         query: shape (B, A, Q, E).
         key: shape (B, A, K, E).
-        mask: what is added to the products, or where they count; broadcast to (B, A, Q, K).
-        scaling: E ** -0.5 if not given.
+        mask: added to the products, or boolean and True where they count; broadcasts to (B, A, Q, K).
+        scaling: by default E ** -0.5.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = query.to(wide) @ key.to(wide).transpose(-2, -1) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -68,16 +68,16 @@ def attention_probs(query: Tensor, key: Tensor, mask: Tensor | None, scaling: fl
 
 @contextmanager
 def recording(model: PreTrainedModel, *takers: Taker, in_graph: bool = False) -> Iterator[str]:
-    """Hand every layer's attention to ``takers`` while the model runs.
+    """Pass every layer's attention to ``takers`` while the model runs.
 
     Args:
-        model: a classifier in evaluation mode; outputs are the same bits as without recording.
+        model: a classifier in evaluation mode; its output is bit for bit the same as without recording.
         takers: called for each layer in turn, in every forward pass.
-        in_graph: let the outputs depend on the recorded tensors themselves, for gradients. What would be sdpa is
-            then computed step by step, and outputs differ by rounding (about 1e-5).
+        in_graph: make the output depend on the recorded tensors, so that they have gradients. sdpa is then computed
+            step by step, and the output differs by rounding (about 1e-5).
 
     Yields:
-        How the attention is read, for the person.
+        How the attention is read, for the user.
     """
     reader = _Reader(model, takers, in_graph)
     hooks = [model.register_forward_pre_hook(reader.start, with_kwargs=True)]
@@ -87,10 +87,10 @@ def recording(model: PreTrainedModel, *takers: Taker, in_graph: bool = False) ->
     try:
         if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
             with _through_interface(model, reader):
-                yield "a function of transformers' AttentionInterface, which delegates to sdpa"
+                yield "a function in transformers' AttentionInterface, which then calls sdpa"
         else:
             with _Watching(reader):
-                yield f"the softmax of {type(model).__name__}'s own attention (it has no AttentionInterface)"
+                yield f"the softmax in {type(model).__name__}'s own attention (it does not use AttentionInterface)"
     finally:
         for hook in hooks:
             hook.remove()
@@ -98,7 +98,7 @@ def recording(model: PreTrainedModel, *takers: Taker, in_graph: bool = False) ->
 
 @dataclass
 class _Reader:
-    """Counts the layers of a forward pass and hands on what is read."""
+    """Counts the layers of a forward pass and passes their attention on."""
 
     model: PreTrainedModel
     takers: tuple[Taker, ...]
@@ -114,7 +114,7 @@ class _Reader:
         self.inside.clear()
 
     def take(self, probs: Tensor) -> Tensor:
-        """Hand on probabilities (B * W, A, Q, K), or Hiera's (B, A, W, Q, K); return them as made of what was seen."""
+        """Pass on probabilities (B * W, A, Q, K), or Hiera's (B, A, W, Q, K); return what was passed, reshaped."""
         seen = probs.movedim(2, 1) if probs.ndim == 5 else probs.reshape(self.batch, -1, *probs.shape[1:])
         places = places_of(self.model, self.index, self.inside[-1], tuple(seen.shape), self.image_size)
         for taker in self.takers:
@@ -156,7 +156,7 @@ def _through_interface(model: PreTrainedModel, reader: _Reader) -> Iterator[None
 
 
 class _Watching(TorchFunctionMode):
-    """Looks at torch's softmax and sdpa where a residual block calls them."""
+    """Intercepts calls to torch's softmax and sdpa inside residual blocks."""
 
     def __init__(self, reader: _Reader) -> None:
         super().__init__()

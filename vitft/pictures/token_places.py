@@ -1,4 +1,4 @@
-"""Where the tokens of an attention matrix stand in the image, for every family with attention.
+"""Find the image positions of the tokens in an attention matrix, for every family with attention.
 
 Legend: W windows (1 where attention is global), Q queries, K keys, N tokens of a global attention.
 """
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """Where the tokens of one attention stand.
+    """Image positions of the tokens in one attention matrix.
 
     Attributes:
-        prefix: tokens before the places, among queries and keys alike.
+        prefix: number of tokens without a position, first among both queries and keys.
         queries: (row, column) in pixels of the queries' centres, float64 (W or 1, Q - prefix, 2).
-        keys: the same of the keys, (W or 1, K - prefix, 2).
-        grid: (rows, columns) of the queries, None if they do not fill one.
+        keys: the same for the keys, (W or 1, K - prefix, 2).
+        grid: (rows, columns) of the queries, None if they do not fill a grid.
     """
 
     prefix: int
@@ -44,23 +44,23 @@ class TokenPlaces:
 
 
 def global_places(grid: Size, image_size: Size, prefix: int = 0) -> TokenPlaces:
-    """Return the places of a global attention among patches that fill an image."""
+    """Return the positions for global attention between patches that fill an image."""
     places = _centres(grid, image_size)[None]
     return TokenPlaces(prefix, places, places, grid)
 
 
 def places_of(model: nn.Module, index: int, block: str, shape: tuple[int, ...], image_size: Size) -> TokenPlaces:
-    """Return where the tokens of an attention stand.
+    """Return the image positions of the tokens in an attention matrix.
 
     Args:
         model: the classifier.
-        index: number of the attention in a forward pass.
-        block: name of the residual block that it lies in.
-        shape: of its probabilities, (B, W, A, Q, K).
+        index: number of the attention layer in a forward pass.
+        block: name of its residual block.
+        shape: shape of its probabilities, (B, W, A, Q, K).
         image_size: (height, width) of the input in pixels.
 
     Raises:
-        ValueError: if the tokens fill no grid.
+        ValueError: if the tokens do not fill a grid.
     """
     config: PreTrainedConfig = model.config
     if config.model_type == "hiera":
@@ -75,18 +75,18 @@ def places_of(model: nn.Module, index: int, block: str, shape: tuple[int, ...], 
         queries, keys = (fill_grid(count - prefix, image_size) for count in shape[-2:])
         if queries and keys:
             return TokenPlaces(prefix, _centres(queries, image_size)[None], _centres(keys, image_size)[None], queries)
-    raise ValueError(f"{shape[-1]} tokens fill no grid on {image_size[0]}x{image_size[1]} pixels")
+    raise ValueError(f"{shape[-1]} tokens do not fill a grid on {image_size[0]}x{image_size[1]} pixels")
 
 
 def fill_grid(count: int, image_size: Size) -> Size | None:
-    """Return the (rows, columns) with ``count`` cells and about the shape of the image, None if there are none."""
+    """Return the (rows, columns) with ``count`` cells and about the image's aspect ratio, None if there is none."""
     if count < 1:
         return None
     aspect = image_size[0] / image_size[1]
     near = round(math.sqrt(count * aspect))
     fitting = [(rows, count // rows) for rows in range(max(1, near - 2), near + 3) if count % rows == 0]
     best = min(fitting, key=lambda grid: abs(math.log(grid[0] / grid[1] / aspect)), default=None)
-    # Rounding up at each stage may make a grid a little longer than the image is.
+    # Rounding up at each stage can make a grid a little longer than the image.
     return best if best and abs(best[0] - best[1] * aspect) <= 1 + 0.1 * best[0] else None
 
 
@@ -105,11 +105,11 @@ def _stage(block: str) -> int:
 
 
 def _hiera_places(model: nn.Module, image_size: Size) -> list[TokenPlaces]:
-    """Follow the places of Hiera's tokens through its reordering, windows and pooled queries (arXiv:2306.00989)."""
+    """Track Hiera's tokens through its reordering, windows and pooled queries (arXiv:2306.00989)."""
     config: PreTrainedConfig = model.config
     grid = (image_size[0] // config.patch_stride[0], image_size[1] // config.patch_stride[1])
     places = _centres(grid, image_size).reshape(1, *grid, 2)
-    for _ in config.depths[:-1]:  # tokens that will be pooled together come to stand far apart
+    for _ in config.depths[:-1]:  # moves tokens that will be pooled together far apart
         (count, rows, columns, _), (down, across) = places.shape, config.query_stride
         places = places.reshape(count, rows // down, down, columns // across, across, 2)
         places = places.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)

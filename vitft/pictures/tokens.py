@@ -1,4 +1,4 @@
-"""What a model makes of an image: its patches' last tokens as colours, and the training images nearest to it.
+"""Show an image's last patch tokens as colours, and find the training images nearest to it.
 
 Legend: B images, N tokens, D width, K features.
 """
@@ -22,17 +22,16 @@ if TYPE_CHECKING:
 
 
 def colours_of(tokens: Tensor) -> tuple[Tensor, float]:
-    """Return tokens as colours: their first three principal components (DINOv2, arXiv:2304.07193, figure 1).
+    """Return the first three principal components of tokens as colours (DINOv2, arXiv:2304.07193, figure 1).
 
-    The components are those of all the images together, so that a colour means the same in each. Tokens are scaled
-    to length 1 before, or a few sinks, which are many times longer, would be all that is seen; each component is
-    scaled from its 1st to its 99th percentile.
+    All images share the components, so a colour means the same in each. Tokens are first scaled to length 1, because a
+    few much longer sinks would otherwise dominate; each component is scaled from its 1st to its 99th percentile.
 
     Args:
-        tokens: of patches, shape (B, rows, columns, D).
+        tokens: patch tokens, shape (B, rows, columns, D).
 
     Returns:
-        Values in [0, 1], shape (B, rows, columns, 3), and the part of the variance that they explain.
+        Values in [0, 1], shape (B, rows, columns, 3), and the share of the variance that they explain.
     """
     samples = nn.functional.normalize(tokens.double().flatten(0, 2), dim=-1)
     samples = samples - samples.mean(0)
@@ -47,18 +46,18 @@ def colours_of(tokens: Tensor) -> tuple[Tensor, float]:
 
 @dataclass
 class Seen:
-    """What a forward pass showed on its way.
+    """Tokens and features recorded in a forward pass.
 
     Attributes:
-        tokens: output of the last block, shape (B, N, D), special tokens included.
-        features: what the head reads, shape (B, K).
+        tokens: output of the last block, shape (B, N, D), including special tokens.
+        features: input of the head, shape (B, K).
     """
 
     tokens: Tensor | None = None
     features: Tensor | None = None
 
     def grid(self, prefix: int, image_size: Size) -> Tensor | None:
-        """Return the tokens of the patches on their grid, (B, rows, columns, D), None if they fill none."""
+        """Return the patch tokens on their grid, (B, rows, columns, D), None if they do not fill one."""
         tokens = self.tokens
         if tokens is None:
             return None
@@ -73,11 +72,11 @@ class Seen:
 
 @contextmanager
 def watching(model: PreTrainedModel, head: str) -> Iterator[Seen]:
-    """Keep, of each forward pass, the last block's output and what the head reads.
+    """Record the last block's output and the head's input in each forward pass.
 
     Args:
         model: the classifier.
-        head: name of the module that makes logits of features.
+        head: name of the module that turns features into logits.
     """
     seen = Seen()
 
@@ -101,13 +100,13 @@ def watching(model: PreTrainedModel, head: str) -> Iterator[Seen]:
 
 @dataclass
 class Nearest:
-    """The nearest of many images by cosine similarity of their features, kept as they pass by.
+    """Finds the nearest images by cosine similarity of features, batch by batch.
 
     Attributes:
-        features: whose neighbours are wanted, shape (B, K).
-        count: neighbours of each.
-        found: for each, (similarity, what was added with it), nearest first.
-        passed: images that were compared.
+        features: features to find neighbours for, shape (B, K).
+        count: number of neighbours for each.
+        found: for each, (similarity, item), nearest first.
+        passed: number of images compared.
     """
 
     features: Tensor
@@ -120,7 +119,7 @@ class Nearest:
 
         Args:
             features: shape (B', K).
-            items: what stands for each of them.
+            items: what to return for each image, such as a photo.
         """
         self.found = self.found or [[] for _ in self.features]
         similarity = nn.functional.normalize(self.features, dim=-1) @ nn.functional.normalize(features, dim=-1).T

@@ -1,7 +1,7 @@
-"""Another position encoding than the checkpoint's, as an experiment (ViT, arXiv:2010.11929, appendix D.4, table 8).
+"""Replace a checkpoint's position encoding, for experiments (ViT, arXiv:2010.11929, appendix D.4, table 8).
 
-Whatever is trained, what is saved is an ordinary table that plain transformers loads: a fixed table is one that does
-not learn, and a factored one is written out by :func:`write_out_positions` before the model is saved.
+The saved model always has an ordinary table that plain transformers loads: a fixed table is simply not trained, and a
+factored one is written out by :func:`write_out_positions` before the model is saved.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def _has_biases(family: Family) -> bool:
 def choose_architecture(
     config: PreTrainedConfig, kind: PositionKind | None, init: Initialisation, named: str
 ) -> PreTrainedConfig:
-    """Return the configuration of a model that can have its positions encoded so: ``config`` itself, or a BEiT's.
+    """Return the configuration of a model that can use this position encoding: ``config`` itself, or a BEiT's.
 
     Args:
-        config: of the checkpoint.
-        kind: of the encoding, None for the checkpoint's own.
-        init: where the weights are to come from.
-        named: how the user called the checkpoint.
+        config: the checkpoint's configuration.
+        kind: the position encoding, None for the checkpoint's own.
+        init: where the weights come from.
+        named: the checkpoint as the user typed it.
 
     Raises:
-        ModelError: if the family cannot.
+        ModelError: if the family cannot use it.
     """
     family, model_type = family_of(config), config.model_type
     if kind is None:
@@ -55,7 +55,7 @@ def choose_architecture(
     if kind != "relative":
         if family is None or not _has_one_table(family):
             raise ModelError(
-                f"model.position.kind: {kind} needs one table of places, which a {model_type} model has not",
+                f"model.position.kind: {kind} needs a single table of positions, and a {model_type} model has none",
                 allowed=f"checkpoints of {_named(_has_one_table)}",
                 hint="leave model.position.kind out",
             )
@@ -65,8 +65,8 @@ def choose_architecture(
         return _as_beit(config, named)
     if family is None or not _has_biases(family):
         raise ModelError(
-            f"model.position.kind: relative: plain transformers has no relative positions for a {model_type} model",
-            allowed=f"checkpoints of {_named(_has_biases)}; a vit with model.init: random, which becomes a BEiT",
+            f"model.position.kind: relative: transformers has no relative positions for a {model_type} model",
+            allowed=f"checkpoints of {_named(_has_biases)}; a vit with model.init: random, which is trained as a BEiT",
             hint="--set model.init=random" if model_type == "vit" else "--model microsoft/beit-base-patch16-224-pt22k",
         )
     if model_type in ("beit", "data2vec-vision"):
@@ -85,23 +85,23 @@ def _named(has: Callable[[Family], bool]) -> str:
 
 
 def _check_width(config: PreTrainedConfig, kind: PositionKind) -> None:
-    """Refuse a width that the encoding cannot share out: half for rows and columns, a quarter for each wave."""
+    """Reject a width that the encoding cannot split: in half for rows and columns, in quarters for waves."""
     width, parts = getattr(config, "hidden_size", None), {"learned-2d": 2, "sincos-2d": 4}.get(kind, 1)
     if width and width % parts:
         raise ModelError(
-            f"model.position.kind: {kind} needs a width that is divisible by {parts}, and this model's is {width}",
+            f"model.position.kind: {kind} needs a width that is divisible by {parts}, but this model's is {width}",
             allowed="learned-1d or none",
         )
 
 
 def _as_beit(config: PreTrainedConfig, named: str) -> PreTrainedConfig:
-    """Return the BEiT that differs from a ViT in its positions alone (and has no bias of the keys)."""
+    """Return a BEiT configuration that differs from a ViT only in its positions (and has no key bias)."""
     from transformers import BeitConfig
 
     if isinstance(config.image_size, list | tuple) and config.image_size[0] != config.image_size[1]:
         raise ModelError(
-            f"model.position.kind: relative becomes a BEiT, and transformers scrambles one that is not square as "
-            f"{named} is",
+            f"model.position.kind: relative trains {named} as a BEiT, and transformers scrambles the positions of a "
+            "BEiT that is not square",
             hint="a square model.image_size",
         )
     same = (
@@ -112,7 +112,7 @@ def _as_beit(config: PreTrainedConfig, named: str) -> PreTrainedConfig:
     return BeitConfig(
         **{key: getattr(config, key) for key in same},
         use_relative_position_bias=True,
-        use_mean_pooling=False,  # the class token makes the logits, as in a ViT
+        use_mean_pooling=False,  # the head reads the class token, as in a ViT
         layer_scale_init_value=0.0,
         drop_path_rate=0.0,
     )
@@ -122,34 +122,34 @@ def _as_beit(config: PreTrainedConfig, named: str) -> PreTrainedConfig:
 
 
 def encode_positions(model: PreTrainedModel, kind: PositionKind, image_size: Size, *, is_new: bool, was: str) -> str:
-    """Encode a model's positions in another way, in place; return a sentence that says how.
+    """Change a model's position encoding in place; return a sentence that says how.
 
-    ``learned-1d`` and ``relative`` are what the model has by itself. The entries of class tokens stand for no place:
-    they are kept and, in a fixed table, do not learn; a new model's are zero there.
+    ``learned-1d`` and ``relative`` are what the model already has. Entries of class tokens are kept; in a fixed table
+    they are not trained, and zero in a new model.
 
     Args:
-        model: a classifier that :func:`choose_architecture` has let pass.
-        kind: of the encoding.
+        model: a classifier whose configuration comes from :func:`choose_architecture`.
+        kind: the position encoding.
         image_size: (height, width) that it runs at.
         is_new: whether its weights are random.
-        was: its family before.
+        was: its family before :func:`choose_architecture`.
     """
     if kind == "relative":
         by = "the checkpoint's own"
         if model.config.model_type != was:
-            by = f"a BEiT of the same size is trained, since transformers has none for {was}"
+            by = f"a BEiT of the same size is trained, because transformers has no relative positions for {was}"
         elif is_new:
             by = "new ones"
-        return f"positions: relative, a bias for each offset: {by}"
+        return f"positions: relative, one bias per offset: {by}"
     name, grid, fixed = find_table(model, image_size)
     where, _, attribute = name.rpartition(".")
     module, table = model.get_submodule(where), model.get_parameter(name)
-    what = f"positions: {kind}, {show_size(grid)} places"
+    what = f"positions: {kind}, {show_size(grid)} grid"
     if kind == "learned-1d":
-        return f"{what}: {'a new table' if is_new else 'the table of the checkpoint goes on learning'} ({name})"
+        return f"{what}: {'a new table' if is_new else 'the table of the checkpoint is trained further'} ({name})"
     if kind == "learned-2d":
         nearest = _factor(module, attribute, grid, fixed, is_new)
-        return f"{what}: a vector for each row and one for each column{nearest} ({name})"
+        return f"{what}: one vector per row and one per column{nearest} ({name})"
     with torch.no_grad():
         flat = table.view(-1, table.shape[-1])
         flat[fixed:] = sincos_table(grid, flat.shape[-1]) if kind == "sincos-2d" else 0
@@ -158,40 +158,40 @@ def encode_positions(model: PreTrainedModel, kind: PositionKind, image_size: Siz
     table.requires_grad_(False)
     instead = "" if is_new else " instead of the checkpoint's"
     of = "fixed waves" if kind == "sincos-2d" else "zeros"
-    return f"{what}: a table of {of}{instead}, which does not learn ({name})"
+    return f"{what}: a table of {of}{instead}, not trained ({name})"
 
 
 @torch.no_grad()
 def _factor(module: nn.Module, attribute: str, grid: Size, fixed: int, is_new: bool) -> str:
-    """Let vectors of rows and columns make a table; say how near they come to the old one."""
+    """Replace a table by row and column vectors; return how closely they match the old table."""
     table = module.get_parameter(attribute)
     places = table.view(-1, table.shape[-1])[fixed:]
     half, own = table.shape[-1] // 2, places.view(*grid, -1)
-    # Means of random entries would be too small; of a new table one row and one column are as good as any.
+    # Means over a random table would be too small, so a new table takes one of its rows and columns.
     rows = own[:, 0, half:] if is_new else own[..., half:].mean(1)
     columns = own[0, :, :half] if is_new else own[..., :half].mean(0)
     factored = factored_table(rows, columns)
     kept = 1 - float((places - factored).square().sum() / places.square().sum().clamp(min=1e-12))
     places.copy_(factored)
     parametrize.register_parametrization(module, attribute, _Factored(tuple(table.shape), grid, fixed))
-    return "" if is_new else f", nearest to the checkpoint's table, of which they keep {100 * kept:.0f} %"
+    return "" if is_new else f", which keep {100 * kept:.0f} % of the checkpoint's table"
 
 
 def find_table(model: PreTrainedModel, image_size: Size) -> tuple[str, Size, int]:
-    """Return the name of a model's table of places, its (rows, columns), and how many entries stand before them."""
+    """Return a model's position table: its name, its (rows, columns), and how many entries precede them."""
     [(name, table, grid)] = position_tables(model, image_size)
     return name, grid, table.fixed
 
 
 def sincos_table(grid: Size, width: int, *, inclusive: bool = False) -> Tensor:
-    """Return fixed waves over the places of a grid, float32 (rows * columns, D), as MAE has them (arXiv:2111.06377).
+    """Return MAE's fixed sine and cosine table for a grid, float32 (rows * columns, D) (arXiv:2111.06377).
 
     An entry is [sin, cos] of the column, then of the row, times D/4 frequencies from 1 down to 1/10000.
 
     Args:
         grid: (rows, columns).
         width: D, divisible by 4.
-        inclusive: whether the last frequency is 1/10000 itself, as in big_vision (arXiv:2205.01580), or the one before.
+        inclusive: end at the frequency 1/10000 itself, as in big_vision (arXiv:2205.01580), not one step before.
     """
     quarter = width // 4
     frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / max(quarter - inclusive, 1))
@@ -207,7 +207,7 @@ def factored_table(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 class _Factored(nn.Module):
-    """Makes a table of what learns: entries before the places, vectors of the rows, and vectors of the columns."""
+    """Builds a table from its trained parts: entries before the grid, row vectors and column vectors."""
 
     def __init__(self, shape: tuple[int, ...], grid: Size, fixed: int) -> None:
         super().__init__()
@@ -223,27 +223,27 @@ class _Factored(nn.Module):
         return flat[: self._fixed].clone(), places[:, 0, half:].clone(), places[0, :, :half].clone()
 
 
-# --- when it is trained ------------------------------------------------------------------------------------
+# --- after training ----------------------------------------------------------------------------------------
 
 
 def write_out_positions(model: nn.Module) -> None:
-    """Put ordinary tables in the place of factored ones; what the model computes stays, bit for bit."""
+    """Replace factored tables with ordinary ones; the model's output stays the same, bit for bit."""
     for module in list(model.modules()):
         for attribute in list(getattr(module, "parametrizations", ())):
             parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
             table = getattr(module, attribute).detach().clone()
-            delattr(module, attribute)  # a table that did not learn would have become a buffer
+            delattr(module, attribute)  # otherwise an untrained table would become a buffer
             module.register_parameter(attribute, nn.Parameter(table))
 
 
 def with_written_positions(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model with ordinary tables: the model itself, or a copy of one that goes on learning factored ones."""
+    """Return a model with ordinary tables: the model itself, or a copy if it has factored ones."""
     factored = [(name, each) for name, each in model.named_modules() if parametrize.is_parametrized(each)]
     if not factored:
         return model
     state = {key: tensor for key, tensor in model.state_dict().items() if "parametrizations" not in key.split(".")}
     for name, module in factored:
         state |= {f"{name}.{attribute}": getattr(module, attribute) for attribute in module.parametrizations}
-    copy = type(model)(model.config)  # removing a parametrization from a deep copy would take it from both
+    copy = type(model)(model.config)  # a deep copy would share its parametrizations with the original
     copy.load_state_dict(state)
     return copy

@@ -1,7 +1,7 @@
-"""One model that trains at several image sizes, with the parameters of one of them.
+"""Train one model at several image sizes, with the parameters of the final size.
 
-The learned position table is that of the final size. A smaller size resamples it inside the forward pass, so its
-gradient reaches the table, and optimizer, averages and checkpoints never see another shape.
+The trained position table is that of the final size. Other sizes resample it in the forward pass, so gradients
+reach it, and the optimizer, averages and checkpoints only ever see one shape.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hook
 
 
 class MultiSize(nn.Module):
-    """Passes images on to the model, or to its twin of their size.
+    """Runs images through the model, or through its twin for their size.
 
-    Its only parameters are the model's own, under ``model``. A twin has the modules that its size needs (index
-    tables, grids) and shares every parameter, every running statistic and every hook with the model; only position
-    tables are made anew for each forward pass.
+    Its only parameters are the model's own, under ``model``. A twin has its own modules for its size (index tables,
+    grids) and shares all parameters, running statistics and hooks with the model; only its position tables are
+    resampled in each forward pass.
 
     Raises:
         ModelError: if the family cannot have one of the sizes.
@@ -42,11 +42,11 @@ class MultiSize(nn.Module):
     def __init__(self, model: PreTrainedModel, own_size: Size, sizes: Iterable[Size], method: ResizeMethod) -> None:
         super().__init__()
         self.model = model
-        # A plain dictionary: as submodules the twins would give every parameter a second name.
+        # A plain dictionary, because submodules would give every parameter a second name.
         self._twins = {size: _Twin(model, own_size, size, method) for size in dict.fromkeys(sizes) if size != own_size}
 
     def forward(self, pixel_values: Tensor) -> Any:
-        """Return what the model says of images (B, 3, H, W) of its own size or one of the others."""
+        """Return the model's output for images (B, 3, H, W) of any of the sizes."""
         height, width = pixel_values.shape[-2:]
         twin = self._twins.get((height, width))
         return self.model(pixel_values) if twin is None else twin(pixel_values)
@@ -81,25 +81,25 @@ class _Twin:
                 self._tables.append((module, attribute, model.get_submodule(where), table, old, new))
 
     def __call__(self, pixel_values: Tensor) -> Any:
-        # They stay in place after the pass: gradient checkpointing computes blocks once more in the backward pass.
+        # The tables stay after the forward pass: gradient checkpointing runs blocks again in the backward pass.
         for module, attribute, source, table, old, new in self._tables:
             setattr(module, attribute, resample(table, getattr(source, attribute), old, new, self._method))
         return self.network(pixel_values)
 
 
 def _without_weights(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a model whose parameters are to be those of another; its buffers are real."""
+    """Build a model with real buffers and parameters that will be replaced by another model's."""
     if config.model_type != WRAPPER:
         with init_empty_weights(include_buffers=False):
             return kind(config)
-    with torch.random.fork_rng(devices=[]):  # timm makes buffers where the parameters are, so these must be real too
+    with torch.random.fork_rng(devices=[]):  # timm puts buffers on the parameters' device, so these must be real too
         return kind(config)
 
 
 def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
-    """Give a twin the model's own parameters, saved buffers and hooks, and what was put in the place of its modules."""
+    """Give a twin the model's own parameters, saved buffers and hooks, and any modules that vitft replaced."""
     for name, module in list(model.named_modules()):
-        if "parametrizations" in name.split("."):  # what a table is made of; the twin gets the table itself
+        if "parametrizations" in name.split("."):  # parts of a factored table; the twin gets the table itself
             continue
         other = _find(twin, name)
         if other is None or type(other) is not type_before_parametrizations(module):  # our drop path
@@ -114,7 +114,7 @@ def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
     names = ("gradient_checkpointing", "grad_checkpointing")  # transformers' and timm's
     if any(getattr(module, name, False) for module in model.modules() for name in names):
         checkpoint_activations(twin)
-    twin.to(next(model.parameters()).device).train(model.training)  # only its own index tables are elsewhere
+    twin.to(next(model.parameters()).device).train(model.training)  # moves only the twin's own index tables
 
 
 def _find(model: nn.Module, name: str) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""Changing the size of patches: the kernel that gives resized patches the tokens that the old one gave."""
+"""Resize a patch embedding so that resized patches give about the same tokens as before."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from vitft.resolution.tables import axis_weights
 def resize_patch_kernel(kernel: Tensor, size: int, method: ResizeMethod = "bilinear") -> Tensor:
     """Resize a patch embedding by pseudo-inverse (FlexiViT, arXiv:2212.08013, equation 4).
 
-    With B the matrix that resizes an image patch, the new kernel is the one whose product with the resized patch
-    comes closest to that of the old kernel with the patch: w' = (B^T)^+ w, exact when patches grow. B treats
-    rows and columns apart, and so does its pseudo-inverse.
+    With B the matrix that resizes an image patch, the new kernel w' = (B^T)^+ w gives resized patches the tokens
+    closest to the old ones, and the same tokens when patches grow. B and its pseudo-inverse are separable.
 
     Args:
         kernel: convolution weight, shape (D, C, p, p).
         size: side of the new patch in pixels.
-        method: how a patch is resized: ``bilinear`` as in the paper, or ``bicubic`` as in timm.
+        method: how patches are resized: ``bilinear`` as in the paper, or ``bicubic`` as in timm.
 
     Returns:
         Shape (D, C, size, size), in the dtype of ``kernel``, computed in float64.

@@ -1,6 +1,6 @@
-"""Another size for a checkpoint: which sizes it can have, and its tensors rewritten for one of them.
+"""Change a checkpoint's image, patch or window size: check the new size and rewrite the tensors for it.
 
-Only what the family's entry names is resampled, once, in float32. Everything is checked before anything changes.
+Only tensors named in the family's entry are resampled, once, in float32. Everything is checked before anything changes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from vitft.resolution.tables import method_for, resample
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-# What follows from the size and is made anew. Old versions of transformers saved it for every family.
+# Buffers computed from the size. Old versions of transformers saved them for every family.
 _DERIVED = re.compile(r"(.*\.)?(position_ids|relative_position_index|relative_coords_table)")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a checkpoint is to become; None keeps what it has.
+    """The sizes wanted for a checkpoint; None keeps its own.
 
     Attributes:
         image_size: (height, width) in pixels.
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Change:
-    """A tensor that was rewritten: its name in the file, what it is, and both sizes as text."""
+    """A rewritten tensor: its name in the file, what it is, both sizes as text, and the method."""
 
     name: str
     kind: str
@@ -63,15 +63,15 @@ class Change:
 
 @dataclass
 class Retargeting:
-    """What a new size made of a checkpoint.
+    """What changed in a checkpoint for a new size.
 
     Attributes:
         family: transformers' ``model_type``.
         old, new: image sizes.
         settings: keys of the (vision) configuration that changed, as (before, after).
         changes: tensors that were rewritten.
-        fixed: entries of its tables that stand for no place and were left as they are.
-        known: what is known of the family, None if nothing is.
+        fixed: table entries without a position (class tokens, for example), which did not change.
+        known: the family's entry, None if it has none.
     """
 
     family: str
@@ -83,7 +83,7 @@ class Retargeting:
     known: Family | None = field(default=None, repr=False)
 
     def lines(self) -> list[str]:
-        """Return sentences for the person, tables of one kind in one."""
+        """Return sentences for the user, one for all tables of a kind."""
         if not self:
             return []
         lines = []
@@ -98,11 +98,11 @@ class Retargeting:
             what = names[0] if len(names) == 1 else f"{len(names)} tables such as {names[0]}"
             lines.append(f"{kind} {old} -> {new} ({method}): {what}")
         if self.fixed and any(each.kind == "positions" for each in self.changes):
-            lines.append(f"the positions of {self.fixed} token{'s' * (self.fixed > 1)} of no place stayed as they were")
+            lines.append(f"the positions of {self.fixed} special token{'s' * (self.fixed > 1)} are unchanged")
         return lines
 
     def record(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return the changes as plain values for JSON."""
         return {
             "family": self.family,
             "image_size": {"before": list(self.old), "after": list(self.new)},
@@ -121,16 +121,16 @@ class Retargeting:
 def retarget_config(
     config: PreTrainedConfig, own: Size, target: Target, named: str
 ) -> tuple[PreTrainedConfig, Retargeting]:
-    """Return the configuration at another size, and what that changes in it.
+    """Return a copy of the configuration at another size, and what changed in it.
 
     Args:
-        config: of the checkpoint; it stays as it is.
+        config: the checkpoint's configuration.
         own: the checkpoint's image size.
-        target: the size to have.
-        named: how the user called the checkpoint.
+        target: the size wanted.
+        named: the checkpoint as the user typed it.
 
     Raises:
-        ModelError: if the family cannot have it, or is not known.
+        ModelError: if the family cannot have that size, or vitft does not know the family.
     """
     size = target.image_size or own
     family = family_of(config)
@@ -139,7 +139,7 @@ def retarget_config(
     vision = vision_config(new)
     wanted: dict[str, Any] = {"patch_size": target.patch_size, "window_size": target.window_size}
     stored = getattr(vision, "image_size", None)
-    is_bound = own != size or not (family and family.any_size)  # one that binds nothing follows, and changes nothing
+    is_bound = own != size or not (family and family.any_size)  # else config.image_size is ignored
     if stored is not None and target.image_size and pair_of(stored) != size and is_bound:
         wanted["image_size"] = size[0] if isinstance(stored, int) and size[0] == size[1] else list(size)
     if family and family.has_window_networks and own != size:
@@ -159,20 +159,20 @@ def retarget_config(
 
 
 def _check_architecture(old: PreTrainedConfig, new: PreTrainedConfig, size: Size) -> None:
-    """Refuse a size at which a timm model has other tensors than its position tables of another shape."""
+    """Reject a size that changes the shape of a timm model's other tensors too."""
     if changed := misfits(old, new):
         raise ModelError(
             f"an image size of {show_size(size)} does not suit timm's {old.architecture}: {changed[0]} depends on it "
-            "in a way that is not known",
-            hint="a multiple of its own size may do",
+            "in an unknown way",
+            hint="a multiple of its own size, which may work",
         )
 
 
 def _pretrained_windows(config: PreTrainedConfig, old: Size, new: Size) -> list[int] | None:
-    """Return SwinV2's windows of the pretraining by stage, where the new size changes the windows.
+    """Return SwinV2's pretraining window of each stage, or None if the new size does not change the windows.
 
-    A window is at most as large as its stage's grid. The coordinates of the bias network are divided by that of the
-    pretraining, or by its own where none is written down (arXiv:2111.09883, section 3.3).
+    A window is at most as large as its stage's grid. The bias network's coordinates are divided by the pretraining
+    window, or by the current one if none is stored (arXiv:2111.09883, section 3.3).
     """
     grids = [[min(size) // config.patch_size >> stage for stage in range(len(config.depths))] for size in (old, new)]
     before, after = ([min(config.window_size, side) for side in each] for each in grids)
@@ -180,15 +180,15 @@ def _pretrained_windows(config: PreTrainedConfig, old: Size, new: Size) -> list[
     if before == after:
         return None
     own = [given or (side if side > 1 else 0) for given, side in zip(written, before, strict=False)]
-    return own + written[len(own) :]  # of stages that a small model has not
+    return own + written[len(own) :]  # stored for stages that a small model lacks
 
 
 def _check_kind(config: PreTrainedConfig, done: Retargeting, target: Target, named: str) -> Family:
-    """Return the family's entry; refuse what it cannot do, with the reason and what it can."""
+    """Return the family's entry; raise a ModelError for a change that the family cannot have."""
     family, size = done.known, show_size(done.new)
     if family is None:
         raise ModelError(
-            f"{named} is a {config.model_type!r} model, and it is not known what another size means for it",
+            f"{named} is a {config.model_type!r} model, and vitft does not know how to change its size",
             allowed=f"its own {show_size(done.old)}, or a checkpoint of {', '.join(sorted(FAMILIES))}",
             hint="leave the image size out",
         )
@@ -201,19 +201,19 @@ def _check_kind(config: PreTrainedConfig, done: Retargeting, target: Target, nam
     _check_sides(done.new)
     if "patch_size" in done.settings and not family.patch:
         raise ModelError(
-            f"the patch size of a {config.model_type} model cannot be changed: its patches are no plain convolution",
-            allowed=f"families with one: {', '.join(sorted(k for k, v in FAMILIES.items() if v.patch))}",
+            f"the patch size of a {config.model_type} model cannot be changed",
+            allowed=f"checkpoints of {', '.join(sorted(k for k, v in FAMILIES.items() if v.patch))}",
             hint="leave the patch size out",
         )
     if "window_size" in done.settings and not family.has_windows:
         raise ModelError(
-            f"a {config.model_type} model has no table of windows that could be resampled",
-            allowed=f"families with one: {', '.join(sorted(k for k, v in FAMILIES.items() if v.has_windows))}",
+            f"the window size of a {config.model_type} model cannot change: it has no table of windows to resample",
+            allowed=f"checkpoints of {', '.join(sorted(k for k, v in FAMILIES.items() if v.has_windows))}",
             hint="leave the window size out",
         )
     if target.method == "geometric" and all(table.entries == "places" for table in family.tables):
         raise ModelError(
-            f"the method geometric is for tables of offsets, which a {config.model_type} model has not",
+            f"the method geometric is for tables of offsets, and a {config.model_type} model has none",
             allowed="bicubic, bicubic-plain, bilinear or corners",
             hint="--method bicubic",
         )
@@ -228,26 +228,27 @@ def _check_kind(config: PreTrainedConfig, done: Retargeting, target: Target, nam
 
 def _check_sides(size: Size) -> None:
     if not all(0 < side <= MOST_PIXELS for side in size):
-        raise ModelError(f"an image size of {show_size(size)} cannot be", allowed=f"1 to {MOST_PIXELS} pixels a side")
+        raise ModelError(f"{show_size(size)} is not a valid image size", allowed=f"1 to {MOST_PIXELS} pixels a side")
 
 
 def _check_divisible(size: Size, family: Family, config: PreTrainedConfig, has_new_patch: bool) -> None:
-    """Refuse a size that the patches do not fill, naming the nearest sizes, or the patches, that would do."""
+    """Reject an image size that is not divisible as the model needs, and list the nearest ones that are."""
     try:
         step = family.step(config)
     except (TypeError, ValueError, AttributeError, IndexError):
         step = 0
     if step < 1:
-        raise ModelError("by its config.json, the model's patches have no size in pixels", hint="mend its patch_size")
+        raise ModelError("the model's config.json has no valid patch size", hint="fix its patch_size")
     if not any(side % step for side in size):
         return
-    wrong = f"an image size of {show_size(size)} is not divisible by {step}, the pixels that belong together"
+    what = ", the patch size" if step == getattr(config, "patch_size", None) else ""
+    wrong = f"an image size of {show_size(size)} is not divisible by {step}{what}"
     if has_new_patch:
         side = math.gcd(*size)
         fitting = [str(patch) for patch in range(4, 65) if side % patch == 0]
         raise ModelError(
             wrong,
-            allowed=f"for this image size patches of {', '.join(fitting)}",
+            allowed=f"patch sizes for this image size: {', '.join(fitting)}",
             hint=f"--patch-size {min(fitting, key=lambda patch: abs(int(patch) - step), default='16')}",
         )
     below = (max(size[0] // step, 1) * step, max(size[1] // step, 1) * step)
@@ -271,17 +272,17 @@ def retarget_state(
     method: ResizeMethod,
     named: str,
 ) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint for another configuration; what changes is added to ``done``.
+    """Return a checkpoint's tensors for another configuration, and add the changes to ``done``.
 
     Args:
-        state: as read from the file.
+        state: the tensors read from the file.
         old, new: its configuration before and after :func:`retarget_config`.
-        done: as that returned it.
+        done: what :func:`retarget_config` returned.
         method: how tables are resampled.
-        named: how the user called the checkpoint.
+        named: the checkpoint as the user typed it.
 
     Raises:
-        ModelError: if a table of the file is not the one that the old configuration speaks of.
+        ModelError: if a table in the file does not fit the old configuration.
     """
     family = done.known
     if family is None or not done:
@@ -292,23 +293,23 @@ def retarget_state(
     for name, parameter in model.named_parameters():
         rewriting = _rewriting(family, name, old, new, done, method)
         key = find_key(model, name, state) if rewriting else None
-        if rewriting is None or key is None:  # one that the file lacks is for loading to report
+        if rewriting is None or key is None:  # loading reports a tensor that the file lacks
             continue
         if state[key].shape != parameter.shape:
             raise ModelError(
                 f"{named} does not fit its own config.json, so nothing was resized: {key} is "
-                f"{tuple(state[key].shape)} in the file and {tuple(parameter.shape)} by the config",
-                hint="mend its config.json (image_size, patch_size)",
+                f"{tuple(state[key].shape)} in the file, but the config says {tuple(parameter.shape)}",
+                hint="fix its config.json (image_size, patch_size)",
             )
         if not torch.isfinite(state[key]).all():
-            raise ModelError(f"{key} of {named} holds values that are not finite", hint="use an undamaged checkpoint")
+            raise ModelError(f"{key} of {named} has values that are not finite", hint="use an undamaged checkpoint")
         rewritten[key], change = rewriting.apply(state[key], key)
         done.changes.append(change)
     return rewritten
 
 
 def _derived(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the derived buffers of the file that a model still saves, as they are at the new size."""
+    """Return the file's derived buffers at the new size, as far as the model still saves them."""
     from accelerate import init_empty_weights
 
     if not any(_DERIVED.fullmatch(key) for key in state):
@@ -322,7 +323,7 @@ def _derived(config: PreTrainedConfig, state: Mapping[str, Tensor]) -> dict[str,
 
 @dataclass(frozen=True)
 class _Rewriting:
-    """How one tensor becomes another: a table on a new grid, or a patch kernel of a new side."""
+    """How to rewrite one tensor: a table for a new grid, or a patch kernel for a new side."""
 
     table: Table | None
     old: Size
@@ -342,7 +343,7 @@ class _Rewriting:
 def _rewriting(
     family: Family, name: str, old: PreTrainedConfig, new: PreTrainedConfig, done: Retargeting, method: ResizeMethod
 ) -> _Rewriting | None:
-    """Return what is to be done to a parameter, None if it stays."""
+    """Return how to rewrite a parameter, None if it stays the same."""
     for table in family.tables:
         before, after = (
             table.grid_of(name, vision_config(config), table_size(config) or size)
@@ -359,7 +360,7 @@ def _rewriting(
 
 
 def check_runs(model: nn.Module, size: Size, config: PreTrainedConfig) -> None:
-    """Try a changed size on one image.
+    """Run a model on one image to test a changed size.
 
     Raises:
         ModelError: if the model does not run.
@@ -369,7 +370,7 @@ def check_runs(model: nn.Module, size: Size, config: PreTrainedConfig) -> None:
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, *size, device=next(model.parameters()).device))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
-        hint, family = "a multiple of 32 usually does", family_of(config)
+        hint, family = "a multiple of 32, which usually works", family_of(config)
         if family and family.has_windows:
             least = config.patch_size * config.window_size << (len(config.depths) - 1)
             hint = f"--image-size {least} or more, or a smaller --window-size than {config.window_size}"

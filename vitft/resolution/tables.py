@@ -1,8 +1,8 @@
-"""Resampling of position tables from one grid of patches to another.
+"""Resample position tables from one grid of patches to another.
 
-A table has one entry per place of a grid (rows, columns), in raster order, or one per offset between two places.
-Every method treats rows and columns alike and apart, so that all of them are one product with a matrix for the
-rows and one for the columns: the same on any device, and differentiable.
+A table has one entry per position in a grid (rows, columns), in raster order, or one per offset between two positions.
+Every method is separable, so each is a product with one matrix for the rows and one for the columns: the same on any
+device, and differentiable.
 
 Legend: h w old grid, H W new grid, D width, K heads.
 """
@@ -28,10 +28,10 @@ _TORCH_MODES: dict[str, dict[str, Any]] = {
 
 
 def resample(table: Table, values: Tensor, old: Size, new: Size, method: ResizeMethod) -> Tensor:
-    """Return the values of a family's table on another grid.
+    """Resample a family's table to another grid.
 
     Raises:
-        ValueError: if they are not of the old grid.
+        ValueError: if the table does not fit the old grid.
     """
     method = method_for(table, method)
     match table.entries:
@@ -44,29 +44,29 @@ def resample(table: Table, values: Tensor, old: Size, new: Size, method: ResizeM
 
 
 def method_for(table: Table, wanted: ResizeMethod) -> ResizeMethod:
-    """Return the method that serves this table where ``wanted`` is chosen for all of a model."""
+    """Return the method for this table if ``wanted`` is chosen for the whole model."""
     return "bicubic" if wanted == "geometric" and table.entries == "places" else wanted
 
 
 def resample_table(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0, method: ResizeMethod = "bicubic"
 ) -> Tensor:
-    """Resample a table with one row per place (ViT, arXiv:2010.11929, section 3.2).
+    """Resample a table with one row per position (ViT, arXiv:2010.11929, section 3.2).
 
     Args:
         table: shape (..., prefix + h * w, D).
         old, new: (rows, columns) of the grids.
-        prefix: rows before the grid, of class and other tokens; they stay as they are.
+        prefix: number of rows before the grid, for class and other tokens; they do not change.
         method: see :data:`~vitft.recipe.choices.ResizeMethod`; all but ``geometric``.
 
     Returns:
         Shape (..., prefix + H * W, D), in the dtype of ``table``, computed in float32 or better.
 
     Raises:
-        ValueError: if the table is not of the old grid, or the method is not for it.
+        ValueError: if the table does not fit the old grid, or the method is ``geometric``.
     """
     if method == "geometric":
-        raise ValueError("geometric is for tables of offsets, not of places")
+        raise ValueError("geometric is for tables of offsets, not of positions")
     _check_rows(table.shape[-2], prefix + old[0] * old[1], f"{prefix} + {old[0]}x{old[1]}")
     if old == new:
         return table
@@ -77,19 +77,19 @@ def resample_table(
 def resample_relative_table(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], *, extra: int = 0, method: ResizeMethod = "bicubic"
 ) -> Tensor:
-    """Resample a table with one row per offset between two places (BEiT, arXiv:2106.08254; Swin, arXiv:2103.14030).
+    """Resample a table with one row per offset between positions (BEiT, arXiv:2106.08254; Swin, arXiv:2103.14030).
 
     Args:
         table: shape ((2h - 1)(2w - 1) + extra, K), offsets from (1 - h, 1 - w) to (h - 1, w - 1).
         old, new: (rows, columns) of the grids or windows.
-        extra: rows after the offsets, of the class token; they stay as they are.
+        extra: number of rows after the offsets, for the class token; they do not change.
         method: see :data:`~vitft.recipe.choices.ResizeMethod`.
 
     Returns:
         Shape ((2H - 1)(2W - 1) + extra, K).
 
     Raises:
-        ValueError: if the table is not of the old grid.
+        ValueError: if the table does not fit the old grid.
     """
     offsets_old, offsets_new = _offsets(old), _offsets(new)
     count = offsets_old[0] * offsets_old[1]
@@ -105,7 +105,7 @@ def resample_distance_table(
 ) -> Tensor:
     """Resample a table with one entry per absolute offset (LeViT's attention biases, arXiv:2104.01136).
 
-    It is laid out as the symmetric table of signed offsets, so that offset 0 stays offset 0.
+    It is resampled as a symmetric table of signed offsets, so that offset 0 stays offset 0.
 
     Args:
         table: shape (K, h * w), entry (|dy|, |dx|) in raster order.
@@ -116,7 +116,7 @@ def resample_distance_table(
         Shape (K, H * W).
 
     Raises:
-        ValueError: if the table is not of the old grid.
+        ValueError: if the table does not fit the old grid.
     """
     _check_rows(table.shape[-1], old[0] * old[1], f"{old[0]}x{old[1]}")
     if old == new:
@@ -133,16 +133,16 @@ def axis_weights(old: int, new: int, method: ResizeMethod) -> Tensor:
     if old > 1 and method == "geometric":
         return _geometric_weights(old, new)
     if old == 1 or (method == "corners" and new == 1):
-        # Bicubic and bilinear repeat a single place; torch's corners would take the first of many for one.
+        # A single position is repeated; many become their mean, where torch's corners would take the first.
         return torch.full((new, old), 1 / old, dtype=torch.float64)
-    places = torch.eye(old, dtype=torch.float64)[None, None]  # an image whose columns hold one place each
+    places = torch.eye(old, dtype=torch.float64)[None, None]  # an image with one position per column
     return F.interpolate(places, size=(new, old), **_TORCH_MODES[method])[0, 0]
 
 
 def _geometric_weights(old: int, new: int) -> Tensor:
     """Interpolate linearly between offsets that grow geometrically from the middle (BEiT's fine-tuning code).
 
-    The old offset k lies at 1 + q + ... + q^(k - 1) new ones, with q such that the outermost lie on each other.
+    The old offset k lies at the new offset 1 + q + ... + q^(k - 1); q makes the outermost offsets coincide.
     """
     reach = new // 2
     low, high = 1.01, 1.5
@@ -168,7 +168,7 @@ def _resample(grid: Tensor, new: tuple[int, int], method: ResizeMethod) -> Tenso
         for old, wanted in zip(grid.shape[-3:-1], new, strict=True)
     )
     with torch.autocast(grid.device.type, enabled=False):
-        tall = torch.einsum("yh,...hwd->...ywd", rows, values)  # one after the other: their outer product is large
+        tall = torch.einsum("yh,...hwd->...ywd", rows, values)  # one axis at a time: the full matrix would be large
         return torch.einsum("xw,...ywd->...yxd", columns, tall).to(grid.dtype)
 
 

@@ -1,4 +1,4 @@
-"""A classifier over a split with labels: what it is worth."""
+"""Evaluate a classifier on a labelled split."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Evaluation:
-    """What one pass over a split gave, over all processes.
+    """Results of one pass over a split, from all processes together.
 
     Attributes:
         tally: counts and sums.
-        predictions, labels: class ids by row, for metrics that want them; empty unless collected.
-        bad_rows: images that were passed over.
-        notes: what was noticed about images that were used.
-        images_per_second: of the forward passes, after the first, over all processes.
-        shift_consistency: part of the predictions that stayed when the image was shifted; None if none was.
+        predictions, labels: class ids of each row, for further metrics; empty unless collected.
+        bad_rows: images that were skipped.
+        notes: remarks on images that were used.
+        images_per_second: speed of all forward passes but the first.
+        shift_consistency: share of predictions that stay the same when the image is shifted; None without shifts.
     """
 
     tally: Tally
@@ -55,7 +55,7 @@ def batches_of(
     workers: int,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[StagedBatch]:
-    """Yield this process's part of a split as the classifier sees it; all parts together hold every row once."""
+    """Yield this process's part of a split, preprocessed for the classifier; each row is in exactly one part."""
     return evaluation_batches(
         split,
         classifier.process,
@@ -70,13 +70,13 @@ def batches_of(
 
 
 def until_failure(batches: Iterable[StagedBatch], on_failure: Callable[[Exception], None]) -> Iterator[StagedBatch]:
-    """Yield batches until reading the next one fails, which is given to ``on_failure``.
+    """Yield batches until one cannot be read, then pass the error to ``on_failure`` and stop.
 
-    So every process reaches the reduction that follows, also if it alone met what cannot be read.
+    Every process then still reaches the reduction that follows, even if it alone met the error.
     """
     try:
         yield from batches
-    except Exception as error:  # of a dataset, which may raise anything: on_failure decides
+    except Exception as error:  # a dataset may raise anything: on_failure decides
         on_failure(error)
 
 
@@ -89,16 +89,16 @@ def evaluate_split(
     collect: bool = False,
     shift: int = 0,
 ) -> Evaluation:
-    """Run a classifier over a split and reduce counts and sums over the processes.
+    """Run a classifier over a split and sum the results of all processes.
 
-    Its bare model runs, without any collective inside, so that the processes' parts may differ in length.
+    Runs the bare model without collectives, so the processes' parts may differ in length.
 
     Args:
         classifier: on the accelerator's device.
-        batches: this process's part, as :func:`batches_of` gives it.
-        accelerator: says device, precision and processes.
-        collect: keep every prediction too.
-        shift: also move every image by so many pixels in four directions, and count how many predictions stay.
+        batches: this process's part, from :func:`batches_of`.
+        accelerator: gives the device, the precision and the processes.
+        collect: also keep every prediction.
+        shift: also move every image by this many pixels in four directions, and count predictions that stay the same.
     """
     was_training = classifier.model.training
     classifier.model.eval()
@@ -108,7 +108,7 @@ def evaluate_split(
             logits: Tensor = classifier.model(classifier.pixel_values(images)).logits.float()
         return logits
 
-    stayed = torch.zeros(2, dtype=torch.int64, device=accelerator.device)  # of how many
+    stayed = torch.zeros(2, dtype=torch.int64, device=accelerator.device)  # (unchanged predictions, all)
     found = Evaluation(Tally(len(classifier.classes), device=accelerator.device))
     passes: list[tuple[int, float]] = []
     for batch in batches:
@@ -141,7 +141,7 @@ def evaluate_split(
 
 
 def _speed(passes: list[tuple[int, float]], accelerator: Accelerator) -> float:
-    """Return the images per second of all processes; the first pass, which warms up, does not count if others do."""
+    """Return the images per second of all processes, without the first pass, which warms up, if there are others."""
     timed = passes[1:] or passes
     own = sum(count for count, _ in timed) / max(sum(seconds for _, seconds in timed), 1e-9)
     return float(accelerator.reduce(torch.tensor(own, device=accelerator.device), "sum"))

@@ -1,8 +1,8 @@
-"""The final scores, through `evaluate`: our own, and metrics of others.
+"""Compute the final scores through `evaluate`: our own, and third-party metrics.
 
-A metric of others is Python code that vitft did not write. It runs only when a flag names it, is tried before training,
-gets copies, and may break only itself: what it raises or returns becomes a named refusal, and its values have names of
-their own beside our scores.
+A third-party metric is Python code that vitft did not write. It runs only if a flag names it, is tried before training,
+and gets copies of the data. Whatever it raises becomes an error message for that metric alone, and its values cannot
+replace our scores.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from vitft.scoring.scores import Scores, Tally
 OURS = frozenset(each.name for each in fields(Scores)) | {
     "per_class", "confusion", "confusion_axes", "bad_images", "shift_consistency",
 }  # fmt: skip
-"""Names in a split's results that no metric of others may have."""
+"""Names in a split's results that third-party metrics may not use."""
 _ALLOWED = "a name from https://huggingface.co/evaluate-metric, or a folder NAME with NAME.py"
 _MODULE = Path(__file__).parent / "modules" / "vitft_classification"
-_TRIAL = ([0, 1, 1], [0, 1, 0])  # predictions and references that nobody made
+_TRIAL = ([0, 1, 1], [0, 1, 0])  # invented predictions and references
 
 
 @dataclass
 class Further:
-    """What metrics of others gave.
+    """Results of third-party metrics.
 
     Attributes:
-        values: plain values that JSON can hold, by name.
-        refused: why there is none, by metric.
+        values: plain values for JSON, by name.
+        refused: why a metric has no value, by metric.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -50,21 +50,21 @@ class Further:
 
 
 def final_scores(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
-    """Return our scores of a split by name, and the counts they are made of; only for the main process.
+    """Return our scores of a split by name, with the counts behind them. Call it only in the main process.
 
     They come from the ``evaluate`` module in this package, which needs no network.
 
     Args:
-        tally: reduced over the processes.
-        classes: their names, by number.
+        tally: summed over all processes.
+        classes: class names, in order.
 
     Returns:
         ``top1``, ``top5`` (with more than five classes), ``mean_per_class_accuracy``, ``macro_f1``, ``nll``,
         ``count``; ``per_class`` with ``class`` (names), ``support``, ``correct`` and ``predicted``; and ``confusion``,
-        where it was kept, as rows of true classes.
+        if it was kept, with one row per true class.
 
     Raises:
-        DataError: there is nothing to score.
+        DataError: if there is nothing to score.
     """
     per_class = {name: getattr(tally, name).tolist() for name in ("support", "correct", "predicted")}
     with tempfile.TemporaryDirectory() as folder:
@@ -83,14 +83,14 @@ def further_scores(
     labels: Sequence[int] | Tensor,
     num_classes: int,
 ) -> Further:
-    """Compute `evaluate` metrics of predicted classes.
+    """Compute `evaluate` metrics from predicted classes.
 
-    A value is named by its metric and, if needed, key; ``metric.NAME`` where a score of ours has that name. A metric
-    that averages over classes (``f1``, ``precision``, ``recall``) and by default knows only two gets
-    ``average="macro"`` for more, and says so in its name.
+    A value's name is its metric's and, if needed, its key; ``metric.NAME`` if one of our scores has that name. A metric
+    that averages over classes (``f1``, ``precision``, ``recall``) and by default expects two classes gets
+    ``average="macro"`` if there are more, and ``_macro`` in its name.
 
     Args:
-        metrics: by Hub name or folder.
+        metrics: Hub names or folders.
         predictions: the predicted class of every sample, (N,).
         labels: the true class of every sample, (N,).
         num_classes: K.
@@ -105,12 +105,12 @@ def further_scores(
         for name, value in values.items():
             name = f"metric.{name}" if name in OURS else name
             number = sum(other == name or other.startswith(f"{name}#") for other in found.values)
-            found.values[f"{name}#{number + 1}" if number else name] = value  # two folders may have one name
+            found.values[f"{name}#{number + 1}" if number else name] = value  # two folders can have the same name
     return found
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Raise a UsageError for a metric that is a path to nothing, before anything is loaded."""
+    """Raise a UsageError for a metric whose path does not exist, before anything is loaded."""
     for name in names:
         path = Path(name).expanduser()
         script = path if path.suffix == ".py" else path / f"{path.name}.py"
@@ -120,10 +120,10 @@ def check_metrics(names: Sequence[str]) -> None:
 
 
 def try_metrics(names: Sequence[str], num_classes: int) -> None:
-    """Load metrics and run them on three invented rows, before hours are spent on what they will be refused for.
+    """Load metrics and run them on three invented rows, so that a bad metric fails before hours of training.
 
     Raises:
-        UsageError: naming the metric that fails, and how.
+        UsageError: if a metric fails, with its name and the reason.
     """
     predictions, labels = ([min(value, num_classes - 1) for value in each] for each in _TRIAL)
     for name in names:
@@ -131,15 +131,15 @@ def try_metrics(names: Sequence[str], num_classes: int) -> None:
             _compute(name, predictions, labels, num_classes)
         except DataError as error:
             raise UsageError(
-                error.wrong, allowed=error.allowed, hint="mend the metric, or leave it out of --metrics"
+                error.wrong, allowed=error.allowed, hint="fix the metric, or leave it out of --metrics"
             ) from error
 
 
-# --- running a stranger's code -----------------------------------------------------------------------------
+# --- running third-party code ------------------------------------------------------------------------------
 
 
 def _compute(metric: str, predictions: list[int], references: list[int], num_classes: int) -> dict[str, Any]:
-    """Return the plain values of one metric by name; raise DataError, whatever it does."""
+    """Return the plain values of one metric by name; any failure raises a DataError."""
     label, options = Path(metric).stem, {}
     with tempfile.TemporaryDirectory() as folder:
         with _contained(f"the metric {metric!r} cannot be loaded", _ALLOWED):
@@ -152,15 +152,15 @@ def _compute(metric: str, predictions: list[int], references: list[int], num_cla
             "metrics whose `predictions` and `references` are whole numbers, such as f1",
         ):
             result = module.compute(predictions=predictions, references=references, **options)
-        with _contained(f"the metric {metric!r} returned what JSON cannot hold", "numbers, texts, and lists of them"):
+        with _contained(f"the metric {metric!r} returned a value that JSON cannot hold", "numbers, text and lists"):
             return _named(label, Path(metric).stem, result)
 
 
 @contextlib.contextmanager
 def _contained(subject: str, allowed: str) -> Iterator[None]:
-    """Make a DataError of whatever a stranger's code raises, SystemExit too, and undo what it may have changed.
+    """Turn whatever third-party code raises, even SystemExit, into a DataError, and restore the working directory.
 
-    A request to stop and an interrupt pass. What it prints goes to stderr, where it spoils no result.
+    A request to stop and an interrupt pass through. Its output goes to stderr, so that stdout stays clean.
     """
     place = Path.cwd()
     try:
@@ -175,10 +175,10 @@ def _contained(subject: str, allowed: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())[:300]
-    except Exception:  # a stranger's exception may not even say what it is
+    except Exception:  # even str() of a third-party exception can fail
         text = ""
     if isinstance(error, SystemExit):
-        return f"it called for the end of the program (SystemExit {text})"
+        return f"it tried to exit the program (SystemExit {text})"
     return text or type(error).__name__
 
 
@@ -190,21 +190,21 @@ def _named(label: str, stem: str, result: Any) -> dict[str, Any]:
     values = {}
     for key, value in result.items():
         if not isinstance(key, str):
-            raise TypeError(f"the key {key!r}, which is no text")
+            raise TypeError(f"the key {key!r}, which is not text")
         values[label if key in (label, stem) else f"{label}.{key}"] = plain(value)
     json.dumps(
         values, ensure_ascii=False, allow_nan=False
-    ).encode()  # a text that is no Unicode, a number too long to write
+    ).encode()  # fails for text that is not Unicode and numbers that are too long
     return values
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it; a number that is not finite becomes null, as an undefined score.
+    """Convert a value for JSON; a number that is not finite becomes null, for an undefined score.
 
     Raises:
-        TypeError: for anything else, naming its type.
+        TypeError: if JSON cannot hold it, naming its type.
     """
-    if hasattr(value, "tolist"):  # numpy's and torch's
+    if hasattr(value, "tolist"):  # numpy and torch
         value = value.tolist()
     if value is None or type(value) in (bool, int, str):
         return value
@@ -225,12 +225,12 @@ def _plain(values: Sequence[int] | Tensor) -> list[int]:
 
 
 def _import_evaluate() -> Any:
-    import evaluate  # here, as it takes seconds
+    import evaluate  # here because it takes seconds
     from huggingface_hub import constants
 
     count_no_downloads()
     evaluate.config.HF_EVALUATE_OFFLINE = evaluate.config.HF_EVALUATE_OFFLINE or constants.HF_HUB_OFFLINE
-    # A metric's script is copied to this folder before it is imported; a read-only cache must not stop us.
+    # `evaluate` copies a metric's script to this folder before importing it; the cache may be read-only.
     if not _is_writable(Path(evaluate.config.HF_MODULES_CACHE)):
         evaluate.config.HF_MODULES_CACHE = Path(tempfile.mkdtemp(prefix="vitft-modules-"))
         atexit.register(shutil.rmtree, evaluate.config.HF_MODULES_CACHE, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A classifier over image files: their most probable labels."""
+"""Predict the most probable labels of image files."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def predict_files(
     top_k: int,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[dict[str, object]]:
-    """Yield for each file, in order, its most probable labels or the reason why it has none.
+    """Yield the most probable labels of each file, in order, or an error.
 
     Args:
         classifier: on the accelerator's device; its model is put into evaluation mode.
-        paths: of image files.
-        accelerator: says device and precision.
+        paths: image files.
+        accelerator: gives the device and the precision.
         batch_size: images per forward pass.
-        top_k: labels per image, at most as many as there are classes.
-        max_pixels: width times height that an image may have.
+        top_k: labels per image, at most the number of classes.
+        max_pixels: largest allowed width times height of an image.
 
     Yields:
-        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` where an image was
-        not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline.
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` if the image was
+        converted, or ``{"image": path, "error": ...}``. Scores match those of transformers' pipeline.
 
     Raises:
-        ModelError: if the model gives no finite numbers.
+        ModelError: if the model's output is not finite.
     """
     classifier.model.eval()
     decoder = Decoder(classifier.process, skip_bad=True, max_pixels=max_pixels)
@@ -67,7 +67,7 @@ def predict_files(
 
 
 def _scores_of(classifier: Classifier, batch: StagedBatch, accelerator: Accelerator) -> Sequence[Tensor]:
-    """Return the scores (K,) of each image of a batch."""
+    """Return the scores (K,) of each image in a batch."""
     if not len(batch):
         return []
     with accelerator.autocast():
@@ -76,15 +76,15 @@ def _scores_of(classifier: Classifier, batch: StagedBatch, accelerator: Accelera
 
 
 def _scores(logits: Tensor, config: PreTrainedConfig) -> Tensor:
-    """Return what logits (B, K) say by the kind of problem that a model was trained for, as transformers' pipeline.
+    """Turn logits (B, K) into scores for the model's kind of problem, as transformers' pipeline does.
 
     Raises:
-        ModelError: if they are not finite.
+        ModelError: if the logits are not finite.
     """
     if not torch.isfinite(logits).all():
         raise ModelError(
-            "the model gives values that are not finite (NaN or infinity), of which nothing can be predicted",
-            hint="use an undamaged checkpoint; if it is sound, --precision fp32",
+            "the model's output is not finite (NaN or infinity), so nothing can be predicted",
+            hint="an undamaged checkpoint, or --precision fp32 if the checkpoint is fine",
         )
     kind = config.problem_type
     if kind == "regression":

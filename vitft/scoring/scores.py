@@ -1,10 +1,10 @@
-"""What a classifier is worth: counts and sums while it is evaluated, and the numbers made of them.
+"""Count predictions while a classifier is evaluated, and compute scores from the counts.
 
 Shapes: B batch, K classes.
 
-Batches and processes only ever add integers, so a score does not depend on how the samples were shared out;
-the negative log-likelihood is summed in float64. The formulas stand here once, in :func:`scores_of_counts`;
-the ``evaluate`` module that the package ships calls them too.
+Batches and processes only add integers, so scores do not depend on how samples are split between them; the negative
+log-likelihood is summed in float64. The formulas are only in :func:`scores_of_counts`, which the package's
+``evaluate`` module also calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vitft.errors import DataError
 
-MAX_CONFUSION_CLASSES = 2000  # a table of int64 for more classes would take more than 32 MB on the device
+MAX_CONFUSION_CLASSES = 2000  # an int64 table for more classes takes over 32 MB on the device
 
 
 # --- while evaluating --------------------------------------------------------------------------------------
@@ -31,8 +31,8 @@ class Tally:
 
     Args:
         num_classes: K.
-        device: where the logits will be. MPS has no float64, so there the counting happens on the CPU.
-        with_confusion: keep the whole table of true and predicted classes, or only its margins and diagonal.
+        device: the logits' device. MPS has no float64, so its logits are counted on the CPU.
+        with_confusion: keep the whole confusion matrix, or only its sums and diagonal; by default if K is small.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Tally:
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.num_classes = num_classes
         self.with_confusion = num_classes <= MAX_CONFUSION_CLASSES if with_confusion is None else with_confusion
-        # One buffer each, so that processes need one reduction each: the rows, then the top-5 count.
+        # One buffer per dtype, so that one reduction sums each: count rows, then the top-5 count at the end.
         num_rows = num_classes if self.with_confusion else 3
         self._integers = torch.zeros(num_rows * num_classes + 1, dtype=torch.int64, device=self.device)
         self._floats = torch.zeros(1, dtype=torch.float64, device=self.device)
@@ -72,7 +72,7 @@ class Tally:
         self._integers.index_add_(0, places, amounts)
 
     def reduce(self, accelerator: Any = None) -> Tally:
-        """Return the sum over all processes; this tally stays what its own process counted."""
+        """Return a new tally with the sum over all processes."""
         total = Tally(self.num_classes, self.device, with_confusion=self.with_confusion)
         total._integers.copy_(self._integers)
         total._floats.copy_(self._floats)
@@ -83,27 +83,27 @@ class Tally:
 
     @property
     def confusion(self) -> Tensor | None:
-        """How often samples of a class (row) were taken for a class (column), int64 (K, K), if kept."""
+        """Number of samples of each true class (row) predicted as each class (column), int64 (K, K), if kept."""
         return self._rows if self.with_confusion else None
 
     @property
     def support(self) -> Tensor:
-        """Samples of each class, int64 (K,)."""
+        """Number of samples of each class, int64 (K,)."""
         return self._rows.sum(1) if self.with_confusion else self._rows[0]
 
     @property
     def correct(self) -> Tensor:
-        """Samples of each class that were recognised, int64 (K,)."""
+        """Number of samples of each class that were predicted correctly, int64 (K,)."""
         return self._rows.diagonal() if self.with_confusion else self._rows[1]
 
     @property
     def predicted(self) -> Tensor:
-        """Samples taken for each class, int64 (K,)."""
+        """Number of samples predicted as each class, int64 (K,)."""
         return self._rows.sum(0) if self.with_confusion else self._rows[2]
 
     @property
     def top5_correct(self) -> int | None:
-        """Samples whose class is among the five best; None with five classes or fewer, where it says nothing."""
+        """Number of samples whose class is among the top five; None with five classes or fewer."""
         return int(self._integers[-1]) if self.num_classes > 5 else None
 
     @property
@@ -124,13 +124,13 @@ class Scores:
     """The scores of a split."""
 
     top1: float
-    """Part of the samples whose best class is right."""
+    """Share of samples whose predicted class is right."""
     top5: float | None
-    """Part of the samples whose class is among the five best; None with five classes or fewer."""
+    """Share of samples whose class is among the top five; None with five classes or fewer."""
     mean_per_class_accuracy: float
-    """Mean over classes of the part that is recognised."""
+    """Mean over classes of the share predicted correctly."""
     macro_f1: float
-    """Mean over classes of the harmonic mean of precision and recall."""
+    """Mean over classes of the F1 score (harmonic mean of precision and recall)."""
     nll: float
     """Mean negative log-likelihood in nats."""
     count: int
@@ -142,7 +142,7 @@ class Scores:
 
 
 def scores(tally: Tally) -> Scores:
-    """Return the scores of a reduced tally."""
+    """Return the scores of a tally that is summed over all processes."""
     per_class = (tally.support.tolist(), tally.correct.tolist(), tally.predicted.tolist())
     return scores_of_counts(*per_class, top5_correct=tally.top5_correct, nll_sum=tally.nll_sum)
 
@@ -155,20 +155,20 @@ def scores_of_counts(
     top5_correct: int | None,
     nll_sum: float,
 ) -> Scores:
-    """Return the scores of counts per class.
+    """Compute scores from counts per class.
 
-    Classes without samples are left out of the means; samples that were wrongly taken for one of them still
-    count as wrong for their own class.
+    Classes without samples are left out of the means; samples wrongly predicted as one of them still count as wrong
+    for their own class.
 
     Args:
-        support: samples of each class, (K,).
-        correct: those that were recognised, (K,).
-        predicted: samples taken for each class, (K,).
-        top5_correct: samples whose class is among the five best, if that is a question.
-        nll_sum: sum of the negative log-likelihoods.
+        support: number of samples of each class, (K,).
+        correct: number of them predicted correctly, (K,).
+        predicted: number of samples predicted as each class, (K,).
+        top5_correct: number of samples whose class is among the top five; None to leave out top-5.
+        nll_sum: sum of the negative log-likelihoods in nats.
 
     Raises:
-        DataError: there are no samples.
+        DataError: if there are no samples.
     """
     count = sum(support)
     if count == 0:
@@ -185,11 +185,11 @@ def scores_of_counts(
 
 
 class Judged(Protocol):
-    """What weights are judged by."""
+    """Scores that decide which weights are best."""
 
     @property
     def top1(self) -> float:
-        """Part of the samples whose best class is right."""
+        """Share of samples whose predicted class is right."""
 
     @property
     def nll(self) -> float:
@@ -197,5 +197,5 @@ class Judged(Protocol):
 
 
 def is_better(candidate: Judged, best: Judged | None) -> bool:
-    """Whether ``candidate`` replaces ``best``: by top-1, then nll; of equals the earlier stays."""
+    """Whether ``candidate`` replaces ``best``: higher top-1, then lower nll; ``best`` wins ties."""
     return best is None or (candidate.top1, -candidate.nll) > (best.top1, -best.nll)

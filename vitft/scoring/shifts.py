@@ -1,4 +1,4 @@
-"""Images moved by a few pixels, to see whether a prediction depends on where its object stands."""
+"""Shift images by a few pixels, to test whether predictions depend on where the object is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vitft.recipe.sizes import show_size
 
 
 def shifted(images: Tensor, pixels: int) -> Iterator[Tensor]:
-    """Yield images (B, C, H, W) moved down, up, right and left; what moves in at a border repeats it.
+    """Yield images (B, C, H, W) moved down, up, right and left, with border pixels repeated.
 
-    The part of predictions that stay is a consistency in the sense of Zhang (arXiv:1904.11486, section 4.1), there of
-    random shifts by up to 8 pixels, here of these four against the image as it is.
+    The share of unchanged predictions is a shift consistency as in Zhang (arXiv:1904.11486, section 4.1), who compares
+    random shifts of up to 8 pixels; here these four are compared with the original image.
     """
     for dim in (2, 3):
         places = torch.arange(images.shape[dim], device=images.device)
@@ -24,14 +24,14 @@ def shifted(images: Tensor, pixels: int) -> Iterator[Tensor]:
 
 
 def check_shift(pixels: int, size: tuple[int, int]) -> None:
-    """Make sure that something of an image of ``size`` (height, width) stays in sight.
+    """Check that a shift leaves part of an image of ``size`` (height, width) visible.
 
     Raises:
-        UsageError: if nothing does, or if the shift is negative.
+        UsageError: if it does not, or is negative.
     """
     if not 0 <= pixels < min(size):
         raise UsageError(
             f"images of {show_size(size)} cannot be shifted by {pixels} pixels",
-            allowed=f"0 (not at all) to {min(size) - 1}",
+            allowed=f"0 (no shift) to {min(size) - 1}",
             hint="--shift 2",
         )

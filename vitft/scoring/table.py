@@ -1,4 +1,4 @@
-"""Scores of splits as a table."""
+"""Print scores of splits as a table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ HEADLINES = ("top1", "top5", "mean_per_class_accuracy", "macro_f1", "nll", "coun
 
 
 def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores that stand in every table."""
+    """Return the scores shown in every table."""
     return {name: scores[name] for name in HEADLINES if name in scores}
 
 
 def score_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return the scores of splits as an aligned table, in per cent where that is the custom."""
+    """Return the scores of splits as an aligned table, in per cent where that is usual."""
     further = [
         name
         for name, value in (rows[0][1] if rows else {}).items()

@@ -1,4 +1,4 @@
-"""Scores of a classifier from counts per class, as an ``evaluate`` metric.
+"""Compute a classifier's scores from counts per class, as an ``evaluate`` metric.
 
 module = evaluate.load("vitft/scoring/modules/vitft_classification")
 module.compute(support=[5, 5], correct=[4, 5], predicted=[4, 6], top5_correct=None, nll_sum=2.3)
@@ -11,13 +11,13 @@ import evaluate
 
 from vitft.scoring.scores import scores_of_counts
 
-_DESCRIPTION = "Top-1, top-5, mean per-class accuracy, macro F1 and nll, from counts that processes summed up."
+_DESCRIPTION = "Top-1, top-5, mean per-class accuracy, macro F1 and nll, from counts summed over processes."
 _INPUTS = """
 Args, one row per class:
-    support: samples of the class.
-    correct: those that were recognised.
-    predicted: samples taken for the class.
-    top5_correct: samples whose class is among the five best, over all classes; None with five or fewer.
+    support: number of samples of the class.
+    correct: number of them predicted correctly.
+    predicted: number of samples predicted as the class.
+    top5_correct: number of samples whose class is among the top five, over all classes; None with five or fewer.
     nll_sum: sum of the negative log-likelihoods of all samples.
 Returns:
     top1, top5 (unless top5_correct is None), mean_per_class_accuracy, macro_f1, nll, count.
@@ -25,7 +25,7 @@ Returns:
 
 
 class VitftClassification(evaluate.Metric):  # type: ignore[misc]
-    """The scores of ``vitft.scoring.scores`` behind the interface of ``evaluate``."""
+    """The scores of ``vitft.scoring.scores`` as an ``evaluate`` metric."""
 
     def _info(self) -> evaluate.MetricInfo:
         count = datasets.Value("int64")
