@@ -50,6 +50,7 @@ COMMON = {
     "train.batch_size": 62,
     "train.precision": "fp32",
     "train.device": "cpu",
+    "run.pictures": "off",  # what the main process draws at the end, alone: in the run that is launched
 }
 SGD = {
     # A buffer that forgets at once is the gradient itself. The second step's: the first has a head of zeros,
@@ -360,7 +361,7 @@ def test_nobody_ends_before_the_checkpoint_is_written(two: Path) -> None:
 
 
 def test_accelerate_launch_runs_the_command(home: Path, one: Path) -> None:
-    job = placed_in(home / "launched", "adamw", jobs(home)["adamw"])["finetune"]
+    job = placed_in(home / "launched", "adamw", jobs(home)["adamw"])["finetune"] | {"run.pictures": "on"}
     launch = (*ACCELERATE, *SILENT, "--multi_gpu", "--num_processes", "2", "-m", "vitft")
     done = finished((*launch, "finetune", *flags(job)), home)
     assert done.out.count("validation") == done.err.count("weights: best") == 1  # one speaks
