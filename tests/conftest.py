@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
 import ipaddress
 import os
@@ -74,6 +75,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of garbage collections, of which every run ends with a whole one.
+
+    It is a million objects; in a forked child, each look at one would also copy its page of memory.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _has_accelerator() -> bool:

@@ -34,7 +34,7 @@ FINETUNE = """
 import sys
 from vitft.cli import main
 sys.argv = ["vitft", "finetune", "--recipe", "quickstart", "--output-dir", sys.argv[1]]
-for change in ("train.duration=1 steps", "data.workers=0", "run.pictures=off"):
+for change in ("train.duration=1 steps", "model.image_size=16", "data.workers=0", "run.pictures=off"):
     sys.argv += ["--set", change]
 main()
 """

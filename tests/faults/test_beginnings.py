@@ -60,7 +60,7 @@ def test_a_tracker_that_fails_on_the_way_ends_no_run(home: Path, whole: Path) ->
 
         accelerate.Accelerator.log = fail
 
-    outcome = attack.start(home, "quota", prepare, run__track=["tensorboard"])
+    outcome = attack.start(home, "quota", prepare, run__track=["tensorboard"], run__pictures="off")
     assert outcome.code == 0, outcome.text
     assert outcome.text.count("nothing more is sent to tensorboard: quota exceeded") == 1
     assert attack.results(home / "quota" / attack.NAME) == attack.results(whole)

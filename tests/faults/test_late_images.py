@@ -19,7 +19,7 @@ from vitft.data.images import ImageSplit
 from vitft.train import validation
 
 # The look at the images before the first step does not meet the bad one, as in a dataset that is too large for it.
-UNSEEN = {"data__check_images": "off", "data__allow_overlap": True}
+UNSEEN = {"data__check_images": "off", "data__allow_overlap": True, "run__pictures": "off"}
 
 
 def photos_with_bad(home: Path, split: str, which: slice) -> Path:
@@ -66,7 +66,7 @@ def test_a_dataset_that_fails_in_the_final_scoring_costs_a_score(home: Path, who
     def prepare() -> None:
         at_call(validation, "until_failure", 2, lambda: at_call(ImageSplit, "encoded", 3, corrupt))
 
-    outcome = attack.start(home, "late-parquet", prepare)
+    outcome = attack.start(home, "late-parquet", prepare, run__pictures="off")
     assert outcome.code == 0, outcome.text
     found = attack.results(home / "late-parquet" / attack.NAME)
     assert found["unscored"] == {"test": "Corrupt snappy compressed data"}
@@ -80,7 +80,8 @@ def test_the_model_is_there_before_it_is_scored(home: Path, whole: Path) -> None
         assert not (run / "results.json").exists()
         shutil.copy(run / "model" / "model.safetensors", seen)
 
-    assert attack.start(home, "saved-first", lambda: at_call(validation, "until_failure", 1, look)).code == 0
+    prepare = lambda: at_call(validation, "until_failure", 1, look)  # noqa: E731
+    assert attack.start(home, "saved-first", prepare, run__pictures="off").code == 0
     assert seen.read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
 
 

@@ -36,9 +36,8 @@ def test_a_killed_loader_worker_is_explained_and_the_run_goes_on_without_it(home
         os.kill(reader.pid, signal.SIGKILL)
 
     run = home / "reader" / attack.NAME
-    outcome = attack.start(
-        home, "reader", lambda: at_call(fit, "take_step", 5, kill_reader), data__workers=1, train__evaluate_every="100%"
-    )
+    settings = {"data__workers": 1, "train__evaluate_every": "100%", "run__pictures": "off"}
+    outcome = attack.start(home, "reader", lambda: at_call(fit, "take_step", 5, kill_reader), **settings)
     assert outcome.code == 1, outcome.text
     assert re.search(r"a process that reads images \(\d+\) is gone: it was killed, or crashed", outcome.text)
     assert "the checkpoint of step 3 is complete" in outcome.text

@@ -93,7 +93,7 @@ def test_stopped_in_a_metric_a_run_stops_and_is_scored_when_it_is_resumed(
     place = f"metric-{len(act)}"
     named = metric(tmp_path, act)
     run = home / place / attack.NAME
-    outcome = attack.start(home, place, run__metrics=[named])
+    outcome = attack.start(home, place, run__metrics=[named], run__pictures="off")
     assert outcome.code == 75, outcome.text
     assert AFTER in outcome.text and f"--resume {run} --trust-metrics" in outcome.text
     assert not (run / "results.json").exists()

@@ -6,6 +6,7 @@ of the clients is replaced. Waiting is made short: ``time.sleep`` takes a fiftie
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import json
@@ -121,6 +122,8 @@ def warm() -> None:
         importlib.import_module(name)
     importlib.import_module("transformers.models.vit.modeling_vit")
     PIL.Image.init()
+    gc.collect()
+    gc.freeze()  # a collection in a child would look at, and so copy, all of this
 
 
 def main(wishes: Sequence[str] | Any) -> None:

@@ -18,7 +18,7 @@ def test_evaluate_agrees_with_the_run_and_with_predict(finished, digits):
     assert scores["top1"] == finished.results["test"]["top1"]
     assert scores["nll"] == pytest.approx(finished.results["test"]["nll"], rel=1e-5)
     assert "shift_consistency" not in scores
-    moved = evaluate(finished.run_dir, "builtin:digits", shift=2)
+    moved = evaluate(finished.run_dir, str(digits), split="test", shift=2)
     assert 0 < moved.scores["shift_consistency"] < 1
     assert f"{100 * moved.scores['shift_consistency']:.2f}%" in str(moved)
     files = sorted(digits.rglob("*.png"))

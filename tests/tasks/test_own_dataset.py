@@ -15,6 +15,7 @@ def run(tmp_path_factory):
         "data.dataset": "builtin:digits", "data.max_train_samples": 60, "data.workers": 0, "run.pictures": "off",
         "model.checkpoint": "builtin:vit-micro", "train.duration": "2 steps", "train.batch_size": 8, "run.name": "one",
         "run.output_dir": str(tmp_path_factory.mktemp("runs")), "train.device": "cpu",
+        "model.image_size": 16,
     }  # fmt: skip
     return finetune(Recipe.load(None, changes)).run_dir
 

@@ -87,6 +87,7 @@ def test_another_metric_is_computed_at_the_end(tmp_path):
     changes = {
         **TINY,
         "train.duration": "1 steps",
+        "model.image_size": 16,
         "run.output_dir": str(tmp_path / "runs"),
         "run.metrics": [str(metric)],
     }
@@ -97,7 +98,7 @@ def test_another_metric_is_computed_at_the_end(tmp_path):
 
 
 def test_names_count_up_and_are_never_overwritten(tmp_path):
-    changes = {**TINY, "train.duration": "1 steps", "run.output_dir": str(tmp_path)}
+    changes = {**TINY, "train.duration": "1 steps", "model.image_size": 16, "run.output_dir": str(tmp_path)}
     first = finetune(Recipe.load("quickstart", changes)).run_dir
     second = finetune(Recipe.load("quickstart", changes)).run_dir
     assert (first.name, second.name) == ("vit-micro-digits", "vit-micro-digits-2")

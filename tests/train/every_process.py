@@ -1,8 +1,7 @@
 """Do jobs one after the other in every process of a launch, and write down what each process ended with.
 
-    accelerate launch --multi_gpu --num_processes 2 every_process.py JOBS.json FOLDER
-
-A start takes longer than all the jobs, so they share one. A job is ``{"finetune": {"optim.lr": 1, ...}}``, with
+The processes are forked from the warm one of the tests and are told what accelerate's launcher would tell them:
+starting Python anew takes longer than all the jobs. A job is ``{"finetune": {"optim.lr": 1, ...}}``, with
 ``"slow_save": seconds`` if saving is to take a while, or ``{"evaluate": [model, dataset]}``. Process 1 writes
 about the job ``x`` into ``FOLDER/x.1.json``.
 """
@@ -10,10 +9,11 @@ about the job ``x`` into ``FOLDER/x.1.json``.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import hashlib
 import json
 import os
-import sys
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from torch.multiprocessing import start_processes
 
 from vitft import Recipe, tasks
 from vitft.errors import StoppedEarly
@@ -90,6 +91,22 @@ class Witness:
             self.facts["processes"] = int(everyone)
 
 
-if __name__ == "__main__":
-    faulthandler.dump_traceback_later(250, exit=True)  # a hang shows where
-    do_all(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+def launch(count: int, jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Do all jobs in ``count`` forked processes that find each other; raise what one of them raises."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = start_processes(_process, (count, port, jobs, folder), count, join=False, start_method="fork")
+    while not processes.join():
+        pass
+
+
+def _process(rank: int, count: int, port: int, jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    gc.freeze()  # a collection would look at, and so copy, all that the parent has
+    faulthandler.dump_traceback_later(250, exit=True, file=2)  # a hang shows where
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "VITFT_"))]:
+        del os.environ[name]
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    said = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_DYNAMO_MODE": "default"}
+    os.environ |= {name: str(value) for name, value in (place | said | {"ACCELERATE_MIXED_PRECISION": "no"}).items()}
+    do_all(jobs, folder)

@@ -6,6 +6,7 @@ What is injected (a kill, a signal, a full disk) is patched into vitft from here
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -196,6 +197,7 @@ def in_child(work: Callable[[], object], *, kill_after: float | None = None, tim
 
 def _work_and_exit(work: Callable[[], object], writing: int) -> None:
     code = CRASHED
+    gc.freeze()  # a collection would look at, and so copy, all that the parent has
     forkserver._forkserver.__init__()  # the parent's server, if it has one, does not serve its children
     try:
         os.dup2(writing, 1)
