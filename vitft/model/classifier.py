@@ -29,26 +29,17 @@ if TYPE_CHECKING:
 class Classifier:
     """A model with everything needed to run it on images.
 
-        Attributes:
-    <<<<<<< HEAD
-            name: how the user called it.
-            model: transformers' model, in float32.
-            processor: its image processor, at its image size.
-            retargeting: what another size made of the checkpoint.
-            head: names of the parameters whose shape depends on the classes.
-            has_head: whether these were trained; if not, they are zero.
-            kept_classes: of the dataset, whose part of the head comes from the checkpoint.
-    =======
-            name: the checkpoint as the user typed it.
-            model: the transformers model, in float32.
-            processor: its image processor, set to the model's image size.
-            retargeting: what changed in the checkpoint for another size.
-            head: names of the parameters whose shape depends on the number of classes.
-            has_head: whether the head is trained; if not, it is all zeros.
-    >>>>>>> words-model
-            revision: commit of a Hub model.
-            origin: its base model on the Hub, and its licence.
-            notes: sentences for the user: what is new, what was left out, what was decided.
+    Attributes:
+        name: the checkpoint as the user typed it.
+        model: the transformers model, in float32.
+        processor: its image processor, set to the model's image size.
+        retargeting: what changed in the checkpoint for another size.
+        head: names of the parameters whose shape depends on the number of classes.
+        has_head: whether the head is trained; if not, it is all zeros.
+        kept_classes: how many of the dataset's classes have their part of the head from the checkpoint.
+        revision: commit of a Hub model.
+        origin: its base model on the Hub, and its licence.
+        notes: sentences for the user: what is new, what was left out, what was decided.
     """
 
     name: str

@@ -27,13 +27,8 @@ def keep_head(
     old: Sequence[str],
     classes: Sequence[str],
     named: str,
-<<<<<<< HEAD
 ) -> tuple[int, str]:
-    """Copy into a model what the checkpoint's head knows of the dataset's classes.
-=======
-) -> str:
     """Copy the checkpoint's head into a model for the classes that both have.
->>>>>>> words-model
 
     With ``auto``, the head is kept only if the dataset has all of its classes: the same data again, or more classes.
 
@@ -47,11 +42,7 @@ def keep_head(
         named: the checkpoint as the user typed it.
 
     Returns:
-<<<<<<< HEAD
-        For how many classes something was kept, and a sentence about it; 0 and nothing if the head is new.
-=======
-        A sentence that says what was kept; empty if nothing was.
->>>>>>> words-model
+        The number of classes whose part of the head was kept, and a sentence about it; 0 and "" for a new head.
 
     Raises:
         ModelError: if the recipe says ``keep`` and there is nothing to keep.
@@ -79,15 +70,10 @@ def keep_head(
             parameter[list(rows)] = state[key][list(rows.values())].to(parameter.dtype)
     added = [printable(name) for place, name in enumerate(classes) if place not in rows]
     if added:
-<<<<<<< HEAD
         said = f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
     else:
-        said = f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new for a new one)"
+        said = f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new makes a new one)"
     return len(rows), said
-=======
-        return f"head: kept for {len(rows)} classes of {named}; new and zero-initialised for {shorten(added)}"
-    return f"head: kept, as {named} was trained on these {len(rows)} classes (model.head=new makes a new one)"
->>>>>>> words-model
 
 
 def match_classes(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:

@@ -35,14 +35,8 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
             run = Run(folder)
             raise ModelError(f"the run {checkpoint} is not finished, so it has no model yet", hint=run.resume_command)
         return folder, None
-<<<<<<< HEAD
     runs, guess = runs_like(checkpoint)
-    if runs and ("/" in checkpoint or guess):  # before anybody asks the Hub for it
-=======
-    runs = [str(run) for run in runs_in(folder.parent)]
-    guess = did_you_mean(checkpoint, runs)
     if runs and ("/" in checkpoint or guess):  # a mistyped run must not be looked up on the Hub
->>>>>>> words-model
         raise ModelError(
             f"there is no run {checkpoint}", allowed=shorten(runs), hint=f"did you mean {guess}?" if guess else None
         )
