@@ -18,7 +18,7 @@ SOURCE = ROOT / "vitft"
 # From the ground up. A module imports from lower floors only; neighbours on a floor do not know each other.
 FLOORS = [
     ["outside"],
-    ["errors", "disk", "files", "libraries"],
+    ["errors", "disk", "files", "libraries", "notebook"],
     ["builtin", "retry", "ownership", "environment", "quantities", "status"],
     ["recipe"],
     ["processes", "names"],
@@ -228,6 +228,7 @@ def test_the_public_names_exist():
         "finetune",
         "inspect",
         "predict",
+        "predict_each",
         "push",
         "resize",
     ]

@@ -19,6 +19,7 @@ _PUBLIC = {
     "finetune": "vitft.tasks",
     "inspect": "vitft.tasks",
     "predict": "vitft.tasks",
+    "predict_each": "vitft.tasks",
     "push": "vitft.tasks",
     "resize": "vitft.tasks",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "finetune",
     "inspect",
     "predict",
+    "predict_each",
     "push",
     "resize",
 ]

@@ -20,7 +20,7 @@ ROWS = [
 
 @pytest.fixture
 def predictions(tasks):
-    tasks.predict = lambda model, images, **options: [row for row in ROWS if row["image"] in images]
+    tasks.predict_each = lambda model, images, **options: (row for row in ROWS if row["image"] in images)
 
 
 def test_predict_prints_columns(predictions, capsys):
@@ -30,6 +30,52 @@ def test_predict_prints_columns(predictions, capsys):
         "longer.png  kitten 0.5000  cat 0.2500",
         "bad.png     error: cannot identify image file",
     ]
+
+
+def test_predict_prints_what_is_known_before_the_rest_is_computed(tasks, capsys):
+    printed = []
+
+    def rows(model, images, **options):
+        for row in ROWS:
+            printed.append(capsys.readouterr().out)
+            yield row
+
+    tasks.predict_each = rows
+    assert run("predict", "m", "a", "b", "c", "--format", "jsonl", "--batch-size", "1") == 1
+    assert [json.loads(text)["image"] for text in printed[1:]] == ["a.png", "longer.png"]
+
+
+def test_predict_columns_only_grow(tasks, capsys):
+    tasks.predict_each = lambda model, images, **options: iter(ROWS[:2] + ROWS[:1])
+    assert run("predict", "m", "a", "b", "c", "--batch-size", "1") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "a.png  cat 0.9000  a, b 0.1000",
+        "longer.png  kitten 0.5000  cat 0.2500",
+        "a.png       cat 0.9000     a, b 0.1000",
+    ]
+
+
+@pytest.mark.parametrize("columns", [20, 25, 200])
+def test_predict_gives_an_image_one_line_of_a_narrow_terminal(columns, predictions, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    run("predict", "m", "a.png", "longer.png", "bad.png")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:2])) <= columns
+    said = {20: "longer.png  kitten 0", 25: "longer.png  kitten 0.5000", 200: "longer.png  kitten 0.5000  cat 0.2500"}
+    assert lines[1] == said[columns]
+    assert lines[2] == "bad.png     error: cannot identify image file"  # a reason is never cut off
+
+
+def test_a_reader_that_has_seen_enough_of_predict_is_no_error(tmp_path):
+    import subprocess
+    import sys
+
+    command = (
+        f"{sys.executable} -m vitft predict builtin:vit-micro x.png --format jsonl | true; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() in ("0", "1")  # 1: it was done before the reader had gone
 
 
 def test_predict_ends_with_0_when_every_image_could_be_read(predictions):
@@ -58,7 +104,7 @@ def test_predict_takes_files_folders_and_globs_each_image_once(tasks, tmp_path, 
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     seen = []
-    tasks.predict = lambda model, images, **options: seen.extend(images) or []
+    tasks.predict_each = lambda model, images, **options: iter(seen.extend(images) or [])
     assert run("predict", "m", "notes.txt", "*.jpg", "deep", ".", "missing.png") == 0
     assert seen == ["notes.txt", "a.jpg", os.path.join("deep", "c.webp"), "b.PNG", "missing.png"]  # noqa: PTH118
 
@@ -78,7 +124,7 @@ def test_predict_lists_a_folder_as_training_does(tasks, tmp_path, monkeypatch):
     (tmp_path / "p" / "a" / "up").symlink_to("..")
     monkeypatch.chdir(tmp_path)
     seen = []
-    tasks.predict = lambda model, images, **options: seen.extend(images) or []
+    tasks.predict_each = lambda model, images, **options: iter(seen.extend(images) or [])
     assert run("predict", "m", "p") == 0
     assert [*map(os.path.normpath, seen)] == [*map(os.path.normpath, ("p/4.tga", "p/a/1.jpg", "p/linked/3.jfif"))]
 
@@ -92,7 +138,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("format", ["text", "json", "jsonl", "csv"])
 def test_predict_shows_names_and_labels_from_outside_safely(format, tasks, capsys):
-    tasks.predict = lambda model, images, **options: HOSTILE
+    tasks.predict_each = lambda model, images, **options: iter(HOSTILE)
     assert run("predict", "m", "a.png", "--format", format) == 1
     said = "".join(capsys.readouterr())
     assert said.isascii() and not set(said) & {chr(code) for code in (*range(10), *range(11, 32), 127)}
@@ -100,7 +146,7 @@ def test_predict_shows_names_and_labels_from_outside_safely(format, tasks, capsy
 
 
 def test_predict_writes_no_formula_and_keeps_numbers(tasks, capsys):
-    tasks.predict = lambda model, images, **options: HOSTILE
+    tasks.predict_each = lambda model, images, **options: iter(HOSTILE)
     run("predict", "m", "a.png", "--format", "csv")
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
     assert [row[3] for row in rows] == ["-0.5", "0.25", ""]
@@ -110,7 +156,7 @@ def test_predict_writes_no_formula_and_keeps_numbers(tasks, capsys):
 def test_predict_says_what_was_not_read_as_it_is_and_takes_one_setting(tasks, capsys):
     seen = {}
     row = {"image": "a.jpg", "predictions": [{"label": "cat", "score": 1.0}], "notes": ["read at half its size"]}
-    tasks.predict = lambda model, images, **options: seen.update(options) or [row]
+    tasks.predict_each = lambda model, images, **options: iter(seen.update(options) or [row])
     assert run("predict", "m", "a.jpg", "--set", "data.max_pixels=9") == 0
     assert seen["max_pixels"] == 9
     assert "a.jpg: read at half its size" in capsys.readouterr().err

@@ -50,6 +50,12 @@ def test_a_run_is_scored_at_several_sizes(finished, digits):
     assert sweep.rows[1].scores["nll"] == pytest.approx(same.scores["nll"])
     assert len({round(row.scores["nll"], 6) for row in sweep.rows}) == 3, "another size is another input"
     assert "32x48" in str(sweep) and "images/s" in str(sweep)
+    frame = sweep.to_pandas()
+    assert frame[["height", "width"]].values.tolist() == [[32, 32], [24, 24], [32, 48]]
+    assert frame["top1"].tolist() == [row.scores["top1"] for row in sweep.rows]
+    assert alone.to_pandas()["images"].sum() == 40
+    assert alone.to_pandas()["class"].tolist() == [str(digit) for digit in range(10)]
+    assert alone._repr_html_() == f"<pre>{alone}</pre>"
 
 
 def test_an_impossible_size_is_found_before_the_first_is_scored(finished, digits, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from vitft import predict
+from vitft import predict, predict_each
 
 
 def test_plain_transformers_loads_the_result_and_agrees_with_predict(finished, digits):
@@ -33,3 +33,22 @@ def test_files_are_labelled_at_another_size(finished, digits):
     photos = sorted((digits / "test").rglob("*.png"))[:4]
     own, larger = predict(finished.run_dir, photos), predict(finished.run_dir, photos, image_size=(48, 48))
     assert [row["predictions"] for row in own] != [row["predictions"] for row in larger]
+
+
+def test_predictions_are_a_table_for_pandas_and_notebooks(finished, digits, tmp_path):
+    good = next(digits.rglob("*.png"))
+    found = predict(finished.run_dir, [good, tmp_path / "<absent>.png"], top_k=2)
+    frame = found.to_pandas()
+    assert list(frame.columns) == ["image", "rank", "label", "score", "error"]
+    assert frame["rank"].fillna(0).tolist() == [1, 2, 0]
+    assert frame["label"].tolist()[:2] == [each["label"] for each in found[0]["predictions"]]
+    assert "does not exist" in frame["error"].iloc[2]
+    page = found._repr_html_()
+    assert "<table" in page and "&lt;absent&gt;" in page
+
+
+def test_predictions_come_as_they_are_computed(finished, digits):
+    files = sorted(digits.rglob("*.png"))[:3]
+    rows = predict_each(finished.run_dir, files, batch_size=1)
+    assert next(rows)["image"] == str(files[0])
+    assert [row["image"] for row in rows] == [*map(str, files[1:])]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -18,6 +20,9 @@ from vitft.outside import cell, printable, shown, without_secrets
 
 if TYPE_CHECKING:
     from vitft.recipe.recipe import Recipe
+
+Row = dict[str, Any]
+"""What ``vitft.tasks.predict_each`` yields of an image."""
 
 
 @recipe_flags("--model-revision", "--image-size", "--method", "--precision", "--device")
@@ -44,7 +49,7 @@ def predict(
 
     from vitft import tasks
 
-    rows = tasks.predict(
+    rows = tasks.predict_each(
         model,
         paths,
         top_k=top_k,
@@ -56,23 +61,24 @@ def predict(
         revision=recipe.model.revision,
         max_pixels=recipe.data.max_pixels,
     )
-    rows = [row | {"image": without_secrets(row["image"])} for row in rows]
-    for note in (f"{row['image']}: {note}" for row in rows for note in row.get("notes", ())):
-        print(shown(note), file=sys.stderr)
-    if format == "json":
-        print(json.dumps(rows, indent=2))
-    elif format == "jsonl":
-        for row in rows:
-            print(json.dumps(row))
-    elif format == "csv":
-        _write_csv(rows)
-    else:
-        for line in _table(rows):
-            print(line)
-    failed = sum("error" in row for row in rows)
+    printer = _PRINTERS[format]()
+    failed = 0
+    for batch in _batches(rows, batch_size or 32):
+        for note in (f"{row['image']}: {note}" for row in batch for note in row.get("notes", ())):
+            print(shown(note), file=sys.stderr)
+        printer.add(batch)
+        sys.stdout.flush()  # whoever reads on need not wait for the last image
+        failed += sum("error" in row for row in batch)
+    printer.end()
     if failed:
-        print(f"{failed} of {len(rows)} images could not be read", file=sys.stderr)
+        print(f"{failed} of {len(paths)} images could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Yield rows as they come, without secrets in their names, as many as the model computes at once."""
+    while batch := [row | {"image": without_secrets(row["image"])} for row in itertools.islice(rows, size)]:
+        yield batch
 
 
 def _recipe(changes: Changes, given: dict[str, object]) -> Recipe:
@@ -90,23 +96,103 @@ def _recipe(changes: Changes, given: dict[str, object]) -> Recipe:
     return Recipe.load(None, changes | given)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield one line per image: its path, then label and score of each prediction, in columns."""
-    cells = [[f"{printable(each['label'])} {each['score']:.4f}" for each in row.get("predictions", ())] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*filter(None, cells), strict=True)]
-    names = [printable(row["image"]) for row in rows]
-    name_width = max(map(len, names), default=0)
-    for name, row, columns in zip(names, rows, cells, strict=True):
-        said = f"error: {printable(row['error'])}" if "error" in row else "  ".join(map(str.ljust, columns, widths))
-        yield f"{name:{name_width}}  {said}".rstrip()
+# --- formats -----------------------------------------------------------------------------------------------
 
 
-def _write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", "rank", "label", "score", "error"])
-    for row in rows:
-        image = cell(str(row["image"]))
-        if "error" in row:
-            writer.writerow([image, "", "", "", cell(row["error"])])
-        for place, each in enumerate(row.get("predictions", ()), start=1):
-            writer.writerow([image, place, cell(each["label"]), each["score"], ""])
+class _Text:
+    """One line per image: its path, then label and score of each prediction, in columns."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+        self.name_width = 0
+        self.columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Print a batch; columns only grow wider from one batch to the next."""
+        cells = [
+            [f"{printable(each['label'])} {each['score']:.4f}" for each in row.get("predictions", ())] for row in rows
+        ]
+        names = [self._shortened(printable(row["image"])) for row in rows]
+        self.widths = _widest(self.widths, cells)
+        self.name_width = max([self.name_width, *map(len, names)])
+        for name, row, labels in zip(names, rows, cells, strict=True):
+            said = f"error: {printable(row['error'])}" if "error" in row else self._fitting(labels)
+            print(f"{name:{self.name_width}}  {said}".rstrip())
+
+    def end(self) -> None:
+        """Print nothing more."""
+
+    def _shortened(self, name: str) -> str:
+        """Keep the end of a name that would take more than half of the terminal."""
+        most = self.columns // 2
+        return name if not most or len(name) <= most else f"…{name[1 - most :]}"
+
+    def _fitting(self, labels: Sequence[str]) -> str:
+        """Return as many labels as there is room for on the terminal; one at least, which may be cut off."""
+        line = ""
+        for label, width in zip(labels, self.widths, strict=False):
+            longer = f"{line}{label:{width}}  "
+            if line and self.columns and self.name_width + 2 + len(longer.rstrip()) > self.columns:
+                break
+            line = longer
+        room = self.columns - self.name_width - 2
+        return line.rstrip()[:room] if self.columns else line.rstrip()
+
+
+def _widest(widths: Sequence[int], cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return the width of each column, wide enough for more rows of cells."""
+    columns = itertools.zip_longest(*cells, fillvalue="")
+    longest = [max(map(len, column)) for column in columns]
+    return [max(pair) for pair in itertools.zip_longest(widths, longest, fillvalue=0)]
+
+
+class _Csv:
+    """A row per prediction; of an image that cannot be read, a row with the reason."""
+
+    def __init__(self) -> None:
+        self.writer = csv.writer(sys.stdout, lineterminator="\n")
+        self.writer.writerow(["image", "rank", "label", "score", "error"])
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write a batch."""
+        for row in rows:
+            image = cell(str(row["image"]))
+            if "error" in row:
+                self.writer.writerow([image, "", "", "", cell(row["error"])])
+            for place, each in enumerate(row.get("predictions", ()), start=1):
+                self.writer.writerow([image, place, cell(each["label"]), each["score"], ""])
+
+    def end(self) -> None:
+        """Write nothing more."""
+
+
+class _JsonLines:
+    """One document per line."""
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Print a batch."""
+        for row in rows:
+            print(json.dumps(row))
+
+    def end(self) -> None:
+        """Print nothing more."""
+
+
+class _Json:
+    """One document with everything, at the end."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep a batch."""
+        self.rows += rows
+
+    def end(self) -> None:
+        """Print the document."""
+        print(json.dumps(self.rows, indent=2))
+
+
+_PRINTERS: dict[str, type[_Text | _Csv | _JsonLines | _Json]] = {
+    "text": _Text, "csv": _Csv, "jsonl": _JsonLines, "json": _Json,
+}  # fmt: skip

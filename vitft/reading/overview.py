@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
+from vitft.notebook import ShownAsText
 from vitft.outside import printable
 
 _ALL = 20  # classes that are listed one by one
@@ -17,7 +18,7 @@ _WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Overview:
+class Overview(ShownAsText):
     """A dataset as it was read.
 
     Attributes:

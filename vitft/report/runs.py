@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from vitft.disk import remove_whole, size_of
 from vitft.files import at_home
+from vitft.notebook import ShownAsText
 from vitft.outside import printable
 from vitft.ownership import is_taken
 from vitft.quantities import duration_text, size_text
@@ -53,7 +54,7 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
-class RunTable:
+class RunTable(ShownAsText):
     """The runs of a folder, the newest first."""
 
     folder: Path

@@ -12,7 +12,7 @@ from vitft.hub.push import Published
 from vitft.tasks.describing import describe
 from vitft.tasks.evaluating import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
 from vitft.tasks.inspecting import InspectResult, inspect
-from vitft.tasks.predicting import predict
+from vitft.tasks.predicting import Predictions, predict, predict_each
 from vitft.tasks.publishing import push
 from vitft.tasks.resizing import ResizeResult, resize
 from vitft.tasks.training import FinetuneResult, finetune
@@ -21,6 +21,7 @@ __all__ = [
     "EvaluationResult",
     "FinetuneResult",
     "InspectResult",
+    "Predictions",
     "Published",
     "ResizeResult",
     "SizeSweep",
@@ -30,6 +31,7 @@ __all__ = [
     "finetune",
     "inspect",
     "predict",
+    "predict_each",
     "push",
     "resize",
 ]

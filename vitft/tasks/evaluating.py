@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitft.errors import UsageError, shorten
 from vitft.files import exists, is_file
+from vitft.notebook import ShownAsText
 from vitft.outside import shown
 from vitft.processes.turns import main_process_first, on_main_process
 from vitft.recipe.choices import ResizeMethod
@@ -18,12 +19,14 @@ from vitft.recipe.keys import DataRecipe
 from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
 from vitft.run import runs_like
-from vitft.scoring.table import score_table
+from vitft.scoring.per_class import class_scores
+from vitft.scoring.table import headline, score_table
 from vitft.tasks.ending import explained
 from vitft.tasks.models import load_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from pandas import DataFrame
 
     from vitft.data.images import ImageSplit, StreamSplit
     from vitft.model.classifier import Classifier
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluationResult:
+class EvaluationResult(ShownAsText):
     """The scores of a model on a split.
 
     Attributes:
@@ -49,9 +52,19 @@ class EvaluationResult:
     def __str__(self) -> str:
         return score_table([(self.split, self.scores)])
 
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
+        import pandas as pd
+
+        rows = [
+            (each.name, each.support, each.recall, each.precision, each.f1)
+            for each in class_scores(self.scores["per_class"])
+        ]
+        return pd.DataFrame(rows, columns=["class", "images", "recall", "precision", "f1"])
+
 
 @dataclass
-class SizeSweep:
+class SizeSweep(ShownAsText):
     """The scores of a model at several image sizes.
 
     Attributes:
@@ -95,6 +108,18 @@ class SizeSweep:
         return (
             f"best at {show_size(best.image_size)}: {100 * gain:+.2f} points over the checkpoint's own "
             f"{show_size(self.own_size)}, {sure} than chance explains ({count:,} images)"
+        )
+
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each size, with its scores."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"height": row.image_size[0], "width": row.image_size[1], **headline(row.scores)}
+                | {"images_per_second": row.images_per_second}
+                for row in self.rows
+            ]
         )
 
     def plain(self) -> list[dict[str, Any]]:

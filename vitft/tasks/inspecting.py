@@ -12,6 +12,7 @@ from vitft.disk import whole_folder
 from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
 from vitft.files import at_home, exists
 from vitft.names import slug
+from vitft.notebook import ShownAsText
 from vitft.recipe.choices import PictureFormat, ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.sizes import show_size
@@ -28,7 +29,7 @@ FORMATS = get_args(PictureFormat)
 
 
 @dataclass
-class InspectResult:
+class InspectResult(ShownAsText):
     """What was seen in a model.
 
     Attributes:

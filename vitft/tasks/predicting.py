@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vitft.notebook import html_table
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.tasks.ending import explained
 from vitft.tasks.models import load_model
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@explained()
+
+class Predictions(list[dict[str, Any]]):
+    """What :func:`predict` returns: a list, which notebooks show as a table."""
+
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each label of each image: ``image``, ``rank``, ``label``, ``score``, ``error``."""
+        import pandas as pd
+
+        rows: list[tuple[Any, ...]] = []
+        for each in self:
+            for rank, found in enumerate(each.get("predictions", ()), start=1):
+                rows.append((each["image"], rank, found["label"], found["score"], None))
+            if "error" in each:
+                rows.append((each["image"], None, None, None, each["error"]))
+        return pd.DataFrame(rows, columns=["image", "rank", "label", "score", "error"])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.to_pandas())
+
+
 def predict(
     model: str | Path,
     images: Sequence[str | Path],
@@ -25,7 +47,7 @@ def predict(
     method: ResizeMethod = "bicubic",
     revision: str | None = None,
     max_pixels: int | None = None,
-) -> list[dict[str, Any]]:
+) -> Predictions:
     """Return for each image file its most probable labels, or the reason why it has none.
 
     Args:
@@ -44,11 +66,41 @@ def predict(
         not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline:
         probabilities of the classes, of each label for several labels or one logit, values for regression.
     """
+    return Predictions(
+        predict_each(
+            model,
+            images,
+            top_k=top_k,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            image_size=image_size,
+            method=method,
+            revision=revision,
+            max_pixels=max_pixels,
+        )
+    )
+
+
+def predict_each(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    image_size: tuple[int, int] | None = None,
+    method: ResizeMethod = "bicubic",
+    revision: str | None = None,
+    max_pixels: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield what :func:`predict` returns, image by image, as soon as it is computed."""
     from vitft.scoring.prediction import predict_files
 
-    classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
-    return list(
-        predict_files(
+    with explained():
+        classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
+        yield from predict_files(
             classifier,
             [Path(image) for image in images],
             accelerator,
@@ -56,4 +108,3 @@ def predict(
             top_k=top_k,
             max_pixels=max_pixels or DataRecipe().max_pixels,
         )
-    )

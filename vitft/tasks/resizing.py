@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from vitft.libraries import quiet_libraries
+from vitft.notebook import ShownAsText
 from vitft.recipe.choices import ResizeMethod
 from vitft.tasks.ending import explained
 
 
 @dataclass
-class ResizeResult:
+class ResizeResult(ShownAsText):
     """What a resize made.
 
     Attributes:

@@ -15,6 +15,7 @@ from vitft.hub.access import Destination, check_form
 from vitft.hub.push import Published
 from vitft.libraries import quiet_libraries
 from vitft.names import slug
+from vitft.notebook import ShownAsText
 from vitft.outside import shown
 from vitft.processes import signals, worker
 from vitft.processes.turns import main_process_first, on_main_process
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FinetuneResult:
+class FinetuneResult(ShownAsText):
     """What a run made.
 
     Attributes:
