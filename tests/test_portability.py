@@ -107,7 +107,7 @@ def test_a_second_owner_of_a_run_is_refused_and_told_who_the_first_is(
         assert first.stdout is not None and first.stdout.readline() == "held\n"
         with monkeypatch.context() as patch:
             see_windows(patch, ownership)
-            with pytest.raises(TrainError, match=f"is being worked on by process {first.pid} on "):
+            with pytest.raises(TrainError, match=f"is in use by process {first.pid} on "):
                 Ownership.take(tmp_path)
         first.communicate("")
     assert list(tmp_path.iterdir()) == []
