@@ -322,7 +322,7 @@ def test_a_run_at_several_sizes_takes_the_same_course(several: tuple[int, Path],
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_with_unused_parameters_train_on_two_processes(name: str, two: Path, one: Path) -> None:
     notes = [event["text"] for event in events(two / name, "note")]
-    assert any(note.startswith("frozen, as no image reaches them") for note in notes), notes
+    assert any(note.startswith("frozen, because the model does not use them") for note in notes), notes
     assert len({each["weights"] for each in witnesses(two, name, 2)}) == 1
     assert_same_losses(two / name, one / name, steps=6)
     assert_close(*[each / name / "model" / "model.safetensors" for each in (two, one)], tolerance=1e-4)
@@ -389,7 +389,7 @@ def test_sigterm_leaves_a_checkpoint_that_another_number_of_processes_resumes(ho
     assert 12 <= step < 324 and len(events(run, "step")) == step
 
     resumed = finished((*VITFT, *command.split()[1:]), home)
-    assert "close but not bit for bit, as this changed: processes: 2 -> 1" in resumed.err
+    assert "close but not bit for bit, because this changed: processes: 2 -> 1" in resumed.err
     assert f"at step {step} of 324" in resumed.err
     assert [event["step"] for event in events(run, "step")] == list(range(1, 324 + 1))
     assert json.loads((run / "results.json").read_text())["test"]["count"] == 360
@@ -483,7 +483,7 @@ def test_a_batch_smaller_than_twice_the_processes_of_the_config_is_refused_once(
     job = placed_in(home / "refused", "small", jobs(home)["adamw"])["finetune"] | {"train.batch_size": 2}
     refused = Started((*VITFT, "finetune", *flags(job), "--", "--config_file", config), home)
     assert refused.wait() == 2, refused.err
-    assert refused.err.count("train.batch_size: 2 is smaller than twice the 2 processes") == 1
+    assert refused.err.count("train.batch_size: 2 is less than two images for each of the 2 processes") == 1
     assert "--batch-size 4" in refused.err and "Traceback" not in refused.err
     assert not (home / "refused").exists()
 
