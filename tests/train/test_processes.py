@@ -472,7 +472,7 @@ def test_the_precision_of_the_config_is_taken_and_may_not_be_contradicted(home: 
         if precision == "auto":
             state = json.loads((last_checkpoint(home / "config" / "auto") / "state.json").read_text())
             assert (state["conditions"]["precision"], state["conditions"]["processes"]) == ("bf16", 2)
-            assert "bf16  as accelerate launch (--mixed_precision or its config file) says" in started.err
+            assert "bf16  from accelerate launch (--mixed_precision or its config file)" in started.err
         else:
             assert started.err.count("the recipe says train.precision: fp32, but accelerate launch") == 1
             assert "says bf16" in started.err and "Traceback" not in started.err
