@@ -22,14 +22,14 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("optim: {lrr: 1, lr: fast}\ntrain: {duration: 10, seed: 1.5}\naugmnt: {}\nmodel: 3\n")
     said = complaints({"data.bad_images": "ignore"}, file)
-    assert said.splitlines()[0] == f"{file} with what was laid over it has 7 errors:"
+    assert said.splitlines()[0] == f"{file} with the given changes has 7 errors:"
     for line in (
         "  optim.lrr: unknown key; did you mean 'lr'?",
         "  optim.lr: 'fast' is not allowed; use a number",
-        "  train.duration: 10 is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h",
+        "  train.duration: 10 is not a duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h",
         "  train.seed: 1.5 is not allowed; use a whole number",
         "  augmnt: unknown key; did you mean 'augment'?",
-        "  model: 3 is no section; write its keys below it, indented",
+        "  model: 3 is not a section; write its keys below it, indented",
         "  data.bad_images: 'ignore' is not allowed; use stop or skip",
     ):
         assert line in said.splitlines()
@@ -54,11 +54,11 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
         ("optim.warmup", "2 h", "'2 hours' has the wrong unit; use one of: epochs, steps, %"),
         ("train.duration", "50%", "'50%' has the wrong unit; use one of: epochs, steps"),
         ("run.track", ["excel"], "'excel' is not allowed; use tensorboard,"),
-        ("run.name", "../up", "'../up' is not allowed; it is: Name of the run's new folder"),
+        ("run.name", "../up", "'../up' is not allowed. Name of the run's new folder"),
         ("model.position.kind", "absolute", "'absolute' is not allowed; use learned-1d, learned-2d, sincos-2d,"),
         ("model.position.kin", "none", "unknown key; did you mean 'kind'?"),
-        ("model.position", "none", "'none' is no section; write its keys below it, indented"),
-        ("model.train", "last:0", "'last:0' is not allowed; it is: What learns: `all`, `head`, or `last:N`"),
+        ("model.position", "none", "'none' is not a section; write its keys below it, indented"),
+        ("model.train", "last:0", "'last:0' is not allowed. What to train: `all`, `head`, or `last:N`"),
     ],
 )
 def test_each_error_is_one_line_that_says_what_is_allowed(key, value, says):
