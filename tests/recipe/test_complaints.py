@@ -26,7 +26,7 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
     for line in (
         "  optim.lrr: unknown key; did you mean 'lr'?",
         "  optim.lr: 'fast' is not allowed; use a number",
-        "  train.duration: 10 is not a duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h",
+        "  train.duration: 10 is not a duration; write a number and unit: 10 epochs, 2500 steps, 5%, 8 h",
         "  train.seed: 1.5 is not allowed; use a whole number",
         "  augmnt: unknown key; did you mean 'augment'?",
         "  model: 3 is not a section; write its keys below it, indented",

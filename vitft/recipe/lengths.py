@@ -39,9 +39,7 @@ class Duration:
             return text
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if match is None or match[2] not in _UNITS:
-            raise ValueError(
-                f"{text!r:.60} is not a duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h"
-            )
+            raise ValueError(f"{text!r:.60} is not a duration; write a number and unit: 10 epochs, 2500 steps, 5%, 8 h")
         if (value := float(match[1])) > _LONGEST:
             raise ValueError(f"{match[0][:40]!r} is too long; use a number up to {_LONGEST:,}")
         return cls(value, _UNITS[match[2]])
@@ -77,9 +75,7 @@ class Duration:
         return _ceil(self.value / 100 * total_steps)
 
     def __str__(self) -> str:
-        number = format(Decimal(repr(self.value)), "f").removesuffix(
-            ".0"
-        )  # 1000000, not 1e+06: it must be readable again
+        number = format(Decimal(repr(self.value)), "f").removesuffix(".0")  # 1000000, not 1e+06: to be read again
         if self.unit == "%":
             return f"{number}%"
         unit = self.unit.removesuffix("s") if self.value == 1 else self.unit.removesuffix("s") + "s"

@@ -45,9 +45,7 @@ def parse_schedule(value: Any) -> tuple[tuple[tuple[int, int], float], ...]:
     if isinstance(value, tuple):
         value = {show_size(size): f"{part}%" for size, part in value}
     if not isinstance(value, dict) or not value:
-        raise ValueError(
-            f"{quoted(value)} is not a schedule; write sizes and shares of the steps: {{160: 60%, 224: 40%}}"
-        )
+        raise ValueError(f"{quoted(value)} is not a schedule; write sizes and shares of steps: {{160: 60%, 224: 40%}}")
     phases = []
     for size, part in value.items():
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", part) if isinstance(part, str) else None

@@ -102,9 +102,7 @@ class Training(Setup):
             self.accelerator.log(values, step=self.state.step)
         except Exception as error:  # third-party code and the network can raise anything
             self.accelerator.trackers = []
-            self.run.note(
-                f"nothing more is sent to {', '.join(self.recipe.run.track)} after an error: {one_line(error)}"
-            )
+            self.run.note(f"nothing more is sent to {', '.join(self.recipe.run.track)}: {one_line(error)}")
 
     def note_bad(self, bad: dict[str, str]) -> None:
         """Print and record skipped images, by row, with the reason."""
