@@ -43,7 +43,7 @@ def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> 
     with holder(tmp_path) as first:
         with pytest.raises(TrainError) as refused:
             Ownership.take(tmp_path)
-        assert f"is being worked on by process {first.pid} on '{socket.gethostname()}', since 20" in refused.value.wrong
+        assert f"is in use by process {first.pid} on '{socket.gethostname()}', since 20" in refused.value.wrong
         first.communicate("")
     Ownership.take(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +72,7 @@ def test_two_threads_of_a_process_are_two_owners(tmp_path: Path) -> None:
 def test_a_lock_that_says_nonsense_is_still_a_lock(tmp_path: Path) -> None:
     with holder(tmp_path) as first:
         (tmp_path / ".lock").write_text("[]")
-        with pytest.raises(TrainError, match="is being worked on by another process"):
+        with pytest.raises(TrainError, match="is in use by another process"):
             Ownership.take(tmp_path)
         first.communicate("")
 

@@ -1,7 +1,7 @@
 """vitft fine-tunes Vision Transformers from the Hugging Face Hub on any image dataset.
 
-The Python interface is the command line's: ``from vitft import Recipe, finetune, evaluate, predict``, and the others.
-Names are loaded when first used (PEP 562), so that ``import vitft`` and ``vitft --help`` stay light.
+Each command is also a function: ``from vitft import Recipe, finetune, evaluate, predict``.
+Names are imported on first use (PEP 562), to keep ``import vitft`` and ``vitft --help`` fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``vitft``, ``python -m vitft``, ``accelerate launch -m vitft`` and ``torchrun -m vitft`` run."""
+"""The entry point of ``vitft``, ``python -m vitft``, ``accelerate launch -m vitft`` and ``torchrun -m vitft``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from vitft.processes import signals
 
-_STOPPED = 75  # as vitft.errors.StoppedEarly, which is not imported yet
+_STOPPED = 75  # the exit code of vitft.errors.StoppedEarly, which is not imported yet
 
 
 class _StoppedInImports(Exception):  # noqa: N818 - an outcome, not an error
@@ -15,7 +15,7 @@ class _StoppedInImports(Exception):  # noqa: N818 - an outcome, not an error
 
 
 def main() -> None:
-    """Listen for requests to stop before anything heavier is imported; then do what the command line says."""
+    """Run the command line; for ``finetune``, listen for stop signals before importing anything heavy."""
     if sys.argv[1:2] != ["finetune"]:
         from vitft.cli import main as run
 
@@ -33,6 +33,6 @@ def main() -> None:
     return None
 
 
-# Loader workers import this module again under another name; only the first one is the command.
+# Loader workers import this module again under another name; they must not run the command.
 if __name__ == "__main__":
     main()

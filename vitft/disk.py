@@ -1,4 +1,4 @@
-"""What must be on the disk before anything relies on it."""
+"""Write and remove files and folders so that a crash leaves nothing half-done."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file, or the list of a folder's entries, is on the disk and not only in memory."""
+    """Force a file, or a folder's list of entries, from memory onto the disk."""
     on_windows = sys.platform == "win32"
-    if on_windows and path.is_dir():  # cannot be opened, and NTFS has its own journal of entries
+    if on_windows and path.is_dir():  # Windows cannot open folders, and NTFS journals their entries
         return
-    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)  # Windows flushes only what may be written
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)  # Windows flushes only writable files
     try:
         os.fsync(descriptor)
     finally:
@@ -23,18 +23,18 @@ def flush(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder and the files in it, as readable as the folder is: safetensors keeps its own to their owner."""
-    readable = folder.stat().st_mode & 0o666  # of a folder that was made with the user's umask
+    """Flush a folder and its files, and make them as readable as the folder (safetensors makes its files private)."""
+    readable = folder.stat().st_mode & 0o666  # the folder was made with the user's umask
     for path in folder.iterdir():
         if path.is_file():
-            with suppress(OSError):  # some network file systems have no modes
+            with suppress(OSError):  # some network file systems have no file modes
                 path.chmod(readable)
         flush(path)
     flush(folder)
 
 
 def remove_whole(folder: Path) -> None:
-    """Remove a folder; killed on the way, no part of it is left under its name."""
+    """Remove a folder; if killed midway, nothing is left under the folder's name."""
     doomed = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
@@ -46,11 +46,11 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-_HALF = (".*.partial", ".*.removed", ".push-*")  # the last: copies that were on their way to the Hub
+_HALF = (".*.partial", ".*.removed", ".push-*")  # the last: copies made for a push to the Hub
 
 
 def sweep(folder: Path) -> list[str]:
-    """Remove what a killed process left of half-made and half-removed things; return their names."""
+    """Remove the half-written and half-removed files of a killed process; return their names."""
     left = [path for pattern in _HALF for path in sorted(folder.glob(pattern))]
     for path in left:
         if path.is_dir() and not path.is_symlink():
@@ -62,10 +62,10 @@ def sweep(folder: Path) -> list[str]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder that appears under its name complete or not at all; an older one gives way at the end.
+    """Make a folder that appears complete or not at all, replacing an older one of the same name.
 
     Yields:
-        A folder beside it to write into, which is removed if anything, an interrupt too, comes between.
+        A temporary folder to write into; it is removed after any failure or interrupt.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -77,6 +77,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             remove_whole(folder)
         partial.rename(folder)
         flush(folder.parent)
-    except BaseException:  # an interrupt too must leave nothing behind
+    except BaseException:  # interrupts too
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -1,4 +1,4 @@
-"""What a run writes down of its surroundings: versions, hardware, the state of the code."""
+"""Record where a run was made: package versions, hardware, git commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = (
 
 
 def environment(**more: object) -> dict[str, object]:
-    """Return versions, hardware and code state, with ``more`` facts of the run."""
+    """Return versions, hardware and git state, with the facts in ``more`` added."""
     import torch
 
     def version(package: str) -> str | None:
@@ -37,7 +37,7 @@ def environment(**more: object) -> dict[str, object]:
 
 
 def _git_state() -> dict[str, object] | None:
-    """Return commit and cleanness of the working directory's repository, None outside of one."""
+    """Return the commit of the working directory and whether it is clean; None outside a repository."""
     git = shutil.which("git")
     if git is None:
         return None

@@ -21,7 +21,7 @@ from typing import Any
 
 from vitft.outside import shortened, shown
 
-_LONGEST = 20_000  # characters of a message: someone else's file must not fill the screen or the log
+_LONGEST = 20_000  # characters of a message, so that quoted text cannot fill the screen or the log
 
 
 class VitftError(Exception):
@@ -32,7 +32,7 @@ class VitftError(Exception):
         allowed: what would have been accepted, if that can be listed.
         hint: what to type or do next.
 
-    All three may quote outside text: unprintable characters and secrets are removed from it.
+    All three may quote outside text: unprintable characters are escaped and secrets removed.
     """
 
     exit_code = 1
@@ -53,7 +53,7 @@ class VitftError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders (loader workers); keyword arguments must survive pickling.
+        # Loader workers pickle exceptions, and keyword arguments must survive that.
         return (_rebuild, (type(self), self.wrong, self.allowed, self.hint))
 
 
@@ -64,7 +64,7 @@ class UsageError(VitftError):
 
 
 class RecipeError(UsageError):
-    """A recipe, or a value laid over it, was wrong."""
+    """A recipe, or a value that was to change it, was wrong."""
 
 
 class DataError(VitftError):
@@ -87,7 +87,7 @@ class PublishError(HubError):
     """A model was trained and saved, but not published.
 
     Attributes:
-        result: what the task would have returned, if it did more than publish.
+        result: what the task would have returned; None if it only had to publish.
     """
 
     exit_code = 3
@@ -95,7 +95,7 @@ class PublishError(HubError):
 
 
 class StoppedEarly(VitftError):  # noqa: N818 - an outcome, not an error
-    """The run stopped on request: with a complete checkpoint to resume, or before there was anything to lose."""
+    """The run stopped on request, with a complete checkpoint or before its first step."""
 
     exit_code = 75
 
@@ -116,5 +116,5 @@ def _rebuild(kind: type[VitftError], wrong: str, allowed: str | None, hint: str 
 
 
 def one_line(error: BaseException) -> str:
-    """Return another library's error message on one line, to quote in ours."""
+    """Return another library's error message on one line, for quoting in ours."""
     return shown(" ".join(str(error).split())[:300])

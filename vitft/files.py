@@ -1,7 +1,6 @@
-"""Files of others: only regular ones are read, and never more of one than can be meant.
+"""Read files that a user or a dataset names: only regular files, and only up to a given size.
 
-A name may lead to a device that never ends, to a pipe that never begins, or to nothing that the system takes for a
-name at all.
+The path may name an endless device or a pipe that nobody writes to, or not be a valid path at all.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ _PACKED = (
 
 
 class Unreadable(OSError):  # noqa: N818 - a finding about a file
-    """A file that is not read. It says why."""
+    """A file was not read; the message says why."""
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a file; a name that no file can have, as one of 300 characters, is none."""
-    return os.path.isfile(path)  # noqa: PTH113 - pathlib's raises for such a name
+    """Whether this is a file; False for an impossible name, such as one of 300 characters."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises for such a name
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a folder; a name that none can have is none."""
+    """Whether this is a folder; False for an impossible name."""
     return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether there is anything of this name."""
+    """Whether anything exists at this path; False for an impossible name."""
     return os.path.exists(path)  # noqa: PTH110 - as above
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:
-    """Return a path whose ``~`` is the home folder; one of a user that is not known stays as it is written."""
+    """Expand ``~`` to the home folder; ``~name`` of an unknown user stays as written."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - as above
 
 
@@ -57,15 +56,15 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the content of a regular file.
 
     Args:
-        path: of the file; links are followed.
-        most: bytes that it may have.
+        path: the file; links are followed.
+        most: the largest size allowed, in bytes.
 
     Raises:
-        OSError: if it is not there, is no regular file, is larger, or cannot be read.
+        OSError: if it is missing, not a regular file, too large or unreadable.
     """
     try:
-        _require_regular(os.stat(path))  # noqa: PTH116 - before it is opened: opening may already be an act
-        # Without waiting for a writer, should the file have become a pipe meanwhile.
+        _require_regular(os.stat(path))  # noqa: PTH116 - first, as opening a device can already do something
+        # Do not wait for a writer if the file has become a pipe in the meantime.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError:  # a null byte in the name
         raise Unreadable("no file can have this name") from None
@@ -74,15 +73,15 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         _require_regular(found)
         content = file.read(most + 1) if found.st_size <= most else b""
     if found.st_size > most or len(content) > most:
-        raise Unreadable(f"it has {max(found.st_size, len(content)):,} bytes; at most {most:,} are read")
+        raise Unreadable(f"it has {max(found.st_size, len(content)):,} bytes; the limit is {most:,}")
     return content
 
 
 def compression_of(path: str | os.PathLike[str]) -> str | None:
-    """Return by what a file is compressed, as its first bytes say whatever its name is; None if it is not.
+    """Return the compression format that a file's first bytes show, whatever its name; None if there is none.
 
     Raises:
-        OSError: if it is no regular file or cannot be read.
+        OSError: if it is not a regular file or cannot be read.
     """
     _require_regular(os.stat(path))  # noqa: PTH116
     with Path(path).open("rb") as file:
@@ -91,11 +90,11 @@ def compression_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Raise OSError unless this is a regular file: others would be waited for, or never end."""
+    """Raise OSError unless this is a regular file; reading anything else could block or never end."""
     _require_regular(os.stat(path))  # noqa: PTH116
 
 
 def _require_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "no file")
+        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "not a file")
         raise Unreadable(f"it is {kind}; only regular files are read")

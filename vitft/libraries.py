@@ -1,4 +1,4 @@
-"""Other libraries, kept quiet: their bars, their advice, and their calls to hosts that nobody asked for."""
+"""Keep other libraries quiet: their progress bars, advice and usage counters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _COUNTS = "HF_UPDATE_DOWNLOAD_COUNTS"
 
 
 def count_no_downloads() -> None:
-    """Keep `datasets` and `evaluate` from telling a counting host of every load, unless the environment wants it."""
+    """Stop `datasets` and `evaluate` from reporting every load to a usage counter, unless the environment asks."""
     wanted = os.environ.setdefault(_COUNTS, "0").upper() in {"1", "ON", "YES", "TRUE"}
     for name in ("datasets", "evaluate"):
         if (settings := sys.modules.get(f"{name}.config")) is not None:
@@ -17,14 +17,14 @@ def count_no_downloads() -> None:
 
 
 def quiet_libraries(*, with_datasets: bool = True) -> None:
-    """Keep libraries' own bars and advice off the terminal; what matters of it, vitft says itself."""
+    """Keep other libraries' progress bars and advice off the terminal."""
     count_no_downloads()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if not with_datasets:  # which takes a second to import
+    if not with_datasets:  # it takes a second to import
         return
     import datasets
 

@@ -1,6 +1,6 @@
-"""What a name stands for: a Hub id, an old canonical name, a revision, a local path, or something built in.
+"""Tell what a name stands for: a Hub id, an old dataset name, a local path, or something built in.
 
-Also what a failed request to the Hub means, for datasets and models alike, and what to type next.
+Also turn failed requests to the Hub, for datasets and models, into errors that say what to type next.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vitft.retry import chain, is_passing, kinds_of, patiently
 
 BUILTIN_DATASETS = ("builtin:digits",)
 
-# Names from before datasets had owners, for when the Hub, which redirects them, cannot be reached.
+# Names from before datasets had owners. The Hub redirects them; this is for when it cannot be reached.
 _OWNED = {
     "beans": "AI-Lab-Makerere/beans",
     "cats_vs_dogs": "microsoft/cats_vs_dogs",
@@ -39,7 +39,7 @@ _PLACEHOLDER = re.compile(r"LABEL_(\d+)")
 
 @dataclass(frozen=True)
 class DatasetName:
-    """What ``--dataset`` was given: its kind, and the text to open it by (absolute for folders and files)."""
+    """The kind of a dataset's name, and the text to open it with (an absolute path for folders and files)."""
 
     kind: Literal["builtin", "folder", "file", "hub"]
     text: str
@@ -58,7 +58,7 @@ class HubDataset:
 def classify_dataset(text: str) -> DatasetName:
     """Tell whether a dataset's name means something built in, a local folder or file, or a Hub id.
 
-    What exists on this machine wins over the Hub, as it does for `datasets`.
+    Local files win over the Hub, as in `datasets`.
 
     Raises:
         DataError: if it is an unknown built-in, a missing path, or not a possible Hub id.
@@ -83,12 +83,12 @@ def classify_dataset(text: str) -> DatasetName:
 
 
 def placeholder(number: int) -> str:
-    """Return what transformers calls a class that has no name."""
+    """Return the name that transformers gives to an unnamed class."""
     return f"LABEL_{number}"
 
 
 def is_placeholder(name: str) -> bool:
-    """Whether a class has no name but :func:`placeholder`."""
+    """Whether a class name is only a :func:`placeholder`."""
     return _PLACEHOLDER.fullmatch(name) is not None
 
 
@@ -106,10 +106,10 @@ def slug(text: str) -> str:
 
 
 def find_dataset_on_hub(name: str, revision: str | None = None) -> HubDataset:
-    """Ask the Hub for a dataset's full id and commit; offline, translate old names by a short table.
+    """Ask the Hub for a dataset's full id and commit; offline, look old names up in a short table.
 
     Raises:
-        VitftError: if the Hub answers that there is no such dataset or revision, or that access is denied.
+        VitftError: if there is no such dataset or revision, or access is denied.
     """
     from huggingface_hub import HfApi, is_offline_mode
 
@@ -117,7 +117,7 @@ def find_dataset_on_hub(name: str, revision: str | None = None) -> HubDataset:
         return _without_hub(name, None)
     try:
         info = patiently(lambda: HfApi().dataset_info(name, revision=revision, timeout=30), waits=(1.0, 2.0))
-    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+    except Exception as error:  # the Hub client's errors have no common base class
         if kinds_of(error) & _UNREACHABLE or is_passing(error):
             return _without_hub(name, error)
         raise explain_hub_error(error, name, kind="dataset", revision=revision) from error
@@ -128,13 +128,13 @@ def find_dataset_on_hub(name: str, revision: str | None = None) -> HubDataset:
 def explain_hub_error(
     error: BaseException, name: str, *, kind: Literal["dataset", "model"], revision: str | None = None
 ) -> VitftError:
-    """Return what a failure of the Hub, `datasets` or `transformers` means for a user.
+    """Turn a failure of the Hub, `datasets` or `transformers` into an error that a user can act on.
 
     Args:
-        error: what was raised; its causes are read too.
-        name: the id that was asked for.
-        kind: whether it names a dataset or a model.
-        revision: the revision that was asked for.
+        error: the exception; its causes are read too.
+        name: the requested id.
+        kind: whether the id is of a dataset or a model.
+        revision: the requested revision.
 
     Returns:
         A DataError or ModelError to raise ``from error``.
@@ -146,7 +146,7 @@ def explain_hub_error(
     allowed: str | None = None
     if "GatedRepoError" in kinds or "is a gated" in text:
         wrong = f"the {kind} {name!r} is gated: its owner grants access on request"
-        hint = f"ask for access on {page}, then log in with: hf auth login"
+        hint = f"ask for access at {page}, then: hf auth login"
     elif "RevisionNotFoundError" in kinds or "Invalid rev id" in text:
         wrong = f"the {kind} {name!r} has no revision {revision!r}"
         allowed, hint = "a branch, a tag or a full commit hash", f"--{kind}-revision main"
@@ -159,7 +159,7 @@ def explain_hub_error(
         hint = f"unset HF_HUB_OFFLINE, or {local}"
     elif "scripts are no longer supported" in text:
         wrong = f"the dataset {name!r} is a loading script, which `datasets` no longer runs"
-        hint = "use the Hub's own conversion of it: --dataset-revision refs/convert/parquet"
+        hint = "use the Hub's Parquet conversion: --dataset-revision refs/convert/parquet"
     elif kinds & _UNREACHABLE:
         wrong = f"cannot reach {endpoint()} for the {kind} {name!r}, and it is not in this machine's cache"
         hint = f"check the network (and HF_ENDPOINT), or {local}"
@@ -191,7 +191,7 @@ _UNREACHABLE = {
 
 def _without_hub(name: str, error: Exception | None) -> HubDataset:
     full = _OWNED.get(name, name)
-    note = f"dataset: {name} was taken to mean {full}; the Hub could not be reached" if full != name else None
+    note = f"dataset: {name} was read as {full}, because the Hub could not be reached" if full != name else None
     return HubDataset(full, None, note, error)
 
 
@@ -201,7 +201,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _nearby(path: Path) -> str | None:
-    """Return the entry beside a missing path whose name is most similar."""
+    """Return a hint for a missing path: the entry with the most similar name."""
     parent = path.parent
     if not is_folder(parent):
         return f"{parent} does not exist either"

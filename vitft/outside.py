@@ -1,7 +1,7 @@
-"""Text that came from outside (names, labels, messages of others), made fit to be shown.
+"""Make text from outside (names, labels, other libraries' messages) safe to show.
 
-Class names, file names and error texts are data. On a terminal an escape code among them would be obeyed, a
-direction override would show other words than those that are there, and an address may hold a password.
+Class names, file names and error texts are data. In a terminal, an escape code in them would take effect and a
+direction override would show different words; an address may contain a password.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import unicodedata
 
 _JOINERS = "\u200c\u200d"  # Persian words and emoji are written with them
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats and direction overrides, lone surrogates, separators
-_FORMULA = "=+-@\t\r\n＝＋－＠"  # what makes a spreadsheet calculate; the wide ones in its East Asian editions
+_FORMULA = "=+-@\t\r\n＝＋－＠"  # these start a formula in a spreadsheet; the wide ones in East Asian editions
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 100, 100, 60
@@ -21,7 +21,7 @@ _SECRET_NAME = (
     r"[\w.\-]*(?:token|secret|passw(?:or)?d|passwd|pwd|signature|credentials?|api[_\-]?key|access[_\-]?key(?:[_\-]?id)?"
     r"|private[_\-]?key|session[_\-]?id|security)[\w\-]*|(?:key|sig|auth|authorization|jwt|pass)"
 )
-# A path drops one of two slashes, and some addresses have no host; a port is no password, and C:/ no address.
+# pathlib drops one of two slashes, and some addresses have no host. A port is not a password, nor C:/ an address.
 _LOGIN = re.compile(r"(?<![\w+.\-])([A-Za-z][\w+.\-]+:/+)(?:[^\s/\"'<>]+|[^\s/@:\"'<>]+:(?!\d+/)[^\s\"'<>]*)@")
 _QUERY = re.compile(rf"([?&;#](?:{_SECRET_NAME})=)[^\s&;#\"'<>]+", re.IGNORECASE)
 _HEADER = re.compile(
@@ -33,11 +33,11 @@ _TOKEN = re.compile(
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    r"""Return a text in which nothing is hidden and nothing is obeyed: what does not print is written as an escape.
+    r"""Return a text with unprintable characters escaped, so that nothing is hidden and no terminal code works.
 
     Args:
-        text: from outside; anything else is made a text first.
-        lines: whether line breaks stay, as in a message of several lines; else they become ``\n``.
+        text: from outside; other objects are converted with ``str``.
+        lines: keep line breaks, for messages of several lines; otherwise they become ``\n``.
     """
     text = str(text)
     if text.isprintable():  # almost every text
@@ -46,7 +46,7 @@ def printable(text: object, *, lines: bool = False) -> str:
 
 
 def without_secrets(text: object) -> str:
-    """Return a text whose addresses hold no login, no token and no signature; ``***`` stands in their place."""
+    """Return a text with logins, tokens and signatures replaced by ``***``."""
     text = str(text)
     text = _LOGIN.sub(r"\1***@", text)
     text = _QUERY.sub(r"\1***", text)
@@ -54,19 +54,19 @@ def without_secrets(text: object) -> str:
 
 
 def shown(text: object) -> str:
-    """Return a message, which may have several lines, as it may be printed or written down."""
+    """Return a message of one or more lines, made safe to print or store."""
     return printable(without_secrets(text), lines=True)
 
 
 def cell(value: object) -> object:
-    """Return a cell of a CSV file that no spreadsheet takes for a formula; numbers stay numbers."""
+    """Return a CSV cell that no spreadsheet reads as a formula; numbers stay numbers."""
     if not isinstance(value, str):
         return value
     return f"'{printable(value)}" if value.lstrip(" ").startswith(tuple(_FORMULA)) else printable(value)
 
 
 def shortened(text: str, most: int = 300) -> str:
-    """Return a text of at most ``most`` characters; where it was cut it says how long it was."""
+    """Cut a text to at most ``most`` characters; a cut text ends with its original length."""
     if len(text) <= most:
         return text
     end = f"... ({len(text):,} characters)"
@@ -74,11 +74,11 @@ def shortened(text: str, most: int = 300) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a value as Python writes it, short enough for a line; that of a large one is not even made."""
+    """Return the ``repr`` of a value, short enough for a line; large values are never written out in full."""
     try:
         return printable(_SHORT.repr(value))
-    except ValueError:  # an integer of more digits than Python writes
-        return f"a {type(value).__name__} that is too long to be shown"
+    except ValueError:  # an integer with more digits than Python converts
+        return f"a {type(value).__name__} that is too long to show"
 
 
 def _is_plain(character: str) -> bool:

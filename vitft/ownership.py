@@ -1,9 +1,8 @@
-"""One run, one owner: a lock that dies with its process and names who holds it.
+"""One run, one owner: a lock that ends with its process and says who holds it.
 
-A POSIX lock (``fcntl.lockf``) on ``runs/NAME/.lock``: the kernel gives it back however its process ends, a forked child
-does not inherit it, and NFS knows it, so that it holds between machines too. Windows locks a byte of the file
-(``msvcrt.locking``), with the same effect. The file says who made it and is removed with the lock; one that a killed
-process left is taken over.
+A POSIX lock (``fcntl.lockf``) on ``runs/NAME/.lock``: the kernel releases it however the process ends, forked children
+do not inherit it, and over NFS it works between machines. Windows locks a byte of the file (``msvcrt.locking``), with
+the same effect. The file says who holds the lock and is removed with it; one left by a killed process is taken over.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from vitft.errors import TrainError
 
 _NAME = ".lock"
 _HELD = (errno.EACCES, errno.EAGAIN)
-_BEYOND = 1 << 30  # the byte that Windows locks: nobody else can read a locked one, and all must read who signed
-_held_here: dict[Path, int] = {}  # by whom: a process's locks do not exclude itself, as two threads of a notebook need
+_BEYOND = 1 << 30  # the byte that Windows locks: others cannot read it, and they must read who holds the lock
+_held_here: dict[Path, int] = {}  # folder to process id: a lock does not exclude other threads of its process
 
 
 class Ownership:
@@ -32,14 +31,14 @@ class Ownership:
         self._folder, self._descriptor, self._process = folder, descriptor, os.getpid()
         self._is_over = False
         self.note = note
-        """What the user should know, if this file system has no locks."""
+        """A warning for the user if this file system has no locks, else empty."""
 
     @classmethod
     def take(cls, folder: Path) -> Ownership:
         """Become the owner of a run.
 
         Raises:
-            TrainError: naming who is.
+            TrainError: if another process owns it, naming that process.
         """
         folder = folder.resolve()
         if _held_here.get(folder) == os.getpid():
@@ -49,22 +48,22 @@ class Ownership:
                 descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
                 raise TrainError(
-                    f"cannot write in the run {folder}: {error}", hint="make it writable, and make room on its disk"
+                    f"cannot write in the run {folder}: {error}", hint="make it writable and make room on its disk"
                 ) from error
             note = _lock(folder, descriptor)
             if _is_still_there(folder / _NAME, descriptor):
                 break
-            os.close(descriptor)  # its last owner removed it while we waited for nobody: the next one is another file
+            os.close(descriptor)  # the last owner removed it in between: the next one is a new file
         _held_here[folder] = os.getpid()
         _sign(descriptor)
         return cls(folder, descriptor, note)
 
     def release(self) -> None:
-        """Give the run free. A second time does nothing, nor in a child, whose parent goes on."""
+        """Release the run; does nothing the second time, or in a forked child."""
         if self._is_over or self._process != os.getpid():
             return
         self._is_over = True
-        if sys.platform == "win32":  # which removes no open file, and so never one that has a new owner
+        if sys.platform == "win32":  # it removes no open file, so never one with a new owner
             os.close(self._descriptor)
             with suppress(PermissionError):
                 (self._folder / _NAME).unlink(missing_ok=True)
@@ -75,7 +74,7 @@ class Ownership:
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether a process works on a run now; this one changes nothing to find out."""
+    """Whether a process is working on a run; asking changes nothing."""
     if _held_here.get(folder.resolve()) == os.getpid():
         return True
     try:
@@ -91,12 +90,12 @@ def is_taken(folder: Path) -> bool:
 
 
 def _lock(folder: Path, descriptor: int) -> str:
-    """Lock an open file; return what is to be said where that cannot be done."""
+    """Lock an open file; return a warning if the file system has no locks."""
     try:
         _try_lock(descriptor)
     except OSError as error:
         if error.errno not in _HELD:  # ENOLCK, ENOTSUP, ENOSYS: some network file systems
-            return f"the disk of {folder} has no locks: see to it yourself that one process at a time works on this run"
+            return f"the disk of {folder} has no file locks: make sure that only one process at a time uses this run"
         who, since = _signature(descriptor)
         os.close(descriptor)
         raise _taken(folder, who, since) from None
@@ -123,7 +122,7 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-    """Write who we are; a full disk must not stop a run that would end well."""
+    """Write who we are; on a full disk the run continues without it."""
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
         os.ftruncate(descriptor, 0)
@@ -144,7 +143,7 @@ def _signature(descriptor: int) -> tuple[str, str | None]:
 
 def _taken(folder: Path, who: str, since: str | None) -> TrainError:
     return TrainError(
-        f"the run {folder} is being worked on by {who}" + (f", since {since}" if since else ""),
+        f"the run {folder} is in use by {who}" + (f", since {since}" if since else ""),
         allowed="one process at a time",
-        hint="wait for its end, or end it with SIGTERM (kill PID), which leaves a complete checkpoint; then try again",
+        hint="wait until it ends, or stop it with SIGTERM (kill PID), which saves a checkpoint first; then try again",
     )

@@ -1,10 +1,10 @@
-"""Numbers as a person says them."""
+"""Write durations, counts, speeds and sizes for people to read."""
 
 from __future__ import annotations
 
 
 def duration_text(seconds: float) -> str:
-    """Return a length of time as a person says it: ``42 s``, ``7 min``, ``3 h 10 min``."""
+    """Return a length of time: ``42 s``, ``7 min``, ``3 h 10 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -17,7 +17,7 @@ def count_text(number: int) -> str:
 
 
 def speed_text(per_second: float) -> str:
-    """Return a speed with two digits at least: ``0.72``, ``7.2``, ``72``."""
+    """Return a speed with at least two digits: ``0.72``, ``7.2``, ``72``."""
     return f"{per_second:.{0 if per_second >= 10 else 1 if per_second >= 1 else 2}f}"
 
 

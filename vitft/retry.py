@@ -1,7 +1,7 @@
-"""Visits to the Hub, repeated while the failure may pass.
+"""Retry requests to the Hub while the failure may be temporary.
 
-The Hub's client repeats some of its calls and not others: one answer of 503 to ``whoami`` or to a commit is final
-there. Here every call is repeated, and ``Retry-After`` is honoured.
+The Hub's client retries some calls but not others: a single 503 for ``whoami`` or a commit is final there. Here every
+call is retried, and ``Retry-After`` is honoured.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each further try."""
+"""Seconds before each retry."""
 LONGEST_WAIT = 300.0
-"""The most seconds that a ``Retry-After`` is obeyed for."""
+"""The longest ``Retry-After`` that is honoured, in seconds."""
 
 TIMEOUT = 300.0
-"""Seconds without a byte after which an answer is not waited for any more."""
+"""Seconds without a byte after which a request is given up."""
 
 _CUT_OFF = {
     "TimeoutException", "RemoteProtocolError", "ReadError", "WriteError", "CloseError", "ChunkedEncodingError",
@@ -30,9 +30,9 @@ _NEVER_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionRef
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether a failure may be gone in a second: the Hub is busy, or the line broke.
+    """Return whether a failure may be temporary: the Hub is busy, or the connection broke.
 
-    A Hub that could not be reached at all will hardly be there in a second; who waits for it decides on that.
+    A Hub that cannot be reached at all does not count; a caller that wants to wait for it checks that itself.
     """
     status = status_of(error)
     if status:
@@ -46,23 +46,23 @@ def patiently(
     *,
     passes: Callable[[BaseException], bool] = is_passing,
 ) -> Answer:
-    """Return what ``call`` returns, trying again while it fails in a way that may pass.
+    """Return the result of ``call``, retrying temporary failures.
 
     Args:
-        call: a visit to the Hub that may be made twice without harm.
-        waits: seconds before each further try; a longer ``Retry-After`` is obeyed.
-        passes: which failures another try makes sense after.
+        call: a request that is safe to repeat.
+        waits: seconds before each retry; a longer ``Retry-After`` wins.
+        passes: whether a failure is temporary.
 
     Raises:
-        Exception: the last failure, or the first that will not pass.
+        Exception: the last failure, or the first that is not temporary.
     """
     from huggingface_hub import get_session
 
     for wait in (*waits, None):
-        get_session().timeout = TIMEOUT  # the client waits for ever, and makes itself anew after some failures
+        get_session().timeout = TIMEOUT  # by default it waits for ever; some failures make a new session
         try:
             return call()
-        except Exception as error:  # the Hub client's errors share no ancestor but Exception
+        except Exception as error:  # the Hub client's errors have no common base class
             if wait is None or not passes(error):
                 raise
             time.sleep(max(wait, _asked_to_wait(error)))
@@ -70,12 +70,12 @@ def patiently(
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Return whether no connection to the Hub came about."""
+    """Return whether no connection to the Hub was made."""
     return bool(kinds_of(error) & _NEVER_REACHED) and status_of(error) == 0
 
 
 def status_of(error: BaseException) -> int:
-    """Return the HTTP status of the answer that a failure came from; 0 if there was none."""
+    """Return the HTTP status behind a failure; 0 if there was no answer."""
     for link in chain(error):
         if (status := getattr(getattr(link, "response", None), "status_code", 0)) != 0:
             return int(status)
@@ -83,15 +83,15 @@ def status_of(error: BaseException) -> int:
 
 
 def kinds_of(error: BaseException) -> set[str]:
-    """Return the names of the classes of an error, of its causes and of all their ancestors.
+    """Return the class names of an error and its causes, base classes included.
 
-    By name: the client's classes moved between modules and transports (requests, httpx, httpx2).
+    Names, because the client's classes have moved between modules and transports (requests, httpx, httpx2).
     """
     return {ancestor.__name__ for link in chain(error) for ancestor in type(link).__mro__}
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what caused it, back to the first."""
+    """Yield an error and its causes, back to the first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error

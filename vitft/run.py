@@ -1,8 +1,8 @@
 """The run directory: recipe, environment, metrics stream, results.
 
-Only the main process writes; the others hold a Run whose methods do nothing. A JSON file appears whole or not at
-all, and ``metrics.jsonl`` is cut back to the checkpoint's length when a run resumes. Damage from a power cut or another
-program is noticed when the files are read.
+Only the main process writes; in the others, these methods do nothing. A JSON file appears complete or not at all, and
+``metrics.jsonl`` is cut back to the checkpoint's length when a run resumes. Damage from a power cut or another program
+is noticed when the files are read.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Run:
                     run.write_text("recipe.yaml", recipe.dump())
                 except TrainError as error:
                     folder.rmdir()
-                    raise TrainError(error.wrong, hint="make room, or --output-dir FOLDER") from error
+                    raise TrainError(error.wrong, hint="make room, or use --output-dir FOLDER") from error
                 return run
         except OSError as error:
             raise TrainError(f"cannot make a run directory in {parent}: {error}", hint="--output-dir FOLDER") from error
@@ -113,7 +113,7 @@ class Run:
 
     @property
     def model_folder(self) -> Path:
-        """The transformers folder that the run writes."""
+        """The folder of the trained model, which transformers can load."""
         return self.folder / "model"
 
     @property
@@ -123,12 +123,12 @@ class Run:
 
     @property
     def best_folder(self) -> Path:
-        """The transformers folder of the best model so far, which exists while ``hub.every`` is ``best``."""
+        """The folder of the best model so far; it exists only if ``hub.every`` is ``best``."""
         return self.folder / "best"
 
     @property
     def resume_command(self) -> str:
-        """What to type to resume this run."""
+        """The command that resumes this run."""
         return shlex.join(["vitft", "finetune", "--resume", str(self.folder), *self._flags])
 
     def results(self) -> dict[str, Any] | None:
@@ -138,12 +138,12 @@ class Run:
 
     @property
     def is_scored(self) -> bool:
-        """Whether the model and its final scores are there: everything that could only be had by training again."""
+        """Whether the model and its final scores exist; everything else can be made without training again."""
         return (self.model_folder / "config.json").is_file() and self.results() is not None
 
     @property
     def is_finished(self) -> bool:
-        """Whether everything is there; the model card comes last."""
+        """Whether the run is complete; the model card is written last."""
         return self.is_scored and (self.model_folder / "README.md").is_file()
 
     def has_lost_results(self) -> bool:
@@ -152,7 +152,7 @@ class Run:
         return has_card and self.results() is None and self.newest_checkpoint() is None
 
     def follow_up(self) -> dict[str, object]:
-        """Return what the recipe of a new run must change to train this run's model on.
+        """Return the recipe changes for a new run that continues training this run's model.
 
         Raises:
             UsageError: if there is no model yet.
@@ -177,12 +177,12 @@ class Run:
         return [name for folder in folders for name in sweep(folder)] if self.is_main else []
 
     def discard(self) -> None:
-        """Remove a run that never took a step: it holds only its recipe."""
+        """Remove a run that took no step and has only its recipe."""
         if self.is_main:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return what a JSON file of the run holds; None if it is missing, empty or broken (:meth:`broken` says so)."""
+        """Return the content of a JSON file of the run; None if it is missing, empty or broken (see :meth:`broken`)."""
         try:
             found = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -190,7 +190,7 @@ class Run:
         return found if isinstance(found, dict) else None
 
     def broken(self) -> list[str]:
-        """Return a line for each JSON file that is there and cannot be read."""
+        """Return a line for each JSON file that exists but cannot be read."""
         names = ("results.json", "environment.json", "published.json")
         return [
             f"{name} is {'broken' if (self.folder / name).stat().st_size else 'empty'}"
@@ -199,7 +199,7 @@ class Run:
         ]
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file whole or not at all, even if the power fails."""
+        """Write a file completely or not at all, even if the power fails."""
         if not self.is_main:
             return
         path = self.folder / name
@@ -218,7 +218,7 @@ class Run:
             ) from error
 
     def write_json(self, name: str, content: object) -> None:
-        """Write a JSON file, whole or not at all."""
+        """Write a JSON file, completely or not at all."""
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def log(self, event: str, **values: object) -> None:
@@ -235,7 +235,7 @@ class Run:
             ) from error
 
     def metrics_length(self) -> int:
-        """Return how many bytes have been written to ``metrics.jsonl``."""
+        """Return the size of ``metrics.jsonl`` in bytes."""
         path = self.folder / "metrics.jsonl"
         return path.stat().st_size if path.is_file() else 0
 
@@ -244,12 +244,12 @@ class Run:
         return [event for _, event in read_events(self.folder / "metrics.jsonl") if event is not None]
 
     def has_whole_log(self) -> bool:
-        """Whether ``metrics.jsonl`` has only intact lines, the results among them."""
+        """Whether all lines of ``metrics.jsonl`` are intact and the results are among them."""
         lines = [event for _, event in read_events(self.folder / "metrics.jsonl")]
         return None not in lines and any(event is not None and event["event"] == "results" for event in lines)
 
     def cut_metrics(self, length: int) -> None:
-        """Drop broken lines and whatever was logged after the checkpoint that a run resumes from."""
+        """Drop broken lines, and everything logged after the checkpoint that the run resumes from."""
         path = self.folder / "metrics.jsonl"
         if not self.is_main:
             return
@@ -269,7 +269,7 @@ class Run:
             raise TrainError(f"cannot write {path}: {error}", hint=f"make room, then: {self.resume_command}") from error
 
     def cut_metrics_after(self, event: str) -> bool:
-        """Drop whatever was logged after the last event of a kind; return whether there is one."""
+        """Drop everything logged after the last event of a kind; return whether there is such an event."""
         length = last = 0
         for line, found in read_events(self.folder / "metrics.jsonl"):
             length += len(line.encode(errors="surrogateescape"))
@@ -280,7 +280,7 @@ class Run:
         return last > 0
 
     def say(self, text: str) -> None:
-        """Print a line for the person at the terminal."""
+        """Print a line on the terminal."""
         self.status.say(text)
 
     def note(self, text: str) -> None:
@@ -291,7 +291,7 @@ class Run:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the run directories in a folder, the newest first."""
+    """Return the run directories in a folder, newest first."""
     found = folder.glob("*/recipe.yaml") if is_folder(folder) else ()
     return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
 
@@ -303,7 +303,7 @@ def runs_like(named: str | Path) -> tuple[list[str], str | None]:
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints in a run's ``checkpoints`` folder, the newest last."""
+    """Return the complete checkpoints in a run's ``checkpoints`` folder, newest last."""
     return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
 
 

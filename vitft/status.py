@@ -1,4 +1,4 @@
-"""What is said at the terminal while a run goes on: lines, and how far it is."""
+"""Print lines and progress on the terminal during a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Status:
             print(text, file=sys.stderr, flush=True)
 
     def start(self, title: str, total: int, done: int = 0) -> None:
-        """Begin to count ``total`` steps, of which ``done`` are done."""
+        """Start a progress bar of ``total`` steps, of which ``done`` are done."""
         if not self.enabled:
             return
         self.stop()
@@ -40,7 +40,7 @@ class Status:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            # Narrow enough for 80 columns; the time that is left is ours, which knows of changing image sizes.
+            # Fits 80 columns. The time left is our own estimate, which allows for changing image sizes.
             columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
@@ -57,7 +57,7 @@ class Status:
             self.say(f"  {done}/{total} {detail}")
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -360,7 +360,7 @@ def test_every_pointer_names_a_flag_or_a_key_that_exists():
         (TrainError("loss is nan"), 1, "error: loss is nan\n"),
         (StoppedEarly("stopped at step 3"), 75, "stopped at step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (ZeroDivisionError("by zero"), 1, "error: this is a bug in vitft, or a failure under it"),
+        (ZeroDivisionError("by zero"), 1, "error: this is a bug in vitft or in a library that it uses"),
     ],
 )
 def test_outcomes_have_their_codes_and_no_traceback(tasks, monkeypatch, capsys, error, code, says):
@@ -499,6 +499,6 @@ def test_going_on_from_a_run_needs_a_finished_one_and_no_other_recipe(tmp_path, 
     assert run("finetune", "--from", str(begun.folder)) == 2
     assert "is not finished, so it has no model yet" in capsys.readouterr().err
     assert run("finetune", "--from", str(begun.folder), "--recipe", "quickstart") == 2
-    assert "--from takes the recipe of" in capsys.readouterr().err
+    assert "--from uses the recipe of" in capsys.readouterr().err
     assert run("finetune", "./x", "--time") == 2
     assert "--dry-run --time" in capsys.readouterr().err

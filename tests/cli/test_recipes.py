@@ -43,7 +43,7 @@ def test_recipes_cp_copies_and_never_overwrites(tmp_path, monkeypatch, capsys):
     assert Recipe.load("mine.yaml") == Recipe.load("default.yaml") == Recipe()
     (tmp_path / "mine.yaml").write_text("train: {seed: 5}\n")
     assert run("recipes", "cp", "default", "mine.yaml") == 2
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert "will not be overwritten" in capsys.readouterr().err
     assert Recipe.load("mine.yaml").train.seed == 5
     assert run("recipes", "cp", "default", "nowhere/mine.yaml") == 2
 

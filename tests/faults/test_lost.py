@@ -103,7 +103,7 @@ def test_a_killed_training_process_is_named_with_what_is_safe_and_how_to_go_on(
     said = training.end()
     assert training.process.returncode == 1, said
     error = said[said.rindex("error: ") :]
-    assert re.match(rf"error: training process {rank} \(process id \d+\) ended without a word", error), said
+    assert re.match(rf"error: training process {rank} \(process id \d+\) ended unexpectedly", error), said
     assert re.search(r"the checkpoint of step \d+ is complete", error)
     assert f"try: vitft finetune --resume rank-{rank}/{attack.NAME}" in error.replace(f"{home}/", "")
     assert said.count("error: ") == 1 and "bug in vitft" not in said and "Traceback" not in said, said

@@ -26,7 +26,7 @@ def test_a_run_that_is_alive_is_not_resumed_and_comes_to_no_harm(home: Path, who
 
     assert attack.start(home, "alive", lambda: at_call(fit, "take_step", 5, intrude)).code == 0
     code, text = json.loads(told.read_text())
-    assert code == 1 and "is being worked on by process" in text, text
+    assert code == 1 and "is in use by process" in text, text
     attack.assert_same(run, whole)
 
 
@@ -46,6 +46,6 @@ def test_a_run_that_is_worked_on_is_not_pushed(whole: Path, tmp_path: Path) -> N
     run = tmp_path / attack.NAME
     shutil.copytree(whole, run)
     owner = Ownership.take(run)
-    with pytest.raises(TrainError, match="is being worked on by this process"):
+    with pytest.raises(TrainError, match="is in use by this process"):
         push(run)
     owner.release()

@@ -64,7 +64,7 @@ def test_a_secret_stops_the_push_and_is_named(run: Path, monkeypatch: pytest.Mon
         "see /home/ada/x": "home folder",
         "made on ada-laptop.": "name of this machine",
     }.items():
-        with pytest.raises(HubError, match=f"README.md holds .*{what}"):
+        with pytest.raises(HubError, match=f"README.md contains .*{what}"):
             check_secrets({"README.md": content.encode()}, "hf_secret")
     for harmless in ("/home/adalbert/x", "not-ada-laptop-at-all", "ada-laptops"):
         check_secrets({"README.md": harmless.encode()}, "hf_secret")

@@ -117,16 +117,16 @@ def test_without_a_token_there_is_a_way_to_get_one(hub: Hub, client: Client, run
 
 
 def test_a_token_that_is_not_known_is_told_from_one_that_may_not_write(hub: Hub, client: Client, run: Path) -> None:
-    assert "does not know this token" in refusal(client.run("push", run, token="hf_nobody"))
+    assert "does not accept this token" in refusal(client.run("push", run, token="hf_nobody"))
     hub.make("model", "me/leaves", {"README.md": b"---\ntags: [vitft]\n---\n"})
-    assert "may only read" in refusal(client.run("push", run, token="hf_reader"))
+    assert "is read-only" in refusal(client.run("push", run, token="hf_reader"))
     assert not hub.titles()
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "me/bad name", "me/a--b", "me/.x", "me/x.git", "é/x"])
 def test_a_name_that_no_repository_can_have_is_refused_unasked(name: str, hub: Hub, client: Client, run: Path) -> None:
     outcome = client.run("push", run, name)
-    assert outcome.code == 2 and "cannot be the name" in outcome.err
+    assert outcome.code == 2 and "is not a valid repository name" in outcome.err
     assert not hub.log
 
 
@@ -173,13 +173,13 @@ def test_a_request_to_stop_in_the_middle_of_a_push_is_answered(hub: Hub, client:
 
 
 def test_what_is_made_on_the_way_is_said(hub: Hub, client: Client, run: Path) -> None:
-    assert "made the private repository me/leaves" in client.run("push", run, "--private").err
+    assert "created the private repository me/leaves" in client.run("push", run, "--private").err
 
 
 def test_a_foreign_owner_is_refused_and_an_own_organisation_is_not(hub: Hub, client: Client, run: Path) -> None:
     said = refusal(client.run("push", run, "google/leaves"))
     assert "me cannot push to google" in said and "allowed: me, lab" in said and "--hub-repo me/leaves" in said
-    assert "may only read there" in refusal(client.run("push", run, "club/leaves"))
+    assert "has only read access there" in refusal(client.run("push", run, "club/leaves"))
     assert client.run("push", run, "lab/leaves").code == 0
 
 

@@ -139,7 +139,7 @@ def test_the_hub_ends_no_training(stage: str, kind: int | str, world: Hub, clien
 
 def test_a_bad_token_costs_no_training(world: Hub, client: Client) -> None:
     outcome = finetune(client, "--push-to-hub", token="hf_reader")
-    assert outcome.code == 1 and "may only read" in outcome.err
+    assert outcome.code == 1 and "is read-only" in outcome.err
     assert not (client.home / "runs").exists() and not world.stages("resolve")
 
 
@@ -187,7 +187,7 @@ def test_a_push_that_fails_in_the_background_is_noted_and_made_up_for(world: Hub
                  "--hub-every", "checkpoint"]  # fmt: skip
     outcome = client.python(f"{pace}vitft.cli.main({arguments!r})")
     assert outcome.code == 0, outcome.err
-    assert "was not pushed, training goes on: this token may not write" in outcome.err
+    assert "was not pushed, training goes on: this token has no write access" in outcome.err
 
 
 # --- names and downloads -------------------------------------------------------------------------------------

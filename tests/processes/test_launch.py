@@ -163,7 +163,7 @@ def test_a_killed_worker_ends_the_run_promptly_with_one_clear_line(tmp_path: Pat
     start = time.monotonic()
     assert parent.finish() == 1
     assert time.monotonic() - start < 10
-    assert re.search(r"training process 1 \(process id \d+\) ended without a word: it crashed, or was", parent.output)
+    assert re.search(r"training process 1 \(process id \d+\) ended unexpectedly: it crashed or was", parent.output)
     assert "Traceback" not in parent.output and "ChildFailedError" not in parent.output, parent.output
 
 
@@ -336,18 +336,18 @@ def test_machines_share_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (chosen.num_processes, chosen.num_local) == (4, 2)
     command = chosen.command("vitft", [], Path("folder"))
     assert command.count("--main_process_port") == 1 and "77" in command
-    with pytest.raises(UsageError, match=r"3 processes .* cannot be shared by 2 machine"):
+    with pytest.raises(UsageError, match=r"3 processes .* cannot be divided among 2 machine"):
         launch.choose(3, "auto", others)
 
 
 @pytest.mark.parametrize(
     ("count", "device", "visible", "match"),
     [
-        (2, "cuda", 1, "2 processes .* device cuda is 1"),
+        (2, "cuda", 1, "2 processes .* device cuda allows 1"),
         (2, "auto", 1, "2 processes"),
         (2, "cuda", 0, "--device cpu"),
-        (2, "cuda:1", 4, "device cuda:1 is 1"),
-        (2, "mps", 0, "device mps is 1"),
+        (2, "cuda:1", 4, "device cuda:1 allows 1"),
+        (2, "mps", 0, "device mps allows 1"),
     ],
 )
 def test_more_processes_than_devices_are_refused(
@@ -419,7 +419,7 @@ def test_a_launched_process_does_not_launch_again(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     assert launch.is_worker()
     assert launch.choose(None, "auto") is None and launch.choose(2, "auto") is None
-    with pytest.raises(UsageError, match="--num-processes 3 inside a launcher that started 2"):
+    with pytest.raises(UsageError, match="--num-processes 3 was given inside a launcher that started 2"):
         launch.choose(3, "auto")
     with pytest.raises(UsageError, match="inside a launcher"):
         launch.choose(None, "auto", ["--num_processes", "2"])

@@ -22,14 +22,14 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("optim: {lrr: 1, lr: fast}\ntrain: {duration: 10, seed: 1.5}\naugmnt: {}\nmodel: 3\n")
     said = complaints({"data.bad_images": "ignore"}, file)
-    assert said.splitlines()[0] == f"{file} with what was laid over it has 7 errors:"
+    assert said.splitlines()[0] == f"{file} with the given changes has 7 errors:"
     for line in (
         "  optim.lrr: unknown key; did you mean 'lr'?",
         "  optim.lr: 'fast' is not allowed; use a number",
-        "  train.duration: 10 is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h",
+        "  train.duration: 10 is not a duration; write a number and unit: 10 epochs, 2500 steps, 5%, 8 h",
         "  train.seed: 1.5 is not allowed; use a whole number",
         "  augmnt: unknown key; did you mean 'augment'?",
-        "  model: 3 is no section; write its keys below it, indented",
+        "  model: 3 is not a section; write its keys below it, indented",
         "  data.bad_images: 'ignore' is not allowed; use stop or skip",
     ):
         assert line in said.splitlines()
@@ -57,7 +57,7 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
         ("run.name", "../up", "'../up' is not allowed; use letters, digits, and - _ . after the first"),
         ("model.position.kind", "absolute", "'absolute' is not allowed; use learned-1d, learned-2d, sincos-2d,"),
         ("model.position.kin", "none", "unknown key; did you mean 'kind'?"),
-        ("model.position", "none", "'none' is no section; write its keys below it, indented"),
+        ("model.position", "none", "'none' is not a section; write its keys below it, indented"),
         ("model.train", "last:0", "'last:0' is not allowed; use all, head or last:N (did you mean last:2?)"),
     ],
 )

@@ -22,7 +22,7 @@ def test_durations_are_read_and_written(text, canonical):
 
 @pytest.mark.parametrize("text", ["10", 10, "epochs", "-1 epochs", "10 weeks", "1e3 steps", "", None, "5 % epochs"])
 def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match="is no duration; write a number and a unit"):
+    with pytest.raises(ValueError, match="is not a duration; write a number and unit"):
         Duration.parse(text)
 
 

@@ -78,10 +78,10 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("- a\n- b\n", "holds a list, not a recipe"),
+        ("- a\n- b\n", "contains a list, not a recipe"),
         ("a: [1\n", "is not valid YAML"),
-        ("optim: {lr: 1}\noptim: {lr: 2}\n", "the key 'optim' stands twice"),
-        ("optim:\n  lr: 1\n  lr: 2\n", "the key 'lr' stands twice"),
+        ("optim: {lr: 1}\noptim: {lr: 2}\n", "the key 'optim' appears twice"),
+        ("optim:\n  lr: 1\n  lr: 2\n", "the key 'lr' appears twice"),
         ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
     ],
 )

@@ -27,7 +27,7 @@ def test_sizes_are_height_by_width(value, size):
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_size_is_refused_with_the_two_forms(value):
-    with pytest.raises(ValueError, match="is no image size; write 384, or 384x512 for height x width") as caught:
+    with pytest.raises(ValueError, match="is not an image size; write 384, or 384x512 for height x width") as caught:
         parse_size(value)
     assert str(caught.value).startswith(repr(value))
 
@@ -36,7 +36,7 @@ def test_what_is_no_size_is_refused_with_the_two_forms(value):
     "value", [0, -1, -384, 4097, 10**6, "0", "0x384", "384x0", "4097x1", "1000000", [0, 384], [384, -1], (1, 4097)]
 )
 def test_a_side_that_no_image_has_is_refused_with_the_bounds(value):
-    with pytest.raises(ValueError, match="is not from 1 to 4096 pixels a side") as caught:
+    with pytest.raises(ValueError, match="is not between 1 and 4096 pixels per side") as caught:
         parse_size(value)
     assert str(value) in str(caught.value)
 
@@ -88,9 +88,9 @@ def test_without_a_size_the_checkpoints_own_stays(tmp_path):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("384x", "'384x' is no image size; write 384, or 384x512 for height x width"),
-        (True, "True is no image size; write 384, or 384x512 for height x width"),
-        (0, "an image size of 0 is not from 1 to 4096 pixels a side"),
+        ("384x", "'384x' is not an image size; write 384, or 384x512 for height x width"),
+        (True, "True is not an image size; write 384, or 384x512 for height x width"),
+        (0, "an image size of 0 is not between 1 and 4096 pixels per side"),
     ],
 )
 def test_a_recipe_with_a_wrong_size_names_the_key(value, says):

@@ -133,7 +133,7 @@ def test_only_what_should_learn_does(tmp_path, what):
         ({"model.checkpoint": "./no/such/model"}, ModelError, "no/such/model"),
         ({"model.checkpoint": "builtin:vit-huge"}, ModelError, "builtin:vit-micro"),
         ({"model.image_size": 33}, ModelError, "32 and 36"),
-        ({"train.device": "cuda:7"}, UsageError, "cuda:7 is not there"),
+        ({"train.device": "cuda:7"}, UsageError, "cuda:7 is not available"),
         ({"train.precision": "fp16", "train.device": "cpu"}, UsageError, "fp16"),
         ({"model.train": "last:9"}, ModelError, "6 blocks"),
         ({"run.metrics": ["./no-metric"]}, UsageError, "no-metric"),

@@ -68,9 +68,9 @@ def test_what_cannot_be_is_said_before_anything_is_written(home: Path) -> None:
     before = sorted((home / "runs").iterdir()) if (home / "runs").exists() else []
     with pytest.raises(ModelError, match=r"train\.resolution_schedule: an image size of 10x10 is not divisible by 4"):
         finetune(tiny.recipe(home, train__resolution_schedule={10: "50%", 16: "50%"}))
-    with pytest.raises(RecipeError, match="90 % of the steps together"):
+    with pytest.raises(RecipeError, match="add up to 90 % of the steps"):
         tiny.recipe(home, train__resolution_schedule={8: "50%", 16: "40%"})
-    with pytest.raises(RecipeError, match="is no part of the steps"):
+    with pytest.raises(RecipeError, match="is not a share of the steps"):
         tiny.recipe(home, train__resolution_schedule={8: 50, 16: "50%"})
     with pytest.raises(RecipeError, match=r"ends at 16x16, but model\.image_size is 8x8"):
         tiny.recipe(home, train__resolution_schedule={8: "50%", 16: "50%"}, model__image_size=8)

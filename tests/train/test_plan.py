@@ -119,7 +119,7 @@ def test_a_batch_that_was_given_is_kept_and_has_no_reason(classifier):
 
 
 def test_a_batch_smaller_than_a_pair_for_each_process_is_refused(classifier):
-    with pytest.raises(RecipeError, match="5 is smaller than twice the 3 processes") as error:
+    with pytest.raises(RecipeError, match="5 is less than two images for each of the 3 processes") as error:
         planned(classifier, processes=3, train__batch_size=5)
     assert "--batch-size 6" in error.value.hint
     assert planned(classifier, processes=3, train__batch_size=6).batch_size == 6
@@ -153,7 +153,7 @@ def test_a_cpu_takes_as_many_pixels_at_once_whatever_the_image_size(side, micro)
 
 
 @pytest.mark.parametrize(
-    ("fits", "reason"), [(8, "auto: the most that fit, found by trial"), (32, "a whole part fits")]
+    ("fits", "reason"), [(8, "auto: as many as fit, found by trial"), (32, "the process's whole share fits")]
 )
 def test_another_device_is_tried_at_the_largest_size_of_the_run(classifier, monkeypatch, fits, reason):
     asked = []
@@ -180,7 +180,7 @@ def test_the_accumulation_of_a_launcher_decides_the_micro_batch(classifier, monk
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     made = planned(classifier, train__batch_size=64)
     assert (made.micro_batch_size, made.accumulation) == (16, 4)
-    assert made.reasons["micro_batch_size"].startswith("as ")
+    assert made.reasons["micro_batch_size"].startswith("from ")
 
 
 # --- image sizes -------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_processes_take_their_slices_in_micro_batches_of_the_plan_or_smaller_one
 def test_what_is_staged_in_no_time_needs_no_processes(classifier):
     made = planned(classifier)
     assert made.workers == 0
-    assert "staging takes 1.0 ms an image here, too little to start processes for" in made.reasons["workers"]
+    assert "staging takes 1.0 ms per image here, not worth extra processes" in made.reasons["workers"]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_device_has_the_cores_of_its_process_read_images(classifier, monkeypat
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
     made = planned(classifier, device=device, processes=processes)
     assert made.workers == workers
-    assert "staging takes 100.0 ms an image here" in made.reasons["workers"]
+    assert "staging takes 100.0 ms per image here" in made.reasons["workers"]
 
 
 def test_a_stream_has_one_reader_and_a_given_number_is_taken(classifier):
@@ -288,7 +288,7 @@ def test_what_building_the_run_would_find_impossible_is_refused_first(classifier
         planned(convolutions, model__drop_path=0.1)
     with pytest.raises(ModelError, match="convnext"):
         planned(zoo.loaded(zoo.model_of("convnext"), None, (64, 64)), train__gradient_checkpointing=True)
-    with pytest.raises(TrainError, match="which a stream does not tell") as error:
+    with pytest.raises(TrainError, match="which is unknown for a stream") as error:
         planned(classifier, stream(100), train__class_weights="balanced")
     assert "train.class_weights=none" in error.value.hint
 
@@ -297,7 +297,7 @@ def test_what_keeps_layouts_from_agreeing_is_said():
     notes = planned(zoo.loaded(zoo.model_of("resnet"), None, (32, 32))).notes
     assert any("BatchNorm" in note for note in notes)
     notes = planned(zoo.loaded(zoo.model_of("vit", hidden_dropout_prob=0.1), None, (32, 32))).notes
-    assert any("dropout of its own" in note for note in notes)
+    assert any("its own dropout" in note for note in notes)
     assert planned(zoo.loaded(zoo.model_of("vit"), None, (32, 32))).notes == ()
 
 
@@ -307,4 +307,4 @@ def test_a_plan_prints_each_number_with_its_reason(classifier):
     assert lines["batch_size"].split(maxsplit=2)[1:] == ["64", "images per step over all processes"]
     assert lines["micro_batch_size"].endswith("16  x 4 accumulated x 1 processes")
     assert lines["total_steps"].endswith("47  3,000 images")
-    assert "too little to start processes for" in lines["workers"]
+    assert "not worth extra processes" in lines["workers"]

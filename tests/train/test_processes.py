@@ -321,7 +321,7 @@ def test_a_run_at_several_sizes_takes_the_same_course(several: tuple[int, Path],
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_with_unused_parameters_train_on_two_processes(name: str, two: Path, one: Path) -> None:
     notes = [event["text"] for event in events(two / name, "note")]
-    assert any(note.startswith("frozen, as no image reaches them") for note in notes), notes
+    assert any(note.startswith("frozen, because the model does not use them") for note in notes), notes
     assert len({each["weights"] for each in witnesses(two, name, 2)}) == 1
     assert_same_losses(two / name, one / name, steps=6)
     assert_close(*[each / name / "model" / "model.safetensors" for each in (two, one)], tolerance=1e-4)
@@ -391,7 +391,7 @@ def test_sigterm_leaves_a_checkpoint_that_another_number_of_processes_resumes(ho
 
     resumed = in_child(lambda: (os.chdir(home), cli.main(command.split()[1:])))
     assert resumed.code == 0, resumed.text
-    assert "close but not bit for bit, as this changed: processes: 2 -> 1" in resumed.text
+    assert "close but not bit for bit, because this changed: processes: 2 -> 1" in resumed.text
     assert f"at step {step} of 194" in resumed.text
     assert [event["step"] for event in events(run, "step")] == list(range(1, 194 + 1))
     assert json.loads((run / "results.json").read_text())["test"]["count"] == 360
@@ -474,7 +474,7 @@ def test_the_precision_of_the_config_is_taken_and_may_not_be_contradicted(home: 
         if precision == "auto":
             state = json.loads((last_checkpoint(home / "config" / "auto") / "state.json").read_text())
             assert (state["conditions"]["precision"], state["conditions"]["processes"]) == ("bf16", 2)
-            assert "bf16  as accelerate launch (--mixed_precision or its config file) says" in started.err
+            assert "bf16  from accelerate launch (--mixed_precision or its config file)" in started.err
         else:
             assert started.err.count("the recipe says train.precision: fp32, but accelerate launch") == 1
             assert "says bf16" in started.err and "Traceback" not in started.err
@@ -485,7 +485,7 @@ def test_a_batch_smaller_than_twice_the_processes_of_the_config_is_refused_once(
     job = placed_in(home / "refused", "small", jobs(home)["adamw"])["finetune"] | {"train.batch_size": 2}
     refused = Started((*VITFT, "finetune", *flags(job), "--", "--config_file", config), home)
     assert refused.wait() == 2, refused.err
-    assert refused.err.count("train.batch_size: 2 is smaller than twice the 2 processes") == 1
+    assert refused.err.count("train.batch_size: 2 is less than two images for each of the 2 processes") == 1
     assert "--batch-size 4" in refused.err and "Traceback" not in refused.err
     assert not (home / "refused").exists()
 

@@ -1,4 +1,4 @@
-"""What ships with vitft: where its recipes, the micro checkpoint and the digits dataset are found."""
+"""Find what ships with vitft: its recipes and the micro checkpoint."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def recipe_names() -> list[str]:
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file of a recipe given as a path or by its name among those that ship.
+    """Return the file of a recipe that is given as a path, or as the name of one that ships.
 
     Raises:
-        RecipeError: if there is neither such a file nor such a name.
+        RecipeError: if there is no such file or name.
     """
     as_file = Path(name)
     if is_file(as_file):
@@ -36,7 +36,7 @@ def recipe_path(name: str) -> Path:
         return recipe_folder() / f"{name}.yaml"
     guess = did_you_mean(name, recipe_names())
     raise RecipeError(
-        f"there is no recipe {name!r}: neither a file nor one that ships with vitft",
+        f"there is no recipe {name!r}: it is neither a file nor a recipe that ships with vitft",
         allowed=f"a path, or one of {', '.join(recipe_names())}",
         hint=f"--recipe {guess}" if guess else "vitft recipes ls",
     )

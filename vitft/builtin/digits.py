@@ -1,4 +1,4 @@
-"""`builtin:digits`: 1,797 handwritten digits of 8 x 8 pixels, to try everything without a network.
+"""`builtin:digits`: 1,797 handwritten digits of 8 x 8 pixels, for trying vitft without a network.
 
 The test part of UCI's "Optical recognition of handwritten digits" (E. Alpaydin, C. Kaynak, 1998), which
 scikit-learn ships.
@@ -38,8 +38,8 @@ def load_digits() -> Any:
 def _stratified_test(labels: np.ndarray) -> np.ndarray:
     """Mark about every fifth image of each class, 360 in all, shared out by largest remainders.
 
-    Rows are in the order of writers, so taking every fifth spreads them over both splits; and there is no
-    random draw that a new version of a library could change.
+    Rows are ordered by writer, so taking every fifth spreads the writers over both splits. A random draw could
+    change with a library's version.
     """
     counts = np.bincount(labels)
     quota = counts * _NUM_TEST // len(labels)

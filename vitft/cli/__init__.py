@@ -62,7 +62,7 @@ vitft inspect google/vit-base-patch16-224 --only filters,positions""",
 vitft push runs/photos my-lab/flowers --private
 vitft push runs/photos --create-pr --license apache-2.0""",
 }
-"""The commands, and what people type."""
+"""The commands, each with examples."""
 
 for _command, _examples in _EXAMPLES.items():
     app.command(_command.__name__, cls=Command, context_settings=CONTEXT, epilog=_examples)(_command)
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII shows the rest as escapes
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes
     ended = _run(arguments)
     sys.exit(worker.record(*ended[:2], is_echo=ended.is_echo) if launch.is_worker() else ended.code)
 
@@ -100,13 +100,13 @@ class _Ended(NamedTuple):
 
     code: int
     message: str = ""
-    """What went wrong, which was also said on stderr."""
+    """What went wrong, as already printed on stderr."""
     is_echo: bool = False
-    """Whether another process knows better what it was."""
+    """Whether another process knows the real cause."""
 
 
 def _run(arguments: list[str]) -> _Ended:
-    """Do what a command line says, and say what went wrong."""
+    """Do what a command line says, and print what went wrong."""
     try:
         with _stoppable(arguments):
             worker.register()
@@ -117,31 +117,31 @@ def _run(arguments: list[str]) -> _Ended:
     except KeyboardInterrupt as interrupt:
         return _Ended(130, _say("\n".join(["interrupted", *getattr(interrupt, "__notes__", ())])))
     except BrokenPipeError:
-        # The reader went away (| head). What is still buffered must not raise again when Python ends.
+        # The reader is gone (| head). What is still buffered must not raise again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _Ended(0)
     except StoppedEarly as stop:
         return _Ended(stop.exit_code, _say(str(stop)))
     except worker.PeerLost as error:
-        if not worker.has_parent():  # which knows how the other ended, and says that instead
+        if not worker.has_parent():  # the parent knows how the other one ended, and prints that instead
             _explain(error, arguments, is_local=True)
         return _Ended(error.exit_code, str(error), is_echo=True)
     except VitftError as error:
         _explain(error, arguments, is_local=isinstance(error, DataError | TrainError))
         return _Ended(error.exit_code, str(error))
-    except Exception as error:  # the last resort: a bug is said in our words, with the way to its traceback
-        if signal := signals.interrupted():  # in the middle of an import of others, which failed of it
+    except Exception as error:  # the last resort: report a bug without its traceback
+        if signal := signals.interrupted():  # during another library's import, which failed because of it
             return _Ended(StoppedEarly.exit_code, _say(f"stopped ({signal})\n  try: the same command again"))
         unknown = VitftError(
-            f"this is a bug in vitft, or a failure under it that it does not know: {_describe(error)}",
-            hint="the same command with --debug shows the traceback",
+            f"this is a bug in vitft or in a library that it uses: {_describe(error)}",
+            hint="the same command with --debug, to see the traceback",
         )
         _explain(unknown, arguments, is_local=True)
         return _Ended(1, str(unknown))
 
 
 def _stoppable(arguments: list[str]) -> AbstractContextManager[None]:
-    """Let a request to stop end a training with its exit code from the very first moment, imports included."""
+    """Let a stop signal end ``finetune`` with the right exit code from the start, even during imports."""
     if arguments[:1] != ["finetune"]:
         return nullcontext()
     return signals.stoppable(
@@ -183,7 +183,7 @@ _OTHER_WORDS = {
 
 
 def _no_command(word: str, commands: Sequence[str], above: str) -> UsageError:
-    """Return the error for a command that does not exist."""
+    """Return the error for an unknown command."""
     others = _OTHER_WORDS if above == "vitft" else {}
     guess = did_you_mean(word.lower(), [*commands, *others])
     if above == "vitft runs" and guess is None:  # a folder, most likely
@@ -196,13 +196,13 @@ def _no_command(word: str, commands: Sequence[str], above: str) -> UsageError:
 
 
 def _explain(error: VitftError, arguments: list[str], *, is_local: bool) -> None:
-    """Print an error; ``is_local`` if it may have met this process and no other."""
+    """Print an error; ``is_local`` if it may have happened in this process only."""
     if "--debug" in arguments:
         print(shown(traceback.format_exc()), file=sys.stderr)
     elif worker.is_main():
         _say(f"error: {with_flags(str(error)) if isinstance(error, RecipeError) else error}")
     elif is_local and not worker.has_parent():
-        # Process 0 speaks for all, except of what it may not know. Our own parent would pass that on.
+        # Process 0 prints for all, except errors that it may not know. Our own parent would print those.
         print(shown(f"[process {worker.rank()}] error: {error}"), file=sys.stderr, flush=True)
 
 

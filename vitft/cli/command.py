@@ -1,6 +1,6 @@
-"""How a command line is read.
+"""Read a command line.
 
-``Command`` accepts snake_case spellings, takes what stands after ``--`` for accelerate's launcher, and names everything
+``Command`` accepts snake_case spellings, passes arguments after ``--`` to accelerate's launcher, and reports everything
 that is wrong at once, with what to write instead.
 """
 
@@ -22,7 +22,7 @@ from vitft.recipe.flags import FLAGS, Flag
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-_FEW = 14  # options of a command that need no headings
+_FEW = 14  # a command with at most this many options needs no headings
 _HEADINGS = ["Arguments and options", "Arguments", "Data", "Model", "Training", "Run", "Hub", "More"]
 _HEADING_OF = {
     "data": "Data", "model": "Model", "augment": "Training", "optim": "Training", "train": "Training", "run": "Run",
@@ -32,7 +32,7 @@ _OF_RUNS = ("--recipe", "--resume", "--from", "--dry-run", "--time")
 
 
 def _heading(parameter: Any) -> str:
-    """Return what an argument or option stands under in a long help text."""
+    """Return the heading of an argument or option in a long help text."""
     if parameter.param_type_name != "option":
         return "Arguments"
     flag = FLAGS.get(parameter.opts[0])
@@ -42,14 +42,14 @@ def _heading(parameter: Any) -> str:
 
 
 class Command(TyperCommand):
-    """A command that is read by typer and done outside it.
+    """A command that typer parses but does not run.
 
-    Typer turns Ctrl-C and a closed pipe into exits of its own; so ``invoke`` only returns the work, and
-    ``vitft.cli.main`` does it with its one table of outcomes.
+    Typer turns Ctrl-C and a closed pipe into its own exit codes, so ``invoke`` only returns the work, and
+    ``vitft.cli.main`` does it and sets the exit code.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; keep in ``ctx.meta`` what the processes of a launch are to be given."""
+        """Parse the arguments; keep those for launched processes and their launcher in ``ctx.meta``."""
         args, launcher = _split(args) if self.takes_value("--num-processes") else (list(args), [])
         args, wrong = _normalise(args, self)
         ctx.meta["vitft.arguments"] = [*ctx.command_path.split()[1:], *_without(args, "--num-processes")]
@@ -87,14 +87,14 @@ class Command(TyperCommand):
                 formatter.write_dl(groups[heading])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples as they are to be typed."""
+        """Write the examples, one per line."""
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.splitlines():
                     formatter.write(f"  {line}\n")
 
     def takes_value(self, flag: str) -> bool | None:
-        """Whether ``flag`` of this command wants a value; None if it has no such flag."""
+        """Whether ``flag`` of this command takes a value; None if it has no such flag."""
         for parameter in self.params:
             if flag in parameter.opts and parameter.param_type_name == "option":
                 return not getattr(parameter, "is_flag", False)
@@ -106,7 +106,7 @@ class Command(TyperCommand):
 
 
 def launched(ctx: typer.Context, num_processes: int | None, device: str) -> int | None:
-    """Run this command in several processes if it should be; return their exit code, else None."""
+    """Run this command in several processes if asked to, and return their exit code; else return None."""
     chosen = launch.choose(num_processes, device, ctx.meta["vitft.launcher"])
     return None if chosen is None else launch.run(chosen, ctx.meta["vitft.arguments"])
 

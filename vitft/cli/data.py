@@ -1,4 +1,4 @@
-"""``vitft data``: what a dataset is taken for."""
+"""``vitft data``: show how a dataset is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def data(
     format: Format = "text",
     debug: Debug = False,
 ) -> int:
-    """Show how a dataset is read: splits, classes, labels, an example of each class, what is left out.
+    """Show how a dataset is read: its splits, classes, labels, an example of each class, and what is left out.
 
     Nothing is trained or written. --set takes the keys of the recipe's data section; data.check_images=all decodes
     every image.

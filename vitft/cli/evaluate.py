@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 OwnDataset = Annotated[
     str | None,
-    typer.Argument(help="The dataset; the same as --dataset. A run scores its own images without.", metavar="DATASET"),
+    typer.Argument(help="The dataset, like --dataset; without one, a run scores its own images.", metavar="DATASET"),
 ]
 ImageSizes = Annotated[
     str | None,
     typer.Option(
         "--image-size",
         metavar="SIZES",
-        help="Pixels of the model's input: 384, 384x512, or several with commas: 160,192,224.",
+        help="The model's input in pixels: 384, 384x512, or several sizes with commas: 160,192,224.",
     ),
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", metavar="FILE", help="Where the plot over several sizes goes (.png, .svg or .pdf)."),
+    typer.Option("--plot", metavar="FILE", help="File for the plot over several sizes (.png, .svg or .pdf)."),
 ]
 Shift = Annotated[
     int | None,
@@ -54,7 +54,7 @@ Shift = Annotated[
         "--shift",
         metavar="N",
         min=1,
-        help="Also move each image by N pixels in four directions: how many predictions stay.",
+        help="Also shift each image by N pixels in four directions, and count the predictions that stay.",
     ),
 ]
 
@@ -90,7 +90,7 @@ def evaluate(
     data = recipe.data if recipe.data.dataset else None  # None: the run's own
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and recipe.run.metrics:
-        raise UsageError("--metrics goes with one size", hint="leave --metrics out, or give one --image-size")
+        raise UsageError("--metrics needs a single size", hint="leave out --metrics, or give one --image-size")
     if len(sizes) < 2 and plot is not None:
         raise UsageError("--plot needs several sizes", hint="--image-size 160,192,224,256")
 
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def _recipe(changes: Changes, given: list[str] | None) -> Recipe:
-    """Return what the flags and ``--set`` say, as a recipe; raise UsageError for settings of no dataset."""
+    """Return the recipe from flags and ``--set``; raise UsageError for settings without a dataset."""
     from vitft.recipe.recipe import Recipe
 
     settings = data_settings(given, "vitft evaluate MODEL --dataset D --set data.label_column=label")

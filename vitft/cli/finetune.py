@@ -36,28 +36,28 @@ def finetune(
     dataset_given: OwnDataset = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe", metavar="RECIPE", help="Recipe file, or the name of one that ships: vitft recipes ls."
-        ),
+        typer.Option("--recipe", metavar="RECIPE", help="Recipe file, or a name from: vitft recipes ls."),
     ] = None,
     changes: Changes,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="RUN", help="Go on with a run that was stopped, by its own recipe."),
+        typer.Option("--resume", metavar="RUN", help="Resume a stopped run, with its own recipe."),
     ] = None,
     from_run: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Train a finished run's model on: a new run, by the same recipe."),
+        typer.Option(
+            "--from", metavar="RUN", help="Train a finished run's model further, in a new run with the same recipe."
+        ),
     ] = None,
     num_processes: NumProcesses = None,
     trust_metrics: Annotated[
         bool,
-        typer.Option("--trust-metrics", help="Run the metrics that a recipe file or a resumed run names: code."),
+        typer.Option("--trust-metrics", help="Run the code of metrics that a recipe file or a resumed run names."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan, and stop.")
     ] = False,
-    is_timed: Annotated[bool, typer.Option("--time", help="With --dry-run: time a few steps, too.")] = False,
+    is_timed: Annotated[bool, typer.Option("--time", help="With --dry-run: also time a few steps.")] = False,
     settings_given: Settings = None,
     format: Format = "text",
     debug: Debug = False,
@@ -69,7 +69,7 @@ def finetune(
     take_dataset(dataset_given, changes)
     changes |= settings(settings_given)
     if is_timed and not dry_run:
-        raise UsageError("--time goes with --dry-run; a training says how long it takes", hint="--dry-run --time")
+        raise UsageError("--time needs --dry-run; a training always says how long it takes", hint="--dry-run --time")
     if from_run is not None:
         recipe, changes = _going_on(from_run, recipe or resume, changes)
     resolved = _resolve(recipe, resume, changes)
@@ -98,13 +98,13 @@ def finetune(
 
 
 def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
-    """Print what a run made; of a dry run the recipe and the plan."""
+    """Print the result of a run; for a dry run the recipe and the plan."""
     if result.run_dir is None:
         assert resolved is not None  # a resume without a recipe file has raised in tasks
         if format == "json":
             print(json.dumps({"recipe": resolved.model_dump(mode="json"), "plan": result.plan_text}, indent=2))
         else:
-            # The plan in comments: what is printed is a recipe that --recipe accepts.
+            # The plan is in comments, so that the output is a recipe that --recipe accepts.
             print(resolved.dump(), *(f"# {line}".rstrip() for line in result.plan_text.splitlines()), sep="\n")
     elif format == "json":
         published = {"published": asdict(result.published)} if result.published else {}
@@ -114,12 +114,12 @@ def _show(result: FinetuneResult, resolved: Recipe | None, format: str) -> None:
 
 
 def _going_on(run: Path, other: str | Path | None, changes: Changes) -> tuple[str, Changes]:
-    """Return the recipe of a finished run, and what a new run that trains its model on changes in it."""
+    """Return the recipe of a finished run, and its changes for a new run that trains the model further."""
     from vitft.run import Run
 
     if other is not None:
         raise UsageError(
-            f"--from takes the recipe of {run}, so {other} cannot be given with it",
+            f"--from uses the recipe of {run}, so {other} cannot be given with it",
             hint=f"vitft finetune --from {run} --epochs 5",
         )
     opened = Run.open(run, "vitft finetune --from")
@@ -127,7 +127,7 @@ def _going_on(run: Path, other: str | Path | None, changes: Changes) -> tuple[st
 
 
 def _resolve(recipe: str | None, resume: Path | None, changes: Changes) -> Recipe | None:
-    """Return the recipe of the run; None for a run to resume that has none, which is for tasks to explain."""
+    """Return the recipe of the run; None if the run to resume has none, which tasks will explain."""
     from vitft.recipe.recipe import Recipe
 
     if resume is None:
@@ -142,7 +142,7 @@ def _resolve(recipe: str | None, resume: Path | None, changes: Changes) -> Recip
         return resolved
     if recipe is not None:
         raise UsageError(
-            "--resume goes on with the recipe of the run; --recipe cannot be given with it",
+            "--resume uses the recipe of the run, so --recipe cannot be given with it",
             hint=f"vitft finetune --resume {resume}",
         )
     if not is_file(resume / "recipe.yaml"):
@@ -153,9 +153,9 @@ def _resolve(recipe: str | None, resume: Path | None, changes: Changes) -> Recip
 
 
 def _check_push(resolved: Recipe, changes: Mapping[str, object]) -> None:
-    """Refuse to be told where to push what is not pushed.
+    """Raise for Hub flags without a push.
 
-    A licence stands in the card beside the model too, and ``hub.push=false`` takes back what a recipe wishes.
+    A licence is allowed, because the local model card has it too, and so is ``hub.push=false``.
     """
     told = {key for key in changes if key.startswith("hub.")} - {"hub.push", "hub.license"}
     if told and not resolved.hub.push:

@@ -1,4 +1,4 @@
-"""Flags of transformers' image-classification examples and of other trainers, which people paste, and ours instead."""
+"""Flags of transformers' examples and of other trainers, which people paste, and what to use instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOREIGN = {
     "--hub-private-repo": "--private",
     "--hub-strategy": "--hub-every",
     "--hub-token": "set the environment variable HF_TOKEN, or run: hf auth login",
-    "--ignore-mismatched-sizes": "leave it out: only the head is new; model.allow_new names what else may be",
+    "--ignore-mismatched-sizes": "leave it out: only the head is new; model.allow_new lists what else may be",
     "--image-column-name": "--set data.image_column=NAME",
     "--image-processor-name": "leave it out: it belongs to --model",
     "--label-column-name": "--set data.label_column=NAME",

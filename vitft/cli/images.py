@@ -1,4 +1,4 @@
-"""The images that a command line names: files, folders, globs."""
+"""Find the images that a command line names: files, folders, globs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitft.reading.listing import IMAGE_SUFFIXES, image_files
 
 
 def expand_images(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the files that arguments stand for, each once, those of a folder or glob in sorted order."""
+    """Yield the files that the arguments name, each once, sorted within a folder or glob."""
     seen: set[str] = set()
     for argument in arguments:
         if is_folder(argument):
@@ -23,7 +23,7 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
             if not found:
                 raise UsageError(f"nothing matches {argument}", allowed="image files, folders or globs")
         else:
-            found = [argument]  # one that is missing is reported in its place
+            found = [argument]  # a missing file is reported later, in its place
         for path in found:
             if path not in seen:
                 seen.add(path)
@@ -31,7 +31,7 @@ def expand_images(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _images_of(folder: str) -> list[str]:
-    """Return the image files of a folder and those below it, but for what may not be looked into."""
+    """Return the image files of a folder and its subfolders, except those that cannot be listed."""
     path = Path(folder)
     if path.resolve() == Path(path.resolve().anchor):
         raise UsageError(
@@ -40,8 +40,8 @@ def _images_of(folder: str) -> list[str]:
             hint="name a folder of images",
         )
     if not os.access(path, os.R_OK | os.X_OK):
-        raise UsageError(f"the folder {folder} may not be read", hint=f"ls -ld {folder}")
+        raise UsageError(f"the folder {folder} cannot be read", hint=f"ls -ld {folder}")
     found = image_files(folder)
     if not found:
-        raise UsageError(f"the folder {folder} holds no images", allowed=", ".join(sorted(IMAGE_SUFFIXES)))
+        raise UsageError(f"the folder {folder} contains no images", allowed=", ".join(sorted(IMAGE_SUFFIXES)))
     return found

@@ -1,4 +1,4 @@
-"""``vitft inspect``: pictures of what a model learnt."""
+"""``vitft inspect``: draw what a model learnt."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def inspect(
     split: Split = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder to be made; named after the model when not given."),
+        typer.Option("-o", "--output", metavar="DIR", help="New folder; by default named after the model."),
     ] = None,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="KIND,...", help="Kinds of pictures, with commas between them.")
+        str | None, typer.Option("--only", metavar="KIND,...", help="Kinds of pictures, separated by commas.")
     ] = None,
     target_class: Annotated[
         str | None,
-        typer.Option("--class", metavar="CLASS", help="Name or number of a class: draws which patches speak for it."),
+        typer.Option("--class", metavar="CLASS", help="Name or number of a class: draw which patches speak for it."),
     ] = None,
     num_images: Annotated[
         int | None,
@@ -44,13 +44,13 @@ def inspect(
             "--num-images",
             min=1,
             metavar="N",
-            help="At most so many images; else all files, or a sample of a dataset.",
+            help="At most this many images; when not given all files, or a sample of the dataset.",
         ),
     ] = None,
-    show: Annotated[int, typer.Option("--show", min=1, metavar="N", help="Images that are shown one by one.")] = 4,
+    show: Annotated[int, typer.Option("--show", min=1, metavar="N", help="Images to show one by one.")] = 4,
     format: Annotated[
         PictureFormat,
-        typer.Option("--format", help="Of the figures; json prints the numbers, and draws nothing."),
+        typer.Option("--format", help="Format of the figures; json prints the numbers and draws nothing."),
     ] = "png",
     debug: Debug = False,
 ) -> int:

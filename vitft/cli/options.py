@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share and that are no recipe keys, and how their texts are read."""
+"""Arguments and options that several commands share and that are not recipe keys."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from vitft.cli.command import wrong_keys
 from vitft.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")]
-OwnDataset = Annotated[str | None, typer.Argument(help="The dataset; the same as --dataset.", metavar="DATASET")]
-Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to take: test when there is one.")]
+OwnDataset = Annotated[str | None, typer.Argument(help="The dataset, like --dataset.", metavar="DATASET")]
+Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to use: test, if there is one.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Images per forward pass.")]
 NumProcesses = Annotated[
     int | None,
@@ -20,7 +20,7 @@ NumProcesses = Annotated[
         "--num-processes",
         min=1,
         metavar="N",
-        help="Processes to start through accelerate; all GPUs when not given.",
+        help="Processes to start with accelerate; when not given one for each GPU.",
     ),
 ]
 Settings = Annotated[
@@ -28,18 +28,18 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a recipe key; repeatable. vitft recipes keys lists them.",
+        help="Set a recipe key; repeatable. List the keys with: vitft recipes keys.",
     ),
 ]
-Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How results are printed.")]
+Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How to print the results.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def take_dataset(given: str | None, changes: dict[str, object]) -> None:
-    """Lay the dataset that stands without a flag over a recipe.
+    """Add the dataset that was given without a flag to the changes.
 
     Raises:
-        UsageError: if a flag names one, too.
+        UsageError: if a flag names one too.
     """
     if given is not None and "data.dataset" in changes:
         raise UsageError(
@@ -50,10 +50,10 @@ def take_dataset(given: str | None, changes: dict[str, object]) -> None:
 
 
 def settings(texts: Sequence[str] | None) -> dict[str, object]:
-    """Read what was given to ``--set``; of a key given twice the last counts.
+    """Parse the values of ``--set``; if a key is given twice, the last one counts.
 
     Raises:
-        UsageError: naming every text that is no setting.
+        UsageError: naming everything that is wrong with them.
     """
     from vitft.recipe.yaml12 import parse_setting
 
@@ -73,7 +73,7 @@ def settings(texts: Sequence[str] | None) -> dict[str, object]:
 
 
 def data_settings(texts: Sequence[str] | None, example: str) -> dict[str, object]:
-    """Read what was given to ``--set`` of a command that has a dataset and no recipe.
+    """Parse the values of ``--set`` for a command with a dataset and no recipe.
 
     Raises:
         UsageError: for a key of another section than ``data``.
@@ -90,7 +90,7 @@ def data_settings(texts: Sequence[str] | None, example: str) -> dict[str, object
 
 
 def image_sizes(text: str | None) -> list[tuple[int, int]]:
-    """Read what was given to ``--image-size``: one size, or several with commas between them."""
+    """Parse the value of ``--image-size``: one size, or several separated by commas."""
     from vitft.recipe.sizes import parse_size
 
     try:
@@ -100,10 +100,10 @@ def image_sizes(text: str | None) -> list[tuple[int, int]]:
 
 
 def check_one_size(changes: Mapping[str, object]) -> None:
-    """Raise UsageError if what was given to ``--image-size`` is not one size."""
+    """Raise UsageError if ``--image-size`` is not a single size."""
     from vitft.recipe.sizes import show_size
 
     text = changes.get("model.image_size")
     sizes = image_sizes(None if text is None else str(text))
     if len(sizes) > 1:
-        raise UsageError(f"--image-size {text}: one size is possible here", hint=f"--image-size {show_size(sizes[-1])}")
+        raise UsageError(f"--image-size {text}: give one size only", hint=f"--image-size {show_size(sizes[-1])}")

@@ -21,21 +21,21 @@ def push(
     repo: Annotated[
         str | None,
         typer.Argument(
-            help="OWNER/NAME, or NAME of your own; by default as the run's recipe or folder says.", metavar="[REPO]"
+            help="OWNER/NAME, or NAME in your account; by default from the recipe or folder.", metavar="[REPO]"
         ),
     ] = None,
     *,
     changes: Changes,
     training: Annotated[
-        bool, typer.Option("--training", help="Also the newest resumable checkpoint, below training/.")
+        bool, typer.Option("--training", help="Also push the newest resumable checkpoint, below training/.")
     ] = False,
     format: Format = "text",
     debug: Debug = False,
 ) -> int:
-    """Publish a finished run on the Hub, or finish a publication that broke off.
+    """Publish a finished run on the Hub, or finish an interrupted push.
 
-    One commit holds the model, its card, recipe.yaml, results.json, environment.json and the figures. Local paths
-    are shortened, and a file that holds your token, your home folder or this machine's name stops the push.
+    One commit contains the model, its card, recipe.yaml, results.json, environment.json and the figures. Local paths
+    are shortened, and a file that contains your token, your home folder or this machine's name stops the push.
     """
     from vitft import tasks
 

@@ -1,6 +1,6 @@
-"""Flags that stand for recipe keys: a command names them and gets one mapping of what was given.
+"""Flags that set recipe keys: a command names them and gets one mapping of the values that were given.
 
-Type, choices, default and help of such a flag come from its key.
+The type, choices, default and help of a flag come from its key.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from vitft.recipe.fields import FIELDS
 from vitft.recipe.flags import FLAGS, Flag
 
 Changes = dict[str, object]
-"""Values by dotted key, of the flags that were given; the others lay nothing over a recipe."""
+"""Values by dotted key, for the flags that were given."""
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list[str]}
 _SAYS_NOTHING = ("null", "false", "[]")  # as a default
 
 
 def recipe_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command flags of ``vitft.recipe.flags``, in the place of its parameter ``changes``.
+    """Give a command flags of ``vitft.recipe.flags`` instead of its parameter ``changes``.
 
-    Typer sees a parameter for each flag; the command is called with ``changes``.
+    Typer sees a parameter for each flag, and the command gets ``changes``.
     """
     flags = [FLAGS[name] for name in names]
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        """Return the command as typer is to see it."""
+        """Return the command as typer should see it."""
         shown: list[Parameter] = []
         for each in signature(command, eval_str=True).parameters.values():
             shown += map(_parameter, flags) if each.name == "changes" else [each.replace(kind=Parameter.KEYWORD_ONLY)]
@@ -41,7 +41,7 @@ def recipe_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., in
             changes = {flag.key: flag.value(value) for flag, value in values if value not in (None, [])}
             return command(changes=changes, **given)
 
-        # What typer reads: parameters with types, and the types once more.
+        # Typer reads both the signature and the annotations.
         called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
         called.recipe_flags = names  # type: ignore[attr-defined]  # for messages
         called.__annotations__ = {each.name: each.annotation for each in shown}
@@ -51,12 +51,12 @@ def recipe_flags(*names: str) -> Callable[[Callable[..., int]], Callable[..., in
 
 
 def meaning(key: str) -> str:
-    """Return what a recipe key means, as a line of help."""
+    """Return the meaning of a recipe key as a line of help."""
     return FIELDS[key][3].replace("`", "")
 
 
 def _parameter(flag: Flag) -> Parameter:
-    """Return a flag as the parameter of a function that typer reads; None stands for not given."""
+    """Return a flag as a function parameter for typer; None means that it was not given."""
     kind, choices, default, _ = FIELDS[flag.key]
     taken: Any = _TYPES["float" if flag.unit else kind]
     if kind == "str" and choices:

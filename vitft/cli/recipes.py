@@ -26,12 +26,12 @@ app = typer.Typer(
     help="List, show, copy and check recipes.",
 )
 
-Name = Annotated[str, typer.Argument(help="Name of a recipe that ships, or a file.", metavar="NAME")]
+Name = Annotated[str, typer.Argument(help="Name of a recipe that ships with vitft, or a file.", metavar="NAME")]
 
 
 @app.command("ls", cls=Command, context_settings=CONTEXT)
 def list_recipes(debug: Debug = False) -> None:
-    """List the recipes that ship, with what each claims."""
+    """List the recipes that ship with vitft, and what each claims."""
     from vitft.builtin import recipe_names, recipe_path
 
     names = recipe_names()
@@ -43,7 +43,7 @@ def list_recipes(debug: Debug = False) -> None:
 def show(name: Name, debug: Debug = False) -> None:
     """Print a recipe with every key written out and explained.
 
-    What is printed is itself a recipe.
+    The output is itself a recipe.
     """
     from vitft.builtin import recipe_path
     from vitft.recipe.recipe import Recipe
@@ -61,7 +61,7 @@ def copy(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Copy a recipe to change it; never over a file that is there."""
+    """Copy a recipe, to change it; an existing file is never overwritten."""
     from vitft.builtin import recipe_path
 
     source = recipe_path(name)
@@ -72,7 +72,7 @@ def copy(
             file.write(source.read_text(encoding="utf-8"))
     except FileExistsError:
         raise UsageError(
-            f"{target} is there already, and nothing is overwritten",
+            f"{target} already exists and will not be overwritten",
             hint=f"vitft recipes cp {name} OTHER.yaml",
         ) from None
     except OSError as error:
@@ -85,7 +85,7 @@ def validate(
     files: Annotated[list[str], typer.Argument(help="Recipe files or names.", metavar="FILE")],
     debug: Debug = False,
 ) -> None:
-    """Check recipes; every error of every file is reported."""
+    """Check recipes, and report every error of every file."""
     from vitft.recipe.recipe import Recipe
 
     wrong = []
@@ -110,7 +110,7 @@ def schema(debug: Debug = False) -> None:
 
 @app.command("keys", cls=Command, context_settings=CONTEXT)
 def list_keys(
-    format: Annotated[Literal["text", "markdown"], typer.Option("--format", help="How the keys are printed.")] = "text",
+    format: Annotated[Literal["text", "markdown"], typer.Option("--format", help="How to print the keys.")] = "text",
     debug: Debug = False,
 ) -> None:
     """List every key of a recipe with its default and meaning."""

@@ -1,4 +1,4 @@
-"""``vitft resize``: a checkpoint at another size."""
+"""``vitft resize``: write a checkpoint at another size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitft.outside import shown
 @recipe_flags("--image-size", "--method", "--model-revision")
 def resize(
     model: Model,
-    out: Annotated[Path, typer.Argument(help="Folder to be made.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="New folder for the checkpoint.", metavar="OUT")],
     changes: Changes,
     patch_size: Annotated[
         int | None, typer.Option("--patch-size", min=1, metavar="N", help="Side of a patch in pixels.")
@@ -31,10 +31,10 @@ def resize(
 ) -> int:
     """Write a checkpoint at another resolution, which plain transformers loads and runs.
 
-    Position tables are resampled, class tokens stay; config.json and the image processor follow. Methods:
-    bicubic (antialiased), bicubic-plain (as transformers at run time), bilinear, corners (as the ViT paper's
-    code), geometric (BEiT's, for tables of offsets). A patch size changes by pseudo-inverse (FlexiViT).
-    What was done is written to OUT/resize.json.
+    Position tables are resampled, class tokens stay the same, and config.json and the image processor are updated.
+    Methods: bicubic (antialiased), bicubic-plain (as transformers at run time), bilinear, corners (as the ViT
+    paper's code), geometric (BEiT's, for tables of offsets). The patch size is changed by pseudo-inverse
+    (FlexiViT). OUT/resize.json records what was done.
     """
     check_one_size(changes)
 

@@ -1,4 +1,4 @@
-"""Where a model goes on the Hub, and whether it may: asked before training, so that a bad token costs seconds."""
+"""Find where on the Hub to push a model, and check access before training, so that a bad token costs seconds."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Destination:
         repo: ``OWNER/NAME``.
         revision: the branch.
         create_pr: whether a pull request is opened instead of changing the branch.
-        is_private: whether the repository is to be private, if it is made.
-        missing: what is still to be made: the ``repository``, the ``branch``.
+        is_private: whether to make the repository private, if it is new.
+        missing: what must still be created: the ``repository``, the ``branch``.
     """
 
     repo: str
@@ -37,7 +37,7 @@ class Destination:
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """The repository's page."""
         return f"{endpoint()}/{self.repo}"
 
 
@@ -46,16 +46,16 @@ class Unreachable(HubError):  # noqa: N818 - an answer, not a fault of ours
 
 
 def find_destination(hub: HubRecipe, default_name: str) -> Destination:
-    """Find out where a model is to go, and whether it may; nothing is made yet.
+    """Find where to push a model and check that this is allowed; nothing is created yet.
 
     Args:
-        hub: what the recipe says.
+        hub: the recipe's section.
         default_name: of the repository if the recipe names none.
 
     Raises:
-        UsageError: if the name has a form that the Hub does not take.
+        UsageError: if the name is not valid on the Hub.
         Unreachable: if the Hub does not answer.
-        HubError: if there is no token, or it may not write there, or the repository holds something else.
+        HubError: if there is no token, it may not write there, or the repository contains something else.
     """
     check_form(hub, default_name)
     token_or_error()
@@ -63,12 +63,12 @@ def find_destination(hub: HubRecipe, default_name: str) -> Destination:
         return _find(hub, default_name)
     except HubError:
         raise
-    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+    except Exception as error:  # the Hub client's errors have no common base class
         raise explain(error, hub.repo or default_name) from error
 
 
 def make_destination(to: Destination) -> list[str]:
-    """Make what is missing of a destination; return what was made, as sentences.
+    """Create the missing repository or branch; return a note on each.
 
     Raises:
         Unreachable, HubError: as :func:`find_destination`.
@@ -79,40 +79,39 @@ def make_destination(to: Destination) -> list[str]:
     try:
         if "repository" in to.missing:
             patiently(lambda: api.create_repo(to.repo, private=to.is_private or None, exist_ok=True))
-            notes.append(f"hub: made the {'private ' if to.is_private else ''}repository {to.repo}")
+            notes.append(f"hub: created the {'private ' if to.is_private else ''}repository {to.repo}")
         if "branch" in to.missing:
             patiently(lambda: api.create_branch(to.repo, branch=to.revision, exist_ok=True))
-            notes.append(f"hub: made the branch {to.revision} of {to.repo}")
-    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+            notes.append(f"hub: created the branch {to.revision} of {to.repo}")
+    except Exception as error:  # the Hub client's errors have no common base class
         raise explain(error, to.repo) from error
     return notes
 
 
 def check_form(hub: HubRecipe, default_name: str) -> None:
-    """Check what can be checked of ``hub`` without the Hub.
+    """Check the ``hub`` section as far as possible without the Hub.
 
     Raises:
-        UsageError: for a name that no repository can have, a licence of no known form, or flags that contradict each
-            other.
+        UsageError: for an invalid repository name or licence, or flags that contradict each other.
     """
     name = hub.repo or default_name
     parts = name.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts) or parts[-1].endswith(".git"):
         raise UsageError(
-            f"{name!r} cannot be the name of a repository",
-            allowed="OWNER/NAME or NAME of letters, digits, and - _ . inside, 96 at most, without -- and ..",
+            f"{name!r} is not a valid repository name",
+            allowed="OWNER/NAME or NAME: up to 96 letters, digits, _, and - or . inside, but no -- or ..",
             hint=f"--hub-repo {_likely_name(name)}",
         )
     if hub.license is not None and not _LICENCE.fullmatch(hub.license):
         raise UsageError(
-            f"{hub.license!r} is not how the Hub spells a licence",
-            allowed="its identifier on https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0",
+            f"{hub.license!r} is not one of the Hub's licence identifiers",
+            allowed="one from https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0",
             hint="vitft push RUN --license apache-2.0, or vitft finetune --set hub.license=apache-2.0",
         )
     if hub.create_pr and hub.revision not in (None, "main"):
         raise UsageError("a pull request is opened against main", hint="leave out --hub-revision, or --create-pr")
     if hub.create_pr and hub.every != "end":
-        raise UsageError("one pull request holds the finished model", hint="leave out --hub-every, or --create-pr")
+        raise UsageError("a pull request is only for the finished model", hint="leave out --hub-every, or --create-pr")
 
 
 def token_or_error() -> str:
@@ -125,41 +124,41 @@ def token_or_error() -> str:
 
     if is_offline():
         raise HubError(
-            "HF_HUB_OFFLINE forbids the Hub, so nothing can be pushed",
+            "HF_HUB_OFFLINE is set, so nothing can be pushed",
             hint="unset HF_HUB_OFFLINE, or train without --push-to-hub and later: vitft push RUN",
         )
     token = get_token()
     if not token:
         raise HubError(
-            "to push to the Hub needs a token, and there is none",
-            hint="make one that may write on https://huggingface.co/settings/tokens, then: hf auth login "
+            "pushing to the Hub needs a token, and there is none",
+            hint="create one with write access at https://huggingface.co/settings/tokens, then: hf auth login "
             "(or set HF_TOKEN)",
         )
     if not token.isascii():
-        raise HubError("the token holds letters that no token has", hint="hf auth login, or mend HF_TOKEN")
+        raise HubError("the token contains characters that no token has", hint="hf auth login, or correct HF_TOKEN")
     return token
 
 
 def explain(error: BaseException, repo: str) -> HubError:
-    """Return what a failed visit to the Hub means for who wants to push to ``repo``."""
+    """Turn a failed request to the Hub into an error for someone who pushes to ``repo``."""
     status, kinds = status_of(error), kinds_of(error)
     first = _without_token(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
     if status == 401 and "RepositoryNotFoundError" not in kinds:
         return HubError(
-            "the Hub does not know this token: it is mistyped, or was taken back",
-            hint="hf auth login (or set HF_TOKEN) with a token of https://huggingface.co/settings/tokens",
+            "the Hub does not accept this token: it is mistyped or was revoked",
+            hint="hf auth login (or set HF_TOKEN) with a token from https://huggingface.co/settings/tokens",
         )
     if status == 403:
         return _may_not_write(repo)
     if "RevisionNotFoundError" in kinds:
         return HubError(f"{repo} has no such revision: {first}", hint="--hub-revision BRANCH")
     if kinds & {"RepositoryNotFoundError"} or status == 404:
-        return HubError(f"there is no {repo} on the Hub, or this token may not see it", hint="--hub-repo OWNER/NAME")
+        return HubError(
+            f"there is no {repo} on the Hub, or this token has no access to it", hint="--hub-repo OWNER/NAME"
+        )
     if is_passing(error) or is_unreachable(error) or "NetworkError" in kinds:
-        return Unreachable(f"{endpoint()} does not answer as it should: {first}", hint="look at the network, and again")
-    return HubError(
-        f"{'the Hub refused' if status else 'the push failed'}: {first}", hint=f"look at {endpoint()}/{repo}"
-    )
+        return Unreachable(f"{endpoint()} did not answer properly: {first}", hint="check the network and try again")
+    return HubError(f"{'the Hub refused' if status else 'the push failed'}: {first}", hint=f"see {endpoint()}/{repo}")
 
 
 def _find(hub: HubRecipe, default_name: str) -> Destination:
@@ -174,7 +173,7 @@ def _find(hub: HubRecipe, default_name: str) -> Destination:
     revision, missing = hub.revision or "main", []
     if info is None:
         if hub.create_pr:
-            raise HubError(f"there is no {repo} to open a pull request for", hint="leave out --create-pr to make it")
+            raise HubError(f"there is no {repo} to open a pull request for", hint="leave out --create-pr to create it")
         missing.append("repository")
     else:
         _check_existing(api, info, repo, hub)
@@ -184,22 +183,23 @@ def _find(hub: HubRecipe, default_name: str) -> Destination:
 
 
 def _check_owner(me: dict[str, Any], repo: str, hub: HubRecipe) -> None:
-    """Refuse a token that only reads, and an owner who is neither this user nor one of their organisations.
+    """Raise for a read-only token, and for an owner who is neither this user nor one of their organisations.
 
-    A read-only token passes the making of a repository that exists, and fails at the upload.
+    With a read-only token, creating a repository that exists succeeds, and only the upload fails.
     """
     token = me.get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
         raise HubError(
-            f"the token {token.get('displayName', '')!r} of {me['name']} may only read",
-            hint="one that may write: https://huggingface.co/settings/tokens, then: hf auth login (or set HF_TOKEN)",
+            f"the token {token.get('displayName', '')!r} of {me['name']} is read-only",
+            hint="create one with write access at https://huggingface.co/settings/tokens, then: hf auth login "
+            "(or set HF_TOKEN)",
         )
     owner, name = repo.split("/")
     organisations = {each["name"]: each.get("roleInOrg") for each in me.get("orgs", [])}
     if owner == me["name"] or hub.create_pr:
         return
     if owner not in organisations or organisations[owner] == "read":
-        why = "may only read there" if owner in organisations else "is no member of it"
+        why = "has only read access there" if owner in organisations else "is not a member of it"
         raise HubError(
             f"{me['name']} cannot push to {owner}: {why}",
             allowed=", ".join([me["name"], *(org for org, role in organisations.items() if role != "read")]),
@@ -208,28 +208,28 @@ def _check_owner(me: dict[str, Any], repo: str, hub: HubRecipe) -> None:
 
 
 def _info(api: Any, repo: str) -> Any:
-    """Return what the Hub tells of a repository; None if it is not there."""
+    """Return the Hub's information on a repository; None if it does not exist."""
     try:
         return patiently(lambda: api.model_info(repo, timeout=30))
-    except Exception as error:  # the Hub client's errors share no ancestor but Exception
+    except Exception as error:  # the Hub client's errors have no common base class
         if "RepositoryNotFoundError" in kinds_of(error) and "GatedRepoError" not in kinds_of(error):
             return None
         raise
 
 
 def _check_existing(api: Any, info: Any, repo: str, hub: HubRecipe) -> None:
-    """Refuse a repository that this token cannot write to, is public against the wish, or holds something else."""
+    """Raise if the token cannot write to a repository, it is public but should not be, or it has other content."""
     if not hub.create_pr:
         try:
             patiently(lambda: api.auth_check(repo, write=True))
-        except Exception as error:  # the Hub client's errors share no ancestor but Exception
+        except Exception as error:  # the Hub client's errors have no common base class
             if status_of(error) in (401, 403, 404):
                 raise _may_not_write(repo) from error
             raise
     if hub.private and info.private is False:
         raise HubError(
             f"{repo} exists and is public; --private makes only new repositories private",
-            hint=f"make it private on {endpoint()}/{repo}/settings, or --hub-repo OTHER",
+            hint=f"make it private at {endpoint()}/{repo}/settings, or --hub-repo OTHER",
         )
     names = {sibling.rfilename for sibling in info.siblings or []}
     files = {name for name in names if name not in _SAYS_NOTHING and not TRAINING.fullmatch(name)}
@@ -237,14 +237,14 @@ def _check_existing(api: Any, info: Any, repo: str, hub: HubRecipe) -> None:
     if files and not is_ours and not (hub.force or hub.create_pr):
         some = ", ".join(sorted(files)[:3])
         raise HubError(
-            f"{repo} holds what vitft did not put there ({some}), and is not overwritten",
+            f"{repo} contains files that vitft did not push ({some}), and will not be overwritten",
             allowed="a new or empty repository, or one that vitft pushed to",
-            hint="--hub-repo OTHER, or --force to push there all the same (its history keeps what it had)",
+            hint="--hub-repo OTHER, or --force to push anyway (its history keeps the old files)",
         )
 
 
 def _has_revision(api: Any, repo: str, revision: str) -> bool:
-    """Return whether a branch is there; raise HubError for a reference that is not and cannot be made."""
+    """Return whether a branch exists; raise HubError for a missing reference that cannot be created."""
     refs = patiently(lambda: api.list_repo_refs(repo, include_pull_requests=revision.startswith("refs/pr/")))
     there = {each.name for each in refs.branches} | {each.ref for each in refs.pull_requests or []}
     if revision not in there and revision.startswith("refs/"):
@@ -254,9 +254,9 @@ def _has_revision(api: Any, repo: str, revision: str) -> bool:
 
 def _may_not_write(repo: str) -> HubError:
     return HubError(
-        f"this token may not write to {repo}",
-        hint="a token that may: https://huggingface.co/settings/tokens, then: hf auth login (or set HF_TOKEN); "
-        "or another repository: --hub-repo OWNER/NAME",
+        f"this token has no write access to {repo}",
+        hint="create one that has it at https://huggingface.co/settings/tokens, then: hf auth login (or set HF_TOKEN); "
+        "or use another repository: --hub-repo OWNER/NAME",
     )
 
 

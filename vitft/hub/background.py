@@ -1,4 +1,4 @@
-"""Pushes while training goes on: a thread that watches what the run writes, and never stalls or stops it."""
+"""Push to the Hub during training, in a thread that never delays or stops the run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ POLL_SECONDS = 2.0
 
 
 class BackgroundPushes:
-    """Pushes the newest of what a run writes whole, under a new name or in place of the last.
+    """Pushes each new checkpoint, or each new best model, of a run.
 
-    Training knows nothing of it: a checkpoint, and the folder of the best model, appear by a rename. What appears
-    while a push is under way waits for its end; of several only the newest is pushed.
+    Training knows nothing about it: checkpoints and the best model's folder appear by a rename. A folder that appears
+    during a push waits for its end; of several only the newest is pushed.
 
     Args:
-        run: that writes.
-        every: what is pushed: each ``best`` model, or each ``checkpoint``.
-        push: pushes such a folder. What it raises is noted, and training goes on.
+        run: the run to watch.
+        every: what to push: each ``best`` model, or each ``checkpoint``.
+        push: pushes a folder. Its errors are noted, and training goes on.
     """
 
     def __init__(self, run: Run, every: Literal["best", "checkpoint"], push: Callable[[Path], None]) -> None:
@@ -34,7 +34,7 @@ class BackgroundPushes:
         self._thread = threading.Thread(target=self._watch, name="vitft-push", daemon=True)
 
     def __enter__(self) -> BackgroundPushes:
-        for left in self._run.folder.glob(".push-*"):  # by a process that was killed in a push
+        for left in self._run.folder.glob(".push-*"):  # by a process that was killed during a push
             shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
         return self
@@ -42,13 +42,13 @@ class BackgroundPushes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let a push that is under way end, unless training was ended by force: then nothing is waited for."""
+        """Wait for a push that is under way, unless training ended with an exception."""
         self._is_over.set()
         if kind is None and self._thread.is_alive():
             self._thread.join()
 
     def _watch(self) -> None:
-        done = self._newest()  # what stood there before training went on
+        done = self._newest()  # from before this session
         while not self._is_over.wait(POLL_SECONDS):
             found = self._newest()
             if found is None or found == done:
@@ -58,12 +58,12 @@ class BackgroundPushes:
                 with tempfile.TemporaryDirectory(dir=self._run.folder, prefix=".push-") as folder:
                     self._push(_link(found[0], Path(folder)))
             except FileNotFoundError:
-                continue  # it gave way to a newer one, which comes next
-            except Exception as failure:  # whatever it is, it must not end the training
+                continue  # replaced by a newer one, which is pushed next
+            except Exception as failure:  # of any kind: it must not end the training
                 self._run.note(f"hub: {found[0].name} was not pushed, training goes on: {_first_line(failure)}")
 
     def _newest(self) -> tuple[Path, int] | None:
-        """Return the newest folder of its kind, with what tells it from another of that name."""
+        """Return the newest folder to push, and its inode, which changes when the folder is replaced."""
         if self._every == "best":
             folders = [self._run.best_folder] if self._run.best_folder.is_dir() else []
         else:
@@ -75,7 +75,7 @@ class BackgroundPushes:
 
 
 def _link(source: Path, folder: Path) -> Path:
-    """Return a folder with the same files, which stay when training removes the original; copies where it must."""
+    """Return a folder with links to (or copies of) the files, which stay when training removes the original."""
     target = folder / source.name
     target.mkdir()
     for path in source.iterdir():

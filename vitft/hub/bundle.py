@@ -1,4 +1,4 @@
-"""What of a run goes up: its files, without what says where and on whose machine it was made."""
+"""Collect the files of a run to push, without traces of the machine and user that made it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 
 Bundle = dict[str, Path | bytes]
-"""Files by their path in the repository: where they lie, or what they hold."""
+"""Files by their path in the repository, each as a local path or as content."""
 
 MODEL = re.compile(
     r"model[\w.\-]*\.safetensors(?:\.index\.json)?|(?:config|preprocessor_config|processor_config)\.json"
     r"|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
 )
-"""Paths in a repository that a finished or growing model has."""
+"""Paths in a repository that belong to a model."""
 TRAINING = re.compile(r"training/.+")
-"""Paths in a repository that a checkpoint has."""
+"""Paths in a repository that belong to a checkpoint."""
 
 FIGURES = (".png", ".svg")
-"""What of a run's figures goes up."""
+"""The figures of a run that are pushed."""
 _TEXT = (".json", ".jsonl", ".yaml", ".md", ".svg", ".csv")
 _PART = r"[^\s\"'`:;,()\[\]{}<>|/\\]"
 _ABSOLUTE = re.compile(rf"(?<![\w:/.~<@>])(?:(?:~[/\\]|[A-Za-z]:\\)(?:{_PART}+[/\\])*|/(?:{_PART}+/)+){_PART}*")
@@ -38,11 +38,11 @@ _CHUNK = 1 << 24
 
 
 def collect(folder: Path, model: Path, card: str) -> Bundle:
-    """Return what of a run goes up.
+    """Collect the files of a run to push.
 
     Args:
         folder: of the run.
-        model: the transformers folder, whose files go to the top.
+        model: the transformers folder, whose files go to the top level.
         card: the model card, which has no local paths.
     """
     shorten = shortener(folder)
@@ -60,9 +60,9 @@ def collect(folder: Path, model: Path, card: str) -> Bundle:
 
 
 def collect_training(folder: Path, checkpoint: Path) -> Bundle:
-    """Return a resumable checkpoint as a run directory below ``training/``.
+    """Collect a resumable checkpoint as a run directory below ``training/``.
 
-    ``hf download REPO --include 'training/*' --local-dir X`` and ``vitft finetune --resume X/training`` go on with it.
+    ``hf download REPO --include 'training/*' --local-dir X`` and ``vitft finetune --resume X/training`` resume it.
     """
     shorten = shortener(folder)
     place = f"training/checkpoints/{checkpoint.name}"
@@ -82,8 +82,8 @@ def collect_training(folder: Path, checkpoint: Path) -> Bundle:
 def shortener(folder: Path) -> Callable[[str], str]:
     """Return a function that shortens local paths in a text to their last part.
 
-    What lies below the run's own dataset, checkpoint or output folder keeps its place below the last part of these, so
-    that names stay apart.
+    Paths below the run's own dataset, checkpoint or output folder keep what follows the last part of these, so that
+    names stay distinct.
     """
     recipe = Recipe.load(folder / "recipe.yaml")
     environment = read_environment(folder)
@@ -109,18 +109,18 @@ def shortener(folder: Path) -> Callable[[str], str]:
 
 
 def is_local(name: str) -> bool:
-    """Return whether the name of a dataset, model or metric stands for a path of this machine."""
+    """Return whether the name of a dataset, model or metric is a path on this machine."""
     return not name.startswith("builtin:") and (looks_like_path(name) or exists(at_home(name)))
 
 
 def local_inputs(recipe: Recipe, environment: Mapping[str, Any]) -> set[str]:
-    """Return which of ``data.dataset`` and ``model.checkpoint`` are paths of the machine that trained.
+    """Return which of ``data.dataset`` and ``model.checkpoint`` are paths on the machine that trained.
 
-    The run wrote down what it found there; ``data/photos`` looks like a Hub id from any other folder than its own.
+    The run recorded this, because ``data/photos`` looks like a Hub id from any other folder.
 
     Args:
         recipe: of the run.
-        environment: what stands in its ``environment.json``.
+        environment: the content of its ``environment.json``.
     """
     dataset, model = environment.get("dataset", {}), environment.get("model", {})
     found = set()
@@ -135,7 +135,7 @@ def local_inputs(recipe: Recipe, environment: Mapping[str, Any]) -> set[str]:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote down of its surroundings; nothing of one that did not, or where it is broken."""
+    """Return the content of a run's ``environment.json``; empty if it is missing or broken."""
     return Run(folder).read_json("environment.json") or {}
 
 
@@ -143,18 +143,18 @@ def check_secrets(bundle: Mapping[str, Path | bytes], token: str | None) -> None
     """Check every file for the token, this user's home folder and this machine's name.
 
     Raises:
-        HubError: naming the first file that holds one of them.
+        HubError: naming the first file that contains one of them.
     """
     words = _private_words()
     for name, content in bundle.items():
         if token and any(token.encode() in chunk for chunk in _chunks(content, len(token))):
-            raise HubError(f"{name} holds your Hub token, and is not pushed", hint="take it out of that file")
+            raise HubError(f"{name} contains your Hub token, so nothing is pushed", hint="remove it from that file")
         text = _readable(name, content)
         for what, pattern in words.items():
             if match := pattern.search(text):
                 raise HubError(
-                    f"{name} holds {what} ({match[0]!r}), and is not pushed",
-                    hint="take it out of that file of the run directory, then: vitft push RUN",
+                    f"{name} contains {what} ({match[0]!r}), so nothing is pushed",
+                    hint="remove it from that file in the run directory, then: vitft push RUN",
                 )
 
 
@@ -165,14 +165,14 @@ def _private_words() -> dict[str, re.Pattern[str]]:
         words["the path of your home folder"] = re.compile(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])")
     host = socket.gethostname().partition(".")[0]
     if len(host) > 3 and host not in ("localhost", getpass.getuser()):
-        # A plain word (main, node, tulip) is in many texts without meaning this machine.
+        # A plain word (main, node, tulip) is in many texts that do not mean this machine.
         before = "(?<=@)" if host.isalpha() else r"(?<![\w.-])"
         words["the name of this machine"] = re.compile(rf"{before}{re.escape(host)}(?![\w-])")
     return words
 
 
 def _readable(name: str, content: Path | bytes) -> str:
-    """Return the text of a file; of a safetensors file its header, of a picture nothing."""
+    """Return the text of a file; for a safetensors file its header, for a picture nothing."""
     if name.endswith(".safetensors"):
         assert isinstance(content, Path)
         with content.open("rb") as file:
@@ -196,7 +196,7 @@ def _chunks(content: Path | bytes, overlap: int) -> Iterator[bytes]:
 
 
 def _public_recipe(folder: Path) -> Recipe:
-    """Return the run's recipe as a stranger can use it: without local paths, and without a wish to push."""
+    """Return the run's recipe for others to use: without local paths and without its ``hub`` section."""
     recipe = Recipe.load(folder / "recipe.yaml")
     local = local_inputs(recipe, read_environment(folder))
     data, model, run = recipe.data, recipe.model, recipe.run
@@ -210,7 +210,7 @@ def _public_recipe(folder: Path) -> Recipe:
 
 
 def _public_environment(folder: Path, shorten: Callable[[str], str]) -> bytes:
-    """Return ``environment.json`` with shortened paths, and with a command line that names no folder."""
+    """Return ``environment.json`` with shortened paths, in its command line too."""
     environment = read_environment(folder)
     recipe = Recipe.load(folder / "recipe.yaml")
     local = local_inputs(recipe, environment)
@@ -221,13 +221,13 @@ def _public_environment(folder: Path, shorten: Callable[[str], str]) -> bytes:
 
 
 def _short_argument(argument: str, on_hub: Set[object]) -> str:
-    """Return a word of a command line, ``VALUE``, ``--flag=VALUE`` or ``key=VALUE``, with no path but its last part."""
+    """Cut the path in a word of a command line (``VALUE``, ``--flag=VALUE`` or ``key=VALUE``) to its last part."""
     before, value = re.fullmatch(r"((?:--)?[\w.-]+=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
     return before + (value if value in on_hub else _last_part(value))
 
 
 def _shortened_json(text: str, shorten: Callable[[str], str]) -> bytes:
-    """Return a JSON text with every string and key shortened, but for the names of classes (``/m/01g317``)."""
+    """Return a JSON text with every string and key shortened, except for class names (``/m/01g317``)."""
     content = json.loads(text)
     classes = set(content.get("classes", ()))
 

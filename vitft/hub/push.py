@@ -1,7 +1,7 @@
-"""One bundle, one commit: whatever the network does in between.
+"""Push a bundle as exactly one commit, whatever the network does.
 
-The Hub's client does not repeat a commit, for a lost answer would make a second one. Each push has a mark of its own in
-the commit's description; before another try the mark is looked for, and what is found there is the push.
+The Hub's client does not retry a commit, because after a lost answer there would be two. So each push puts its own mark
+in the commit's description, and before a retry looks for the mark: if it is there, the push has succeeded.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from vitft.hub.card import minimal_card
 from vitft.retry import is_passing, is_unreachable, patiently
 
 WAITS = (1.0, 4.0, 16.0)
-"""Seconds before each further try of a push; within each the client repeats parts of it on its own."""
-_SEARCHED = 20  # commits, or pull requests, among which a mark is looked for
+"""Seconds before each retry of a push; within each try the client retries parts of it on its own."""
+_SEARCHED = 20  # newest commits or pull requests that are searched for a mark
 
 
 @dataclass(frozen=True)
 class Published:
-    """A push that arrived.
+    """A successful push.
 
     Attributes:
         repo: ``OWNER/NAME``.
         revision: the branch, or the pull request's ``refs/pr/N``.
-        commit: its commit.
-        url: what to open: the model's page, or the pull request.
+        commit: the hash of its commit.
+        url: the page of the model, or of the pull request.
     """
 
     repo: str
@@ -48,19 +48,19 @@ def push_bundle(
     *,
     is_last: bool = False,
 ) -> Published:
-    """Push files as one commit; files of an earlier push that this one has no more are removed in it.
+    """Push files as one commit, which also removes an earlier push's files that are not in this one.
 
-    A checkpoint replaces the one before and leaves the model, a model leaves the checkpoint unless it is the last.
+    A checkpoint replaces the previous one and leaves the model; a model leaves the checkpoint, unless it is the last.
 
     Args:
         bundle: files by their path in the repository.
-        destination: where to.
-        message: what the commit says that it holds.
-        say: tells the user what was decided on the way.
-        is_last: whether the run has ended, and needs no checkpoint any more.
+        destination: where to push.
+        message: the commit's message.
+        say: prints decisions made on the way.
+        is_last: whether the run has ended and no longer needs its checkpoint.
 
     Raises:
-        HubError: if a file holds a secret, or the Hub refuses or does not answer, after the last try.
+        HubError: if a file contains a secret, or the Hub refuses or, after the last retry, does not answer.
     """
     check_secrets(bundle, token_or_error())
     push = _Push(dict(bundle), destination, message, say, _governed(bundle, is_last))
@@ -73,14 +73,14 @@ def push_bundle(
 
 
 def _governed(bundle: Mapping[str, Path | bytes], is_last: bool) -> re.Pattern[str]:
-    """Return which paths of the repository are this push's to remove."""
+    """Return the pattern of paths in the repository that this push may remove."""
     if all(name.startswith("training/") for name in bundle):
         return TRAINING
     return re.compile(f"{MODEL.pattern}|{TRAINING.pattern}") if is_last else MODEL
 
 
 class _Push:
-    """A push on its way: what it holds, where it goes, and the mark that tells its commit from others."""
+    """A push under way: its files, its destination, and the mark that identifies its commit."""
 
     def __init__(
         self,
@@ -98,20 +98,20 @@ class _Push:
         self.has_tried = False
 
     def make(self) -> Published:
-        """Commit, with a lesser card where the Hub refuses this one."""
+        """Commit; if the Hub refuses the model card, with a minimal card or none."""
         minimal = minimal_card(self.to.repo).encode()
         while True:
             try:
                 return patiently(self.commit, WAITS, passes=_may_pass)
-            except ValueError as error:  # the Hub's validation of the card, which comes before anything is uploaded
+            except ValueError as error:  # the Hub checks the card before anything is uploaded
                 if "nvalid metadata" not in str(error) or "README.md" not in self.bundle:
                     raise
                 reason = " ".join(str(error).split())
                 if self.bundle["README.md"] == minimal:
-                    self.say(f"hub: even a minimal model card was refused ({reason}); the model goes up without one")
+                    self.say(f"hub: even a minimal model card was refused ({reason}); the model is pushed without one")
                     del self.bundle["README.md"]
                 else:
-                    self.say(f"hub: the model card was refused ({reason}); the model goes up with a minimal one")
+                    self.say(f"hub: the model card was refused ({reason}); the model is pushed with a minimal one")
                     self.bundle["README.md"] = minimal
 
     def commit(self) -> Published:
@@ -121,7 +121,7 @@ class _Push:
         self.has_tried = True
         try:
             return self.commit_anew()
-        except ConnectionError as error:  # of hf_xet, which raises Python's own; the Hub's client never does
+        except ConnectionError as error:  # from hf_xet; the Hub's client never raises Python's own
             self.say(f"hub: {_without_xet(error)}")
             raise
 
@@ -143,7 +143,7 @@ class _Push:
             commit_description=self.mark,
             revision=None if to.create_pr else to.revision,
             create_pr=to.create_pr,
-            # A commit by someone else in between is refused, and the next try starts from theirs.
+            # If someone else commits in between, ours is refused, and the next try starts from theirs.
             parent_commit=None if to.create_pr else info.sha,
         )
         if to.create_pr:
@@ -151,7 +151,7 @@ class _Push:
         return Published(to.repo, to.revision, str(made.oid), to.url)
 
     def find(self) -> Published | None:
-        """Return this push if the Hub has it."""
+        """Return this push if it has already reached the Hub."""
         to = self.to
         if not to.create_pr:
             commit = self.marked(to.revision)
@@ -164,7 +164,7 @@ class _Push:
         return None
 
     def marked(self, revision: str) -> str | None:
-        """Return the commit with the mark among the newest of a branch."""
+        """Return the commit with our mark, among the newest of a branch."""
         commits = self.api.list_repo_commits(self.to.repo, revision=revision)[:_SEARCHED]
         return next((str(each.commit_id) for each in commits if self.mark in each.message), None)
 
@@ -174,8 +174,8 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _without_xet(error: ConnectionError) -> str:
-    """Upload by plain HTTP from now on, which the Hub takes as well; return what is to be said."""
+    """Use plain HTTP from now on, which the Hub accepts too; return a note on it."""
     from huggingface_hub import constants
 
     constants.HF_HUB_DISABLE_XET = True
-    return f"the upload through Xet failed ({' '.join(str(error).split())[:200]}); going on without it"
+    return f"the upload through Xet failed ({' '.join(str(error).split())[:200]}); continuing without it"

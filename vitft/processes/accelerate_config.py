@@ -1,4 +1,4 @@
-"""What accelerate was told, by its config file, its launcher or the environment, and what that means for a recipe."""
+"""Read accelerate's settings (config file, launcher, environment), and apply them to a recipe."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from vitft.errors import UsageError
 
 
 def is_worker() -> bool:
-    """Whether a launcher started this process: torchrun, or accelerate's also when it starts only one."""
+    """Whether a launcher started this process: torchrun, or accelerate's, even for a single process."""
     return {"WORLD_SIZE", "RANK", "LOCAL_RANK"} <= os.environ.keys() or "ACCELERATE_DYNAMO_MODE" in os.environ
 
 
 def check_worker(num_processes: int | None, launcher_args: Sequence[str]) -> None:
-    """Raise UsageError if a launched process was asked for what only its launcher could have done."""
+    """Raise UsageError if a launched process got options that only its launcher could act on."""
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if num_processes not in (None, world_size):
         raise UsageError(
-            f"--num-processes {num_processes} inside a launcher that started {world_size}",
+            f"--num-processes {num_processes} was given inside a launcher that started {world_size}",
             hint=f"leave it out, or give the launcher --num_processes {num_processes}",
         )
     if launcher_args:
         raise UsageError(
-            f"launcher arguments ({' '.join(launcher_args)}) inside a launcher",
+            f"launcher arguments ({' '.join(launcher_args)}) were given inside a launcher",
             hint="give them to that launcher",
         )
     refuse_engines_of_the_environment()
 
 
 def refuse_engines_of_the_environment() -> None:
-    """Raise UsageError if the environment, which accelerate obeys without a launcher too, asks for more than DDP."""
+    """Raise UsageError if environment variables, which accelerate always obeys, ask for more than DDP."""
     for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if _is_true(os.environ.get(f"ACCELERATE_USE_{engine}", "")):
             if is_worker():
@@ -52,7 +52,7 @@ def read_config(path: str | None) -> tuple[Any, str]:
         path: a config file; None for the default one.
 
     Raises:
-        UsageError: a file that cannot be read, or has a key that accelerate does not know.
+        UsageError: if the file cannot be read or has an unknown key.
     """
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 
@@ -61,10 +61,10 @@ def read_config(path: str | None) -> tuple[Any, str]:
     path = path or default_config_file
     try:
         return load_config_from_file(path), path
-    except Exception as error:  # a file by hand fails in as many ways as there are typos
+    except Exception as error:  # a file written by hand can fail in any way
         reason = " ".join(str(error).split())
         raise UsageError(
-            f"accelerate's config {path} cannot be read: {reason}", hint="accelerate config writes a new one"
+            f"accelerate's config {path} cannot be read: {reason}", hint="write a new one with: accelerate config"
         ) from error
 
 
@@ -72,16 +72,16 @@ def parse_launcher_args(launcher_args: Sequence[str]) -> Any:
     """Read the arguments of accelerate's launcher with its own parser.
 
     Raises:
-        UsageError: an argument that it does not know.
+        UsageError: for an unknown argument.
     """
     from accelerate.commands.launch import launch_command_parser
 
     def refuse(message: str) -> None:
-        raise UsageError(f"accelerate's launcher: {message}", hint="accelerate launch --help lists its arguments")
+        raise UsageError(f"accelerate's launcher: {message}", hint="list its arguments with: accelerate launch --help")
 
     parser = launch_command_parser()
     parser.error = refuse
-    script = "-"  # the launcher wants a script: the first word that is no option
+    script = "-"  # the launcher needs a script: the first word that is not an option
     said = parser.parse_args([*launcher_args, script])
     if said.training_script != script or said.training_script_args:
         refuse(f"unexpected argument {said.training_script!r}")
@@ -108,7 +108,7 @@ def refuse_other_engines(said: Any, config: Any, path: str) -> None:
 
 def _other_engine(engine: str, source: str, hint: str | None = None) -> UsageError:
     return UsageError(
-        f"{source} asks for {engine}, which vitft does not do: it trains a whole copy per device (DDP)",
+        f"{source} asks for {engine}, which vitft does not support: it trains a full copy on each device (DDP)",
         allowed="distributed_type NO, MULTI_GPU, MULTI_CPU, MULTI_XPU, ...",
         hint=hint or "accelerate config --config_file ddp.yaml, then vitft finetune ... -- --config_file ddp.yaml",
     )
@@ -119,7 +119,7 @@ def _other_engine(engine: str, source: str, hint: str | None = None) -> UsageErr
 
 @dataclass(frozen=True)
 class Said:
-    """A value and who said it, for people."""
+    """A value and where it comes from, for messages."""
 
     value: Any
     source: str
@@ -127,7 +127,7 @@ class Said:
 
 @dataclass(frozen=True)
 class AccelerateSettings:
-    """What accelerate's config, launcher or environment says that a recipe says too; None where nothing."""
+    """Accelerate's settings for which there are recipe keys; None if not set."""
 
     precision: Said | None = None
     accumulation: Said | None = None
@@ -135,7 +135,7 @@ class AccelerateSettings:
 
 
 def accelerate_settings() -> AccelerateSettings:
-    """Collect what accelerate was told. Its defaults (no mixed precision, one micro-step) say nothing."""
+    """Collect accelerate's settings; its defaults (no mixed precision, one micro-step) do not count."""
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     use_cpu = _is_true(os.environ.get("ACCELERATE_USE_CPU", ""))
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
@@ -158,7 +158,7 @@ def accelerate_settings() -> AccelerateSettings:
 
 
 def _source(variable: str, argument: str) -> str:
-    """Name the speaker of a variable, which a launcher sets from its argument."""
+    """Return where a variable comes from: a launcher sets it from its own argument."""
     if is_worker():
         return f"accelerate launch ({argument} or its config file)"
     return f"the environment (ACCELERATE_{variable})"
@@ -167,10 +167,10 @@ def _source(variable: str, argument: str) -> str:
 def reconcile(
     settings: AccelerateSettings, values: Mapping[str, object], *, batch_size: int, num_processes: int
 ) -> dict[str, Said]:
-    """Fill recipe values that are ``auto`` with what accelerate says.
+    """Replace ``auto`` in a recipe by accelerate's settings.
 
     Args:
-        settings: what accelerate says.
+        settings: of accelerate.
         values: the recipe's plain values by dotted key.
         batch_size: images per step over all processes.
         num_processes: training processes.
@@ -179,20 +179,20 @@ def reconcile(
         The values to use instead, by dotted key, each with its source.
 
     Raises:
-        UsageError: accelerate and an explicit value of the recipe contradict each other.
+        UsageError: if accelerate contradicts an explicit value of the recipe.
     """
     filled: dict[str, Said] = {}
     if said := settings.precision:
         if said.value not in ("bf16", "fp16"):
             raise UsageError(
-                f"{said.source} says mixed precision {said.value}, which vitft does not do",
+                f"{said.source} says mixed precision {said.value}, which vitft does not support",
                 allowed="no, bf16, fp16",
             )
         filled |= _fill("train.precision", values["train.precision"], said)
     if said := settings.use_cpu:
         filled |= _fill("train.device", values["train.device"], Said("cpu", said.source))
     if said := settings.accumulation:
-        # A step is cut at even slots, so that no mixing pair is parted (data/order.py).
+        # A step is cut at even places, so that mixing pairs stay together (data/order.py).
         num_pairs = (batch_size + 1) // 2
         largest_part = 2 * -(-num_pairs // num_processes)
         micro = values["train.micro_batch_size"]
@@ -218,7 +218,7 @@ def _contradiction(key: str, value: str, said: Said) -> UsageError:
     return UsageError(
         f"the recipe says {key}: {value}, but {said.source} says {said.value}",
         allowed="one of the two",
-        hint=f"--set {key}=auto takes accelerate's",
+        hint=f"use accelerate's with --set {key}=auto",
     )
 
 

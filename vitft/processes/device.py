@@ -1,4 +1,4 @@
-"""Where and in what number format a run computes: accelerate's Accelerator, made from the recipe."""
+"""Choose a run's device and precision, and make accelerate's Accelerator for them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vitft.processes.accelerate_config import (
 )
 from vitft.recipe.recipe import Recipe
 
-_LONGEST_WAIT = timedelta(hours=6)  # of processes for the main one, which may be downloading a dataset
+_LONGEST_WAIT = timedelta(hours=6)  # for the main process, which may be downloading a dataset
 
 
 def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
-    """Return accelerate's Accelerator for the recipe, and the reasons of its device and precision.
+    """Return accelerate's Accelerator for the recipe, and the reasons for its device and precision.
 
     Raises:
-        UsageError: if the device is not there, cannot do the precision, or the processes are not synchronised.
+        UsageError: if the device is missing or cannot do the precision, or the processes are not connected.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
@@ -51,10 +51,10 @@ def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision={"fp32": "no"}.get(precision, precision),
-        # Micro-batches are ours; accelerate would divide the loss by what its environment says.
+        # We accumulate ourselves; accelerate would divide the loss by the steps in its environment variable.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=list(recipe.run.track) or None,
-        project_dir=recipe.run.output_dir,  # trackers want one; the run's own folder takes its place once it is made
+        project_dir=recipe.run.output_dir,  # trackers need one; the run's own folder replaces it once it exists
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
@@ -70,10 +70,10 @@ def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
 
 
 def _forget_former_accelerator() -> None:
-    """Let a second run in one process, as in a notebook, have another device or precision than the first.
+    """Let a second run in the same process, as in a notebook, use another device or precision.
 
-    accelerate keeps both for the life of a process and refuses others; it offers no public way to begin anew. The
-    process group of a launched run is kept.
+    accelerate keeps both for the life of a process and has no public way to reset them. The process group of a launched
+    run is kept.
     """
     from accelerate.state import AcceleratorState
 
@@ -93,14 +93,14 @@ def _device(wanted: str, said: Mapping[str, Said]) -> tuple[str, str]:
     if kind != "auto" and (not available[kind] or (index and int(index) >= cuda)):
         there = f"{cuda} CUDA device{'s' if cuda != 1 else ''}" if kind == "cuda" else f"no {kind} device"
         raise UsageError(
-            f"train.device: {wanted} is not there: this machine has {there}, and torch {torch.__version__}",
+            f"train.device: {wanted} is not available: this machine has {there} (torch {torch.__version__})",
             allowed=", ".join(["auto", *present, *(f"cuda:{i}" for i in range(cuda))]),
             hint="--device auto",
         )
     if kind != "auto":
         return wanted, "as given"
     if "train.device" in said:
-        return str(said["train.device"].value), f"as {said['train.device'].source} says"
+        return str(said["train.device"].value), f"from {said['train.device'].source}"
     if present == ["cpu"]:
         return "cpu", "no accelerator was found"
     return "auto", f"the best of {', '.join(present)}"
@@ -109,18 +109,18 @@ def _device(wanted: str, said: Mapping[str, Said]) -> tuple[str, str]:
 def _precision(wanted: str, device: str, said: Mapping[str, Said]) -> tuple[str, str]:
     reason = "as given"
     if "train.precision" in said:
-        wanted, reason = str(said["train.precision"].value), f"as {said['train.precision'].source} says"
+        wanted, reason = str(said["train.precision"].value), f"from {said['train.precision'].source}"
     on_cuda = device != "cpu" and torch.cuda.is_available()
     if wanted == "auto":
         if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "this GPU multiplies bf16 fast; weights stay float32"
+            return "bf16", "this GPU is fast in bf16; weights stay float32"
         if on_cuda:
             return "fp16", "this GPU has no bf16; weights stay float32, the loss is scaled"
         return "fp32", "no accelerator with fast half precision"
     if wanted == "fp16" and not on_cuda:
         raise UsageError(
             "train.precision: fp16 needs a CUDA device",
-            allowed="bf16, fp32, auto here",
+            allowed="bf16, fp32 or auto on this machine",
             hint="--precision auto",
         )
     return wanted, reason

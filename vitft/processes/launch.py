@@ -1,9 +1,8 @@
-"""In this process, or in several through accelerate's launcher.
+"""Run a command in this process, or in several through accelerate's launcher.
 
-torch's launcher (beneath accelerate's) turns every failure of a worker into exit code 1 under a long
-traceback, and kills its workers on a SIGTERM instead of passing it on. So the parent looks after the workers
-itself: it sends them the signals that it gets, learns from them how they ended, and ends what is left. How they
-talk to each other stands in ``vitft.processes.worker``.
+torch's launcher (beneath accelerate's) turns every worker's failure into exit code 1 under a long traceback, and kills
+its workers on SIGTERM instead of passing it on. So the parent looks after the workers itself: it passes signals on,
+learns how each worker ended, and ends those that are left. ``vitft.processes.worker`` says how they communicate.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from vitft.processes.worker import FOLDER, ORDERLY, STOPPED, Outcome, record, re
 
 __all__ = ["Launch", "choose", "is_worker", "record", "register", "run"]
 
-_GRACE = 5.0  # seconds that the others have, after a first failure, to report the same one
-_PATIENCE = 60.0  # seconds that they have, after one stopped early, to do so too
+_GRACE = 5.0  # seconds that the others have to report a failure too, after a first one
+_PATIENCE = 60.0  # seconds that the others have to stop too, after one stopped early
 _POLL = 0.05
 
 
@@ -47,12 +46,12 @@ _POLL = 0.05
 
 @dataclass(frozen=True)
 class Launch:
-    """A run in processes of its own, through accelerate's launcher."""
+    """A run in separate processes, through accelerate's launcher."""
 
     num_processes: int
     """Training processes on all machines together."""
     reason: str
-    """Where the number comes from, for people."""
+    """Where the number comes from, for messages."""
     on_cpu: bool = False
     num_machines: int = 1
     arguments: tuple[str, ...] = ()
@@ -67,9 +66,9 @@ class Launch:
         """Return the command line that starts ``python -m module arguments`` in every process."""
         ours = ["--num_processes", str(self.num_processes)]
         if self.num_processes > 1:
-            ours.append("--multi_gpu")  # without GPUs too: --cpu starts a single process and says nothing
+            ours.append("--multi_gpu")  # without GPUs too: --cpu would silently start a single process
         if self.num_machines == 1:
-            # Any free port, so that runs do not clash. Looking rarely leaves it to us to see a crash first.
+            # Any free port, so that runs do not clash. The long interval lets us see a crash first.
             ours += ["--main_process_port", "0", "--log_dir", str(folder / "logs"), "--monitor_interval", "2"]
         return [
             *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -100,8 +99,8 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
         None to run in this process.
 
     Raises:
-        UsageError: a number that the devices do not allow, arguments that the launcher does not know, a
-            config file that cannot be read or asks for what vitft does not do.
+        UsageError: for more processes than devices, for unknown launcher arguments, and for a config file that
+            cannot be read or asks for something that vitft does not support.
     """
     if is_worker():
         check_worker(num_processes, launcher_args)
@@ -115,7 +114,7 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
     gpu_ids = said.gpu_ids or (config.gpu_ids if config else None)
     num_visible = 0 if on_cpu else _num_visible(device, gpu_ids)
     num_machines = said.num_machines or (config.num_machines if config else None) or 1
-    # A count of GPUs in the default config is no answer to a device that was chosen on the command line.
+    # A number of GPUs in the default config does not apply to a device chosen on the command line.
     fits = config is not None and (device in ("auto", "cuda", "xpu") or config.use_cpu or bool(said.config_file))
     configured = config.num_processes if config is not None and fits and config.num_processes > 0 else None
     candidates = [
@@ -128,27 +127,27 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
     count, reason = next((count, reason) for count, reason in candidates if count is not None)
     if count < 1 or count % num_machines:
         raise UsageError(
-            f"{count} processes ({reason}) cannot be shared by {num_machines} machine(s)",
-            allowed="the number of processes on all machines together, a multiple of the machines",
+            f"{count} processes ({reason}) cannot be divided among {num_machines} machine(s)",
+            allowed="a total over all machines that is a multiple of the number of machines",
         )
     num_local = count // num_machines
     needs_devices = not on_cpu and (num_visible > 0 or device not in ("auto", "cpu"))
     if needs_devices and num_local > max(num_visible, 1):
         raise UsageError(
-            f"{num_local} processes ({reason}) need as many devices, but device {device} is {num_visible}",
+            f"{num_local} processes ({reason}) need as many devices, but device {device} allows {num_visible}",
             hint=f"--num-processes {num_visible}, or --device cpu" if num_visible else "--device cpu",
         )
     if count == 1 and not launcher_args and gpu_ids in (None, "all"):
         return None
     if not hasattr(os, "killpg"):
         raise UsageError(
-            f"accelerate's launcher with {count} process(es) ({reason}): vitft cannot look after them on this system, "
-            "which has no process groups",
+            f"{count} process(es) through accelerate's launcher ({reason}) are not possible on this system, which has "
+            "no process groups",
             allowed="training in one process, on one device",
-            hint="--num-processes 1, with no arguments for the launcher",
+            hint="--num-processes 1, without arguments for the launcher",
         )
     arguments = [each for each in launcher_args if each.replace("-", "_") not in ("__cpu", "__multi_gpu")]
-    if config is None:  # the launcher lists at length what it was not told
+    if config is None:  # the launcher prints a long list of options it was not given
         for name, value in (("num_machines", "1"), ("mixed_precision", "no"), ("dynamo_backend", "no")):
             if getattr(said, name) is None:
                 arguments += [f"--{name}", value]
@@ -157,7 +156,7 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
 
 def _num_visible(device: str, gpu_ids: str | None) -> int:
     """Count the devices that a run may use; 0 without an accelerator."""
-    with signals.postponed():  # breaking into an import of torch ends in C++
+    with signals.postponed():  # interrupting the import of torch crashes in C++
         import torch
 
     if device not in ("auto", "cuda", "xpu"):
@@ -184,15 +183,15 @@ def _num_cores() -> int:
 def run(launch: Launch, arguments: Sequence[str], module: str = "vitft") -> int:
     """Run ``python -m module arguments`` in the processes of ``launch`` and look after them to the end.
 
-    SIGTERM, SIGUSR1 and SIGINT are passed on to every worker; a second SIGINT ends them. Nothing that was
-    started outlives this call, nor this process.
+    SIGTERM, SIGUSR1 and SIGINT are passed on to every worker; a second SIGINT ends them. All processes started here
+    end with this call, or with this process.
 
     Returns:
         The exit code on which the workers agreed; 130 if they were interrupted.
 
     Raises:
-        TrainError: a worker ended without a word, or failed where the main process, which prints, did not.
-            Its ``exit_code`` is the outcome's.
+        TrainError: if a worker ended without an outcome, or failed when the main process, which prints, did not.
+            Its ``exit_code`` is the run's.
     """
     import fcntl
 
@@ -203,7 +202,7 @@ def run(launch: Launch, arguments: Sequence[str], module: str = "vitft") -> int:
     ):
         fcntl.flock(alive, fcntl.LOCK_EX)
         folder = Path(name)
-        # A session of its own: Ctrl-C in the terminal reaches only us, and the workers through us.
+        # Its own session: Ctrl-C in the terminal reaches only this process, which passes it on.
         launcher = subprocess.Popen(
             launch.command(module, arguments, folder),
             env=launch.environment(folder),
@@ -224,7 +223,7 @@ def run(launch: Launch, arguments: Sequence[str], module: str = "vitft") -> int:
 
 @contextmanager
 def _received_signals() -> Iterator[list[int]]:
-    """Collect the signals that are meant for the workers, in the order in which they come."""
+    """Collect the signals for the workers, in order of arrival."""
     received: list[int] = []
     previous = {}
     if threading.current_thread() is threading.main_thread():
@@ -239,7 +238,7 @@ def _received_signals() -> Iterator[list[int]]:
 
 
 def _wait(launcher: subprocess.Popen[bytes], folder: Path, num_workers: int, received: list[int]) -> list[int]:
-    """Return when all workers have ended, or when the rest has nothing to wait for.
+    """Wait until all workers have ended, or the others have nothing left to wait for.
 
     Returns:
         The ranks (on this machine) of workers that ended without recording an outcome.
@@ -250,7 +249,7 @@ def _wait(launcher: subprocess.Popen[bytes], folder: Path, num_workers: int, rec
     num_told: Counter[int] = Counter()
     first_failure: float | None = None
     while True:
-        # Whether processes live is asked before what they left is read: who is gone has written all it will.
+        # First see which processes are alive, then read outcomes: a process that is gone has written everything.
         is_launcher_gone = launcher.poll() is not None
         for file in folder.glob("*.pid"):
             if int(file.stem) not in workers:
@@ -290,7 +289,7 @@ def _is_alive(process: Any) -> bool:
 
 
 def _end(launcher: subprocess.Popen[bytes], folder: Path) -> None:
-    """Kill what is left: the launcher first, so that it does not report its workers' end as a failure."""
+    """Kill the remaining processes: the launcher first, so that it does not report its workers' end as a failure."""
     import psutil
 
     try:
@@ -303,7 +302,7 @@ def _end(launcher: subprocess.Popen[bytes], folder: Path) -> None:
     for process in tree:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    for file in folder.glob("*.pid"):  # a worker leads a group; when it is gone its loader processes may not be
+    for file in folder.glob("*.pid"):  # a worker leads a group; its loader processes may outlive it
         with suppress(ProcessLookupError):
             os.killpg(int(file.read_text()), signal.SIGKILL)
     psutil.wait_procs(tree, timeout=10)
@@ -315,12 +314,12 @@ def _outcomes(folder: Path) -> dict[int, Outcome]:
 
 @dataclass(frozen=True)
 class _Lost:
-    """What is known of worker processes that ended without a word, and of their run."""
+    """What is known about workers that ended without an outcome, and about their run."""
 
     ranks: list[int]
     ids: list[int]
     was_for_memory: bool
-    """Whether the kernel ended a process of this container, meanwhile, for want of memory."""
+    """Whether the kernel has killed a process of this container for lack of memory meanwhile."""
     safe: str
     resume: str
 
@@ -337,7 +336,7 @@ def _lost(folder: Path, ranks: list[int], deaths: int) -> _Lost:
 
 
 def _deaths_for_memory() -> int:
-    """Count the processes of this control group that the kernel ended for want of memory; 0 where it does not say."""
+    """Count the processes of this control group that the kernel killed for lack of memory; 0 if it does not say."""
     with suppress(OSError, ValueError, IndexError):
         group = Path("/proc/self/cgroup").read_text().split("::")[-1].strip().lstrip("/")
         for place in (Path("/sys/fs/cgroup") / group, Path("/sys/fs/cgroup")):
@@ -350,7 +349,7 @@ def _deaths_for_memory() -> int:
 def _verdict(
     outcomes: Mapping[int, Outcome], num_workers: int, lost: _Lost, received: Sequence[int], launcher_code: int | None
 ) -> int:
-    """Return the exit code of the whole, or raise what nobody has said yet."""
+    """Return the exit code of the run, or raise an error that no worker has printed yet."""
     failures = sorted((each for each in outcomes.values() if each.code not in ORDERLY), key=lambda each: each.time)
     echoes, failures = [each for each in failures if each.is_echo], [each for each in failures if not each.is_echo]
     if len(outcomes) == num_workers and not failures and not echoes:
@@ -363,7 +362,7 @@ def _verdict(
     if failures:
         raise _with_code(TrainError(failures[0].message or "a worker process failed"), failures[0].code)
     if any(each.code == STOPPED for each in outcomes.values()):
-        return STOPPED  # it has printed how to go on; the others waited for it in vain
+        return STOPPED  # it has printed how to resume; the others waited for it in vain
     if received:
         name = signal.Signals(received[-1]).name
         raise _with_code(
@@ -374,17 +373,17 @@ def _verdict(
     if echoes:
         raise TrainError(echoes[0].message)
     raise TrainError(
-        f"accelerate's launcher ended with exit code {launcher_code} before its workers; it says why above"
+        f"accelerate's launcher ended with exit code {launcher_code} before its workers; the reason is printed above"
     )
 
 
 def _process_lost(lost: _Lost) -> TrainError:
     who = ", ".join(f"{rank} (process id {number})" for rank, number in zip(lost.ranks, lost.ids, strict=True))
-    why = "the kernel ended it for want of memory" if lost.was_for_memory else "it crashed, or was killed"
-    likely = "" if lost.was_for_memory else " (out of memory is the usual reason)"
+    why = "the kernel killed it because memory ran out" if lost.was_for_memory else "it crashed or was killed"
+    likely = "" if lost.was_for_memory else " (running out of memory is the usual reason)"
     return TrainError(
-        f"training process {who} ended without a word: {why}{likely}" + (f"; {lost.safe}" if lost.safe else ""),
-        allowed="where memory is short: fewer processes, --set data.workers=0, a smaller train.micro_batch_size",
+        f"training process {who} ended unexpectedly: {why}{likely}" + (f"; {lost.safe}" if lost.safe else ""),
+        allowed="to save memory: fewer processes, --set data.workers=0, a smaller train.micro_batch_size",
         hint=lost.resume,
     )
 

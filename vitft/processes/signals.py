@@ -1,7 +1,7 @@
-"""Requests to stop: SIGTERM and SIGUSR1, whatever runs when they come.
+"""Requests to stop: SIGTERM and SIGUSR1, at any moment.
 
-A request is no error. It is raised as a BaseException, so that no ``except Exception``, ours or a stranger's, can take
-it for one, and becomes an outcome at one edge, :func:`stoppable`. Inside :func:`postponed` it only waits to be seen.
+A request is not an error. It is raised as a BaseException, so that no ``except Exception``, ours or another library's,
+catches it, and becomes an outcome in one place, :func:`stoppable`. Inside :func:`postponed` it waits to be asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _ECHO = 5.0
-"""Seconds in which a second signal is the first one's echo: schedulers, launchers and shells signal us as well."""
+"""Seconds in which a second signal repeats the first: scheduler, launcher and shell may each send one."""
 
 
 class StopRequest(BaseException):
@@ -25,7 +25,7 @@ class StopRequest(BaseException):
 
 @dataclass
 class _Listening:
-    """What came while this process listens; signals belong to the process, so there is one."""
+    """The signals received while this process listens; there is one such object per process."""
 
     process: int = 0
     received: list[str] = field(default_factory=list)
@@ -38,12 +38,11 @@ _listening = _Listening()
 
 @contextmanager
 def stoppable(outcome: Callable[[str], Exception], *, is_last: bool = False) -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 end at once what runs inside: the edge at which a request becomes an outcome.
+    """Let SIGTERM and SIGUSR1 end this block at once with ``outcome``.
 
     Args:
-        outcome: what is raised in place of the request, given the name of its signal.
-        is_last: whether only the end of the process follows. Its exit code is settled then, and a late signal, which
-            would give it another, is not listened to.
+        outcome: makes the exception to raise, from the name of the signal.
+        is_last: whether the process ends after the block. Its exit code is then settled, so later signals are ignored.
     """
     with _heard(is_last=is_last):
         try:
@@ -54,7 +53,7 @@ def stoppable(outcome: Callable[[str], Exception], *, is_last: bool = False) -> 
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Let requests wait while this is entered, for :func:`requested`; one that nobody saw is raised at the end."""
+    """Hold back requests inside this block, for :func:`requested`; at its end a pending one is raised."""
     with _heard():
         before, _listening.is_postponed = _listening.is_postponed, True
         try:
@@ -70,19 +69,19 @@ def requested() -> str:
 
 
 def interrupted() -> str:
-    """Return the name of the signal that has interrupted this process, whatever became of the interruption."""
+    """Return the name of the signal that has interrupted this process, even if the interruption was swallowed."""
     return requested() if _listening.raised_at > float("-inf") else ""
 
 
 def check() -> None:
-    """Raise a request that came and was swallowed, as by a bare ``except`` of others, or that was postponed."""
+    """Raise a request that was postponed, or swallowed by another library's bare ``except``."""
     if _listening.received and not _listening.is_postponed:
         raise StopRequest(requested())
 
 
 @contextmanager
 def _heard(*, is_last: bool = False) -> Iterator[None]:
-    """Listen for signals; the outermost of several puts back what was there before."""
+    """Listen for signals; the outermost of nested calls restores the previous handlers."""
     is_outermost = _listening.process != os.getpid()
     if not is_outermost or threading.current_thread() is not threading.main_thread():
         yield  # a notebook's worker thread gets no signals
@@ -98,7 +97,7 @@ def _heard(*, is_last: bool = False) -> Iterator[None]:
 
 
 def _ignore(number: int, _: Any) -> None:
-    """Do nothing; SIG_IGN would be inherited by children."""
+    """Do nothing (child processes would inherit SIG_IGN)."""
 
 
 def _numbers() -> list[signal.Signals]:

@@ -1,4 +1,4 @@
-"""Processes that train together, and which of them goes first."""
+"""Let the main process go first, or do something for all processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Value = TypeVar("Value")
 def main_process_first(accelerator: Accelerator) -> Iterator[None]:
     """Let the main process go first: it downloads, and the others find it in the cache.
 
-    If it fails they go all the same and fail alike; accelerate's own would let them wait for ever.
+    If it fails, the others go anyway and fail too; accelerate's own version would let them wait for ever.
     """
     failure: Exception | None = None
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
     try:
         yield
-    except Exception as error:  # whatever it is: the others wait for this process
+    except Exception as error:  # of any kind: the others wait for this process
         failure = error
     if accelerator.is_main_process:
         accelerator.wait_for_everyone()
@@ -34,14 +34,14 @@ def main_process_first(accelerator: Accelerator) -> Iterator[None]:
 
 
 def on_main_process(do: Callable[[], Value], accelerator: Accelerator) -> Value:
-    """Return what the main process finds when it does something; the others wait, and fail if it does."""
+    """Return what ``do`` returns on the main process, in every process; if it fails, all of them fail."""
     from accelerate.utils import broadcast_object_list
 
     made: list[Any] = [None]
     if accelerator.is_main_process:
         try:
             made = [do()]
-        except Exception as error:  # whatever it is: the others wait for this process
+        except Exception as error:  # of any kind: the others wait for this process
             made = [error if isinstance(error, VitftError) else VitftError(f"{type(error).__name__}: {error}")]
             made[0].__cause__ = error
     if accelerator.num_processes > 1:

@@ -1,13 +1,13 @@
-"""A training process and the parent that looks after it: what they tell each other.
+"""Messages between a training process and the parent that looks after it.
 
-They meet in a private folder, named by the environment variable ``VITFT_LAUNCH_DIR``:
+They are files in a private folder, named by the environment variable ``VITFT_LAUNCH_DIR``:
 
     alive            locked by the parent as long as it lives
     <rank>.pid       written by a worker when it starts (``register``)
     0.run            written by the main process once there is a run (``tell``)
     <rank>.outcome   written by a worker when it ends (``record``)
 
-Under a foreign launcher, and without one, there is no such folder, and these do nothing.
+Without our launcher there is no such folder, and these functions do nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REST = 20.0  # seconds that a failed worker waits for its parent to end it
 
 
 class PeerLost(TrainError):  # noqa: N818 - what happened
-    """A training process failed because another is gone: whoever knows why that one ended says it instead."""
+    """A training process failed because another one is gone; the reason is reported for that one instead."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,29 @@ class Outcome:
 
 
 def register() -> None:
-    """Tell the parent that this worker is there, and end when the parent does."""
+    """Tell the parent that this worker has started, and end when the parent does."""
     if (name := os.environ.get(FOLDER)) is not None:
         threading.Thread(target=_end_with_parent, args=(Path(name),), name="vitft-parent", daemon=True).start()
         _write(Path(name), "pid", str(os.getpid()))
 
 
 def has_parent() -> bool:
-    """Whether a parent of ours looks after this process, and passes on what it says."""
+    """Whether one of our parents looks after this process and reports its errors."""
     return FOLDER in os.environ
 
 
 def rank() -> str:
-    """Return which this is of the processes that train together, as their launcher numbers them."""
+    """Return the launcher's number for this process, among those that train together."""
     return os.environ.get("RANK", "0")
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and speaks, of those that train together."""
+    """Whether this is the process that writes and prints, among those that train together."""
     return rank() == "0"
 
 
 def tell(run: str, resume: str) -> None:
-    """Tell the parent which run this is, and the command that goes on with it."""
+    """Tell the parent which run this is, and the command that resumes it."""
     if (name := os.environ.get(FOLDER)) is not None:
         _write(Path(name), "run", f"{run}\n{resume}")
 
@@ -81,18 +81,18 @@ def record(code: int, message: str = "", *, is_echo: bool = False) -> int:
 
     Args:
         code: the exit code of the run, as this worker sees it.
-        message: why, if it failed; the parent shows it unless the main process failed too and said it.
-        is_echo: whether it failed because another process is gone, of which the parent knows more.
+        message: why, if it failed; the parent shows it unless the main process failed too and printed its own.
+        is_echo: whether it failed because another process is gone, about which the parent knows more.
 
     Returns:
-        The exit code for this process. Under our parent that is 0, for the parent reports the run's.
+        The exit code for this process. Under our parent that is 0, because the parent reports the run's.
     """
     if (name := os.environ.get(FOLDER)) is None:
         return code
     _write(Path(name), "outcome", json.dumps(vars(Outcome(code, message, is_main(), time.time(), is_echo))))
     if code not in ORDERLY:
-        # Ending now would tear connections that others wait on, and each would report that as its own
-        # failure. The parent ends all of us.
+        # Ending now would break connections that other workers wait on, and each would report that as its own
+        # failure. The parent ends all workers.
         sys.stdout.flush()
         sys.stderr.flush()
         threading.Event().wait(_REST)
@@ -102,13 +102,13 @@ def record(code: int, message: str = "", *, is_echo: bool = False) -> int:
 def _write(folder: Path, kind: str, text: str) -> None:
     rank = os.environ.get("LOCAL_RANK", "0")
     partial = folder / f"{rank}.partial"
-    with suppress(FileNotFoundError):  # the parent is gone, and the thread that waits for this acts on it
+    with suppress(FileNotFoundError):  # the parent is gone; the thread that watches for this ends the process
         partial.write_text(text)
         partial.rename(folder / f"{rank}.{kind}")
 
 
 def _end_with_parent(folder: Path) -> None:
-    """Wait until the parent's lock is free, that is until it has died, however it did; then end the group."""
+    """Wait until the parent's lock is free, because it has died; then end the process group."""
     import fcntl
 
     with suppress(FileNotFoundError), (folder / "alive").open() as alive:

@@ -1,6 +1,6 @@
-"""What some keys of a recipe may be, spelled once for recipe, flags and code; nothing heavy is imported here.
+"""The choices of some recipe keys, for recipe, flags and code; nothing heavy is imported here.
 
-What a choice means is said at its key, in ``vitft.recipe.keys``.
+Their meanings are documented at the keys, in ``vitft.recipe.keys``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ ResizeMode = Literal["squash", "crop", "pad"]
 """``data.fit``."""
 
 ResizeMethod = Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geometric"]
-"""``model.resize_method``: how the values of a position table between its places are found.
+"""``model.resize_method``: how a position table is interpolated.
 
-- ``bicubic``: antialiased, cell centres aligned; timm's and DINOv2-with-registers' way.
-- ``bicubic-plain``: not antialiased; equals what transformers does at run time, and DeiT's code.
-- ``bilinear``: not antialiased; equals what transformers does to BEiT's tables at run time.
-- ``corners``: bilinear with the outermost places aligned; equals the ViT paper's code (``scipy.ndimage.zoom``).
+- ``bicubic``: antialiased, cell centres aligned; as in timm and DINOv2 with registers.
+- ``bicubic-plain``: not antialiased; as in transformers at run time, and in DeiT's code.
+- ``bilinear``: not antialiased; as in transformers at run time for BEiT's tables.
+- ``corners``: bilinear with the outermost positions aligned; as in the ViT paper's code (``scipy.ndimage.zoom``).
 - ``geometric``: for tables of offsets: near offsets keep their meaning in patches, far ones are stretched (BEiT).
 """
 
@@ -33,7 +33,7 @@ Initialisation = Literal["pretrained", "random"]
 """``model.init``."""
 
 Head = Literal["auto", "keep", "new"]
-"""Whether the checkpoint's head is kept: where its classes are the dataset's, where any is, or never."""
+"""``model.head``."""
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """``train.precision``."""
@@ -48,4 +48,4 @@ HubEvery = Literal["end", "best", "checkpoint"]
 """``hub.every``."""
 
 PictureFormat = Literal["png", "svg", "json"]
-"""What ``vitft inspect`` writes: figures, or the numbers alone. No key of a recipe."""
+"""What ``vitft inspect`` writes: figures, or only the numbers. Not a recipe key."""

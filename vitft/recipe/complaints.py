@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, as lines that tell what to write instead."""
+"""Turn pydantic's errors about a recipe into lines that say what to write instead."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _WIDEST = 400  # characters of a line
 
 
 def complaints(errors: Iterable[Any], known: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each key that pydantic complains of.
+    """Yield one line for each key that pydantic complains about.
 
-    Lines are bounded in length and number: a file that is no recipe must not fill the screen.
+    Lines are limited in length and number, so that a file that is not a recipe does not fill the screen.
 
     Args:
         errors: of a pydantic ``ValidationError``.
@@ -32,7 +32,7 @@ def complaints(errors: Iterable[Any], known: Mapping[str, Any]) -> Iterator[str]
 
 
 def _by_key(errors: Iterable[Any], sections: set[str]) -> dict[str, list[Any]]:
-    """Return pydantic's errors by dotted key; below a key they name union branches and list places."""
+    """Group pydantic's errors by dotted key; their own locations go on to union branches and list items."""
     by_key: dict[str, list[Any]] = {}
     for error in errors:
         parts = [str(part) for part in error["loc"]]
@@ -47,7 +47,7 @@ def _complaint(dotted: str, group: Sequence[Any], known: Mapping[str, Any]) -> s
     if first["type"] == "extra_forbidden":
         return f"unknown key; {_advice(dotted, known)}"
     if dotted not in known:
-        return f"{given} is no section; write its keys below it, indented"
+        return f"{given} is not a section; write its keys below it, indented"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if first["type"] == "string_pattern_mismatch":
@@ -83,14 +83,14 @@ def _advice(dotted: str, known: Mapping[str, Any]) -> str:
 
 _EXPECTED = {
     "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false",
-    "string": "a text", "tuple": "a list",
+    "string": "text", "tuple": "a list",
 }  # fmt: skip
 _BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<")}
 _BOUNDS["less_than_equal"] = ("le", "<=")
 
 
 def _expectation(error: Any, field: Any) -> str:
-    """Say what the branch of a key's type that pydantic tried would take."""
+    """Say what the branch of a key's type that pydantic tried would accept."""
     kind, limits = error["type"], error.get("ctx", {})
     if kind == "literal_error":
         return str(limits["expected"]).replace("'", "")
@@ -100,7 +100,7 @@ def _expectation(error: Any, field: Any) -> str:
     if kind == "string_unicode":
         return "a name in UTF-8 (rename the file or folder)"
     if kind == "string_too_long":
-        return f"a text of at most {limits['max_length']:,} characters"
+        return f"text of at most {limits['max_length']:,} characters"
     if "actual_length" in limits or kind == "missing":
         return f"a list of {len(typing.get_args(field.annotation))}"
     return _EXPECTED.get(kind.split("_")[0], str(error["msg"]))

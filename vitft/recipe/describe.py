@@ -1,6 +1,6 @@
-"""The keys of a recipe in plain words: for ``vitft recipes``, and for flags, whose help must not load pydantic.
+"""Describe recipe keys: for ``vitft recipes``, and for flags, whose help must not load pydantic.
 
-``python -m vitft.recipe.describe`` writes ``vitft/recipe/fields.py`` anew, after any change of a key.
+After a change to a key, regenerate ``vitft/recipe/fields.py`` with ``python -m vitft.recipe.describe``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from vitft.recipe.yaml12 import write_yaml
 
 
 class Field(NamedTuple):
-    """What a key of a recipe takes and means.
+    """The type, choices, default and meaning of a recipe key.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str`` or ``list``; what is written in a form of ours, such as a size,
-            is a ``str``, and a mapping is a ``dict``.
-        choices: the words that it takes; of a list those of its items, of a number those besides numbers.
+        kind: ``int``, ``float``, ``bool``, ``str``, ``list`` or ``dict``; our own formats, such as sizes, are ``str``.
+        choices: the words that it accepts: for a list those of its items, for a number those besides numbers.
         default: as YAML on one line.
         meaning: the field's docstring, on one line.
     """
@@ -32,7 +31,7 @@ class Field(NamedTuple):
 
 
 def describe() -> Iterator[tuple[str, Field]]:
-    """Yield every key of a recipe with what it takes and means."""
+    """Yield every recipe key with its description."""
     defaults, schema = Recipe().flat(), Recipe.model_json_schema()
     for key, field in keys():
         kind, choices = _taken(_schema_of(key, schema))
@@ -51,7 +50,7 @@ _KINDS = {
 
 
 def _schema_of(key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the JSON schema of recipes that is about a key."""
+    """Return the part of the recipes' JSON schema for a key."""
     part = schema
     for name in key.split("."):
         section = schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
@@ -72,9 +71,9 @@ def _taken(schema: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
 def fields_module() -> str:
     """Return the text of ``vitft/recipe/fields.py``."""
     lines = [
-        '"""What every key of a recipe takes and means: (kind, choices, default, meaning), as in `describe.Field`.',
+        '"""Every recipe key: (kind, choices, default, meaning), as in `describe.Field`.',
         "",
-        "Generated: after a change of a key, ``python -m vitft.recipe.describe`` writes this file anew.",
+        "Generated: after a change to a key, run ``python -m vitft.recipe.describe``.",
         '"""',
         "",
         "# fmt: off",

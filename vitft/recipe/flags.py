@@ -1,6 +1,6 @@
-"""The flags that stand for recipe keys, for commands to take and for messages to name; nothing heavy is imported here.
+"""The flags that set recipe keys, for commands and messages; nothing heavy is imported here.
 
-Type, choices, default and meaning of a flag are those of its key: ``vitft.recipe.fields``.
+A flag has the type, choices, default and meaning of its key, from ``vitft.recipe.fields``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 
 class Flag(NamedTuple):
-    """A flag that stands for a recipe key."""
+    """A flag that sets a recipe key."""
 
     name: str
     key: str
     metavar: str | None = None
-    """What its value is called; None for a choice, which shows its words, and for a switch."""
+    """The name of its value in the help; None for a switch, and for choices, which are listed."""
     help: str = ""
-    """Where the field's own words do not suit a flag."""
+    """Its help text, if the key's meaning does not suit a flag."""
     unit: str = ""
-    """Of a flag that takes a bare number for a key with a unit."""
+    """The unit to add, for a flag that takes a bare number."""
 
     @property
     def parameter(self) -> str:
@@ -27,7 +27,7 @@ class Flag(NamedTuple):
         return self.name.removeprefix("--").replace("-", "_")
 
     def value(self, given: object) -> object:
-        """Return what the key becomes when this is given to the flag."""
+        """Return the key's value for a value given to the flag."""
         if not self.unit:
             return given
         return f"{Decimal(f'{given:.15g}'):f} {self.unit}"  # not 1e-05
@@ -69,4 +69,4 @@ FLAGS = {
 }
 
 OF_PUSH = ("--private", "--hub-revision", "--create-pr", "--license", "--force")
-"""The flags of ``vitft push``, which the command that publishes a run later has to repeat."""
+"""The flags of ``vitft push``, which a hint to publish a run later must repeat."""

@@ -1,4 +1,4 @@
-"""The keys of a recipe, section by section: type, default and meaning of each, here and nowhere else."""
+"""The keys of a recipe, section by section, each with its type, default and meaning."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from vitft.recipe.lengths import Duration, Interval, PartOfTraining, TimeSpan, T
 from vitft.recipe.sizes import ImageSize, ResolutionSchedule
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# Upper bounds far beyond any use: what is larger is a slip of the keyboard, and overflows single precision later.
+# Bounds far above any use: a larger value is a typo, and would overflow single precision later.
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 every pair is half and half to 1 %; far above, no number is
+Alpha = Annotated[float, Field(ge=0, le=1000)]  # at 1000 a pair is mixed half and half; far above, sampling fails
 Count = Annotated[int, Field(gt=0, le=10**9)]  # so that products of two of them stay exact
 Text = Annotated[str, Field(max_length=4096)]
 
-MAY_CHANGE = "may change when a run is resumed, as it does not change what is computed of good images"
-"""What a key is marked with; ``vitft.recipe.recipe.RESUMABLE_CHANGES`` lists them."""
+MAY_CHANGE = "may change when a run is resumed, because it does not change what is computed from good images"
+"""Marks a key; ``vitft.recipe.recipe.RESUMABLE_CHANGES`` lists the marked ones."""
 Value = TypeVar("Value")
 Changeable = Annotated[Value, MAY_CHANGE]
 
@@ -45,12 +45,12 @@ class Form(NamedTuple):
 
 
 def _as_list(value: object) -> object:
-    """Take one text for a list of one."""
+    """Accept a single text as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
 class Section(BaseModel):
-    """What all parts of a recipe share: unknown keys are errors, nothing changes after validation."""
+    """Base of all sections: unknown keys are errors, and nothing changes after validation."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -63,7 +63,7 @@ class Section(BaseModel):
 
 
 class DataRecipe(Section):
-    """Which images and labels, and how an image becomes a rectangle."""
+    """Which images and labels, and how images are read."""
 
     dataset: Text | None = None
     """Hub id (`uoft-cs/cifar100`), old name (`cifar100`), folder, file or `builtin:digits`."""
@@ -76,49 +76,49 @@ class DataRecipe(Section):
     label_column: Text | None = None
     """Column with the labels; found by type when not given."""
     layout: Literal["auto", "folders", "table", "parquet", "arrow", "webdataset"] = "auto"
-    """What a local folder is read by; auto: what fits, and an error where two readings do (docs/data-layouts.md)."""
+    """How to read a local folder; auto: the way that fits, or an error if two do (docs/data-layouts.md)."""
     table: Annotated[tuple[Text, ...], BeforeValidator(_as_list)] = ()
-    """Tables of a folder that say what its images are (csv, JSON, lists), in place of all that are there."""
+    """Files in a folder that label its images (CSV, JSON, lists), to use instead of all that are found."""
     class_level: Count | None = None
-    """Level of the folders that name the classes: 1 for those in the dataset's folder, 2 for the next."""
+    """Level of the folders that name the classes: 1 for those directly in the dataset's folder, 2 for the next."""
     split_column: Text | None = None
-    """Column that says which split a row belongs to; found by its name when not given; `none`: there is none."""
+    """Column with the split of each row; found by name when not given; `none`: there is no such column."""
     train_split: Text | None = None
     """Name of the training split, or several joined by `+`; `train` when not given."""
     validation_split: Text | None = None
-    """Name of the validation split; `validation`, `val`, `valid` or `dev`, else carved from training."""
+    """Name of the validation split; when not given `validation`, `val`, `valid` or `dev`, else a part of training."""
     test_split: Text | None = None
     """Name of the test split; `test` when not given. It is scored once, at the end."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of the training split that becomes validation when there is none (stratified, at most 10,000)."""
+    """Part of the training split to use for validation if there is no such split (stratified, at most 10,000)."""
     max_train_samples: Count | None = None
-    """Train on at most so many images, equally many of each class where the data allows it."""
+    """Train on at most this many images, equally many per class if the data allows it."""
     similar_names: SimilarNames = "stop"
-    """Class names that differ only in case, spaces or separators: an error, one class, or several."""
+    """If class names differ only in case, spaces or separators: stop, merge them into one, or keep them apart."""
     accept_classes: bool = False
-    """Train on the classes that were read although they look wrong (split words, masks, one for each image)."""
+    """Train even if the classes look wrong (named like splits or masks, or one per image)."""
     allow_overlap: bool = False
-    """Accept images that are in two splits; otherwise they are an error."""
+    """Accept images that are in two splits, instead of stopping."""
     check_images: Literal["sample", "all", "off"] = "sample"
-    """Which images are decoded once before anything else; `vitft data D --set data.check_images=all` takes time."""
+    """Which images to decode first as a check; `all` takes time, and also works with `vitft data`."""
     white_level: Literal["auto"] | Annotated[int, Field(gt=0, le=65535)] | None = None
-    """Value that is white in 16-bit grey images, 65535 when not given; auto: the next above a sample's brightest."""
+    """White in 16-bit grey images, 65535 when not given; auto: the usual level above a sample's brightest value."""
     bad_images: Changeable[BadImages] = "stop"
-    """What happens at an image that cannot be decoded: stop, or count it, list it and go on (`skip`)."""
+    """What to do with an image that cannot be decoded: stop, or skip, count and list it."""
     max_pixels: Annotated[int, Field(ge=1, le=10**9)] = 50_000_000
-    """Images of more pixels are bad images, never decoded; JPEGs of up to 4 times as many are read at half size."""
+    """Larger images are bad images, never decoded; JPEGs with up to 4 times as many pixels are read at half size."""
     fit: ResizeMode = "squash"
-    """How an image fills the model's rectangle: distorted, centre-cropped, or letterboxed."""
+    """How an image fills the model's rectangle: squashed, cropped at the centre, or padded."""
     streaming: bool = False
     """Read the dataset as a stream instead of downloading it (Hub and webdataset sources)."""
     shuffle_buffer: Count = 2048
-    """Rows among which a stream is shuffled."""
+    """Rows in the buffer that shuffles a stream."""
     workers: Changeable[Literal["auto"] | Annotated[int, Field(ge=0, le=1000)]] = "auto"
-    """Processes per training process that decode and resize images; 0 stages them in the training process."""
+    """Processes that decode and resize images for each training process; 0: the training process does it itself."""
 
 
 class PositionRecipe(Section):
-    """How a model is told where its patches are."""
+    """How the model knows where its patches are."""
 
     kind: PositionKind | None = None
     """Another position encoding, as an experiment (ViT's appendix D.4); null keeps the checkpoint's own."""
@@ -134,7 +134,7 @@ class ModelRecipe(Section):
     init: Initialisation = "pretrained"
     """Start from the checkpoint's weights, or only from its architecture."""
     head: Head = "auto"
-    """Keep the checkpoint's head: auto if all its classes are in the dataset, keep if some are; or make a new one."""
+    """Keep the checkpoint's head if all (auto) or some (keep) of its classes are in the dataset; new: never."""
     image_size: ImageSize | None = None
     """The model's input in pixels: `384`, or `384x512` for height x width; the checkpoint's own when not given."""
     patch_size: Count | None = None
@@ -144,22 +144,22 @@ class ModelRecipe(Section):
     resize_method: ResizeMethod = "bicubic"
     """How position tables are resampled to another size (see `vitft resize --help`)."""
     position: PositionRecipe = PositionRecipe()
-    """How the model is told where its patches are."""
+    """The model's position encoding."""
     train: Annotated[
         str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$"), Form(("all", "head", "last:2"), "all, head or last:N")
     ] = "all"
-    """What learns: `all`, `head`, or `last:N` (the head and the last N blocks)."""
+    """What to train: `all`, `head`, or `last:N` (the head and the last N blocks)."""
     drop_path: BelowOne = 0.0
-    """Stochastic depth of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
+    """Stochastic depth rate of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
     allow_new: tuple[Text, ...] = ()
     """Parameters besides the head that may be newly initialised; a name ending in `*` is a prefix."""
 
 
 class AugmentRecipe(Section):
-    """The random views of a training image."""
+    """Random changes to the training images."""
 
     crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
-    """Smallest and largest area of the random crop, as a part of the image; [1, 1] leaves the area whole."""
+    """Smallest and largest area of the random crop, as a part of the image; [1, 1] keeps the whole area."""
     crop_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
     """Smallest and largest width / height of the crop (GoogLeNet, arXiv:1409.4842)."""
     flip: Fraction = 0.5
@@ -169,9 +169,9 @@ class AugmentRecipe(Section):
     erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)
     """Smallest and largest area of the erased rectangle."""
     mixup_alpha: Alpha = 0.0
-    """Beta parameter of mixup (arXiv:1710.09412); 0 leaves it out."""
+    """Beta parameter of mixup (arXiv:1710.09412); 0 turns it off."""
     cutmix_alpha: Alpha = 0.0
-    """Beta parameter of CutMix (arXiv:1905.04899); 0 leaves it out. With both on, a pair takes either."""
+    """Beta parameter of CutMix (arXiv:1905.04899); 0 turns it off. With both on, each pair gets one of them."""
     mix_probability: Fraction = 1.0
     """Probability that a pair of images is mixed at all, when mixup or CutMix is on."""
     label_smoothing: BelowOne = 0.1
@@ -196,13 +196,13 @@ class OptimRecipe(Section):
     eps: Positive = 1e-8
     """AdamW's epsilon."""
     schedule: Schedule = "cosine"
-    """Course of the learning rate after the warmup; cosine and linear end at 0."""
+    """Schedule of the learning rate after the warmup; cosine and linear end at 0."""
     warmup: PartOfTraining = Duration(10, "%")
     """Length of the linear warmup."""
     max_grad_norm: Positive | None = 1.0
-    """Gradients are scaled down to this norm; null does not clip."""
+    """Larger gradients are scaled down to this norm; null: no clipping."""
     ema_decay: BelowOne = 0.9998
-    """Averaged weights forget with min(this, (1 + t) / (10 + t)) at step t; 0 keeps no average."""
+    """Decay of the averaged weights, at most (1 + t) / (10 + t) at step t; 0: no averaging."""
 
 
 class TrainRecipe(Section):
@@ -211,11 +211,11 @@ class TrainRecipe(Section):
     duration: TrainingLength = Duration(10, "epochs")
     """Length of the training."""
     resolution_schedule: ResolutionSchedule | None = None
-    """Image sizes in turn, with their parts of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
+    """Image sizes in order, each with its share of the steps: `{160: 60%, 224: 40%}`; the last is the model's."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=10**9)] = "auto"
     """Images per optimizer step over all devices; auto: 128, at most a twentieth of the training images."""
     micro_batch_size: Changeable[Literal["auto"] | Count] = "auto"
-    """Images per forward pass on one device; auto: the most that fit, found by trial on an accelerator."""
+    """Images per forward pass on one device; auto: as many as fit, found by trial on an accelerator."""
     precision: Precision = "auto"
     """Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."""
     gradient_checkpointing: bool = False
@@ -227,17 +227,17 @@ class TrainRecipe(Section):
     checkpoint_every: Interval = Duration(1, "epochs")
     """How often a resumable checkpoint is written."""
     keep_checkpoints: Changeable[Count] = 2
-    """How many of the newest checkpoints stay on disk while the run trains."""
+    """How many of the newest checkpoints to keep on disk while the run trains."""
     keep_after_end: Changeable[Annotated[int, Field(ge=0, le=10**9)]] = 0
-    """How many of them stay when the run is finished; its model needs none."""
+    """How many of them to keep when the run has finished; the model does not need them."""
     weights: Literal["best", "last"] = "best"
     """Which weights become the model: those with the best validation score, or the last."""
     patience: PartOfTraining | None = None
-    """Stop when the validation score has not risen for so long; null trains to the end."""
+    """Stop when the validation score has not improved for this long; null: train to the end."""
     time_limit: Changeable[TimeSpan | None] = None
-    """Stop with a checkpoint after so much time, as on SIGTERM."""
+    """Save a checkpoint and stop after this much time, as on SIGTERM."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of every random choice."""
+    """Seed for every random choice."""
     device: Changeable[
         Annotated[
             str,
@@ -247,7 +247,7 @@ class TrainRecipe(Section):
     ] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:N, mps or xpu."""
     deterministic: bool = False
-    """Use only deterministic kernels: slower on a GPU, and resuming there becomes exact."""
+    """Use only deterministic kernels: slower on a GPU, but resuming there becomes exact."""
 
 
 class RunRecipe(Section):
@@ -263,13 +263,13 @@ class RunRecipe(Section):
     ] = None
     """Name of the run's new folder: letters, digits, `-_.`, at most 100; from model and dataset when not given."""
     output_dir: Changeable[Text] = "runs"
-    """Folder of the runs."""
+    """Folder for runs."""
     metrics: Changeable[tuple[Text, ...]] = ()
-    """Metrics of the `evaluate` library, by name or folder. They are code; a recipe file's need `--trust-metrics`."""
+    """Metrics of the `evaluate` library, by name or folder. They are code: those in a file need `--trust-metrics`."""
     pictures: Changeable[Literal["auto", "on", "off"]] = "auto"
-    """Pictures of the checkpoint before and after, in `figures/`; auto: when below 5 % of the run's FLOPs."""
+    """Draw the model before and after training, in `figures/`; auto: if that takes under 5 % of the run's FLOPs."""
     track: Changeable[tuple[Tracker, ...]] = ()
-    """Experiment trackers that receive the metrics, by accelerate's names."""
+    """Experiment trackers that receive the metrics, as accelerate names them."""
 
 
 class HubRecipe(Section):
@@ -278,16 +278,16 @@ class HubRecipe(Section):
     push: Changeable[bool] = False
     """Publish the model on the Hub; access is checked before training."""
     repo: Changeable[Text | None] = None
-    """`OWNER/NAME`, or `NAME` of your own; the name of the run's folder when not given."""
+    """`OWNER/NAME`, or `NAME` in your own account; the name of the run's folder when not given."""
     private: Changeable[bool] = False
-    """Make the repository a private one, if it is made."""
+    """Make the repository private, if it is new."""
     revision: Changeable[Text | None] = None
-    """Branch to push to; made if it is not there."""
+    """Branch to push to; created if it does not exist."""
     create_pr: Changeable[bool] = False
     """Open a pull request instead of changing the branch."""
     every: Changeable[HubEvery] = "end"
-    """What else is pushed in the background while it trains: nothing (`end`), each best model or each checkpoint."""
+    """What to push in the background during training: nothing (`end`), each best model or each checkpoint."""
     license: Changeable[Text | None] = None
     """Licence of the model, as the Hub spells it (`apache-2.0`); the base model's when not given."""
     force: Changeable[bool] = False
-    """Push also into a repository whose content vitft did not make."""
+    """Push even to a repository with files that vitft did not push."""

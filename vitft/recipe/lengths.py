@@ -21,7 +21,7 @@ _UNITS = {
     "h": "hour", "hour": "hour", "hours": "hour",
     "d": "day", "day": "day", "days": "day",
 }  # fmt: skip
-_LONGEST = 10**9  # of any unit: with as many samples in a step or an epoch, positions still fit into 64 bits
+_LONGEST = 10**9  # of any unit: with as many samples per step or epoch, a sample_index still fits into 64 bits
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+|%)\s*")
 
 
@@ -34,12 +34,12 @@ class Duration:
 
     @classmethod
     def parse(cls, text: object) -> Duration:
-        """Read a duration; raise ValueError, as pydantic wants it, if it is none."""
+        """Read a duration; raise ValueError, as pydantic expects, if the text is not one."""
         if isinstance(text, Duration):
             return text
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if match is None or match[2] not in _UNITS:
-            raise ValueError(f"{text!r:.60} is no duration; write a number and a unit: 10 epochs, 2500 steps, 5%, 8 h")
+            raise ValueError(f"{text!r:.60} is not a duration; write a number and unit: 10 epochs, 2500 steps, 5%, 8 h")
         if (value := float(match[1])) > _LONGEST:
             raise ValueError(f"{match[0][:40]!r} is too long; use a number up to {_LONGEST:,}")
         return cls(value, _UNITS[match[2]])
@@ -51,23 +51,23 @@ class Duration:
 
     @property
     def seconds(self) -> float:
-        """The length in seconds, of a duration in time."""
+        """The length in seconds, if the unit is one of time."""
         return self.value * _SECONDS[self.unit]
 
     def in_steps(self, *, batch_size: int, num_samples: int | None, total_steps: int | None = None) -> int:
-        """Return the optimizer steps of a duration in steps, epochs or per cent, rounded up.
+        """Convert a duration in steps, epochs or per cent to optimizer steps, rounded up.
 
         Args:
             batch_size: samples per step.
             num_samples: samples per epoch; None for a stream of unknown length.
-            total_steps: the whole of which per cents are taken.
+            total_steps: 100 per cent.
         """
         if self.unit == "steps":
             return _ceil(self.value)
         if self.unit == "epochs":
             if num_samples is None:
                 raise RecipeError(
-                    f"the length of this stream is unknown, so {str(self)!r} cannot be counted",
+                    f"the length of this stream is unknown, so {str(self)!r} cannot be converted to steps",
                     hint="give it in steps: --set train.duration='2500 steps'",
                 )
             return _ceil(self.value * num_samples / batch_size)
@@ -75,7 +75,7 @@ class Duration:
         return _ceil(self.value / 100 * total_steps)
 
     def __str__(self) -> str:
-        number = format(Decimal(repr(self.value)), "f").removesuffix(".0")  # 1000000, not 1e+06: it is read again
+        number = format(Decimal(repr(self.value)), "f").removesuffix(".0")  # 1000000, not 1e+06: to be read again
         if self.unit == "%":
             return f"{number}%"
         unit = self.unit.removesuffix("s") if self.value == 1 else self.unit.removesuffix("s") + "s"
@@ -83,7 +83,7 @@ class Duration:
 
 
 def _ceil(value: float) -> int:
-    # 0.1 * 30 is 3.0000000000000004 in floats; the sliver must not become a step.
+    # 0.1 * 30 is 3.0000000000000004 in floats, and must not become 4 steps.
     return -int(-value // 1) if abs(value - round(value)) > 1e-9 * max(1.0, abs(value)) else round(value)
 
 

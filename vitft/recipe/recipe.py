@@ -1,7 +1,7 @@
 """The recipe: everything that a run needs, typed, frozen and documented field by field.
 
-A field's default stands here and nowhere else. Values are laid over each other once, defaults < recipe file <
-flags < ``--set``, validated together and never changed after; numbers derived from them live in the plan.
+Values are merged once, defaults < recipe file < flags < ``--set``, validated together and never changed afterwards.
+Numbers derived from them are in the plan.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class Recipe(Section):
     _metrics_from: str = PrivateAttr("")
 
     def __eq__(self, other: object) -> bool:
-        """Whether two recipes say the same, wherever they stand."""
+        """Whether two recipes have the same values, wherever they come from."""
         return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
 
     @property
     def metrics_from(self) -> str:
-        """The file that names ``run.metrics``, which are code to be run; empty where the user's own words name them."""
+        """The recipe file that names ``run.metrics``, which are code; empty if the user named them directly."""
         return self._metrics_from
 
     @classmethod
     def load(cls, base: str | Path | None = None, changes: Mapping[str, object] | None = None) -> Recipe:
-        """Read a recipe and lay changes over it.
+        """Read a recipe and apply changes to it.
 
         Args:
             base: path or name of a recipe file; None starts from the defaults.
@@ -64,13 +64,13 @@ class Recipe(Section):
         Raises:
             RecipeError: naming every unknown key and every bad value at once.
         """
-        from vitft.builtin import recipe_path  # above this floor: where recipes lie is known there
+        from vitft.builtin import recipe_path
 
         source = "the recipe"
         values: dict[str, Any] = {}
         if base is not None:
             path = recipe_path(str(base))
-            source = f"{path} with what was laid over it" if changes else str(path)
+            source = f"{path} with the given changes" if changes else str(path)
             values = read_yaml(path)
         recipe = validate(overlay(values, changes or {}), source)
         if base is not None and recipe.run.metrics and "run.metrics" not in (changes or {}):
@@ -79,12 +79,12 @@ class Recipe(Section):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """The (height, width) that the model is to have in the end; None for the checkpoint's own."""
+        """The model's final (height, width); None for the checkpoint's own."""
         schedule = self.train.resolution_schedule
         return schedule[-1][0] if schedule else self.model.image_size
 
     def dump(self) -> str:
-        """Return the recipe as YAML that :meth:`load` accepts again, every key written out."""
+        """Return the recipe, with every key, as YAML that :meth:`load` accepts."""
         return write_yaml(self.model_dump(mode="json"), sort_keys=False, width=100)
 
     def flat(self) -> dict[str, object]:
@@ -93,11 +93,11 @@ class Recipe(Section):
         return {key: functools.reduce(operator.getitem, key.split("."), values) for key, _ in keys()}
 
     def broken_by(self, changed: Recipe) -> list[str]:
-        """Return those differences to ``changed`` that a run which is resumed may not have."""
+        """Return the differences to ``changed`` that a resumed run may not have."""
         return [line for line in self.differences(changed) if line.split(":")[0] not in RESUMABLE_CHANGES]
 
     def differences(self, other: Recipe) -> list[str]:
-        """Return one line for each key whose value is another in ``other``."""
+        """Return one line for each key whose value differs in ``other``."""
         mine, theirs = self.flat(), other.flat()
         return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
@@ -112,13 +112,13 @@ def keys(section: type[BaseModel] | None = None) -> Iterator[tuple[str, Any]]:
 
 
 RESUMABLE_CHANGES = frozenset(key for key, field in keys() if MAY_CHANGE in field.metadata)
-"""Keys that may change when a run is resumed: they do not change what is computed of good images."""
+"""Keys that may change when a run is resumed: they do not change what is computed from good images."""
 
 # --- reading, overlaying, validating -----------------------------------------------------------------------
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe file into nested dictionaries, without judging keys or values."""
+    """Read a recipe file into nested dictionaries, without checking keys or values."""
     try:
         text = read_regular(path, MOST_CHARACTERS).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -127,13 +127,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_recipe(text: str, source: str) -> dict[str, Any]:
-    """Read the text of a recipe into nested dictionaries, without judging keys or values."""
+    """Read the text of a recipe into nested dictionaries, without checking keys or values."""
     values = parse_yaml(text, source)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise RecipeError(
-            f"{source} holds a {type(values).__name__}, not a recipe",
+            f"{source} contains a {type(values).__name__}, not a recipe",
             allowed=f"a mapping with the sections {', '.join(Recipe.model_fields)}",
             hint="vitft recipes show default",
         )
@@ -141,7 +141,7 @@ def parse_recipe(text: str, source: str) -> dict[str, Any]:
 
 
 def overlay(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
-    """Return a copy of nested ``values`` with each dotted key of ``changes`` laid over it."""
+    """Return a copy of nested ``values`` with the dotted keys of ``changes`` set."""
     result: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
@@ -155,7 +155,7 @@ def overlay(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[st
 
 
 def validate(values: Mapping[str, Any], source: str) -> Recipe:
-    """Make a recipe of nested values; raise one RecipeError that lists everything wrong with them."""
+    """Make a recipe from nested values, or raise one RecipeError that lists everything wrong with them."""
     try:
         recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
@@ -173,17 +173,17 @@ def validate(values: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
-    """Yield what no single field shows: values that are fine alone and wrong together."""
+    """Yield a line for values that are fine alone but wrong together."""
     for key in ("crop_scale", "crop_ratio", "erase_area"):
         low, high = getattr(recipe.augment, key)
         if low > high:
-            yield f"augment.{key}: the smaller bound {low:g} stands behind the larger {high:g}"
+            yield f"augment.{key}: the first bound, {low:g}, is larger than the second, {high:g}"
     if recipe.augment.crop_scale[0] == 0:
         yield "augment.crop_scale: an area of 0 leaves nothing of the image"
     if recipe.model.init == "random" and recipe.model.train != "all":
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
     if recipe.model.init == "random" and recipe.model.head == "keep":
-        yield "model.init: random with model.head: keep: random weights give an old head nothing to read"
+        yield "model.init: random with model.head: keep: a kept head is useless on random weights"
     schedule, size = recipe.train.resolution_schedule, recipe.model.image_size
     if schedule and size and schedule[-1][0] != size:
         yield (

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from vitft.outside import quoted
 
-MOST_PIXELS = 4096  # a side; beyond, the tokens of a ViT fit no machine
+MOST_PIXELS = 4096  # per side; with more, a ViT has too many tokens for any machine
 
 
 def parse_size(value: Any) -> tuple[int, int]:
@@ -25,9 +25,9 @@ def parse_size(value: Any) -> tuple[int, int]:
     elif isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
         height, width = value
     else:
-        raise ValueError(f"{quoted(value)} is no image size; write 384, or 384x512 for height x width")
+        raise ValueError(f"{quoted(value)} is not an image size; write 384, or 384x512 for height x width")
     if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
-        raise ValueError(f"an image size of {quoted(value)} is not from 1 to {MOST_PIXELS} pixels a side")
+        raise ValueError(f"an image size of {quoted(value)} is not between 1 and {MOST_PIXELS} pixels per side")
     return height, width
 
 
@@ -40,21 +40,21 @@ def parse_schedule(value: Any) -> tuple[tuple[tuple[int, int], float], ...]:
     """Return (size, per cent of the steps) of ``{160: 60%, 224: 40%}``, in the order given.
 
     Raises:
-        ValueError: if it is no such mapping, or the parts are not 100 % together.
+        ValueError: if it is not such a mapping, or the shares do not add up to 100 %.
     """
     if isinstance(value, tuple):
         value = {show_size(size): f"{part}%" for size, part in value}
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{quoted(value)} is no schedule; write sizes and parts of the steps: {{160: 60%, 224: 40%}}")
+        raise ValueError(f"{quoted(value)} is not a schedule; write sizes and shares of steps: {{160: 60%, 224: 40%}}")
     phases = []
     for size, part in value.items():
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", part) if isinstance(part, str) else None
         if match is None or not float(match[1]):
-            raise ValueError(f"{quoted(part)} of size {quoted(size)} is no part of the steps; write it as 60%")
+            raise ValueError(f"{quoted(part)} for size {quoted(size)} is not a share of the steps; write it as 60%")
         phases.append((parse_size(size), float(match[1])))
     total = sum(part for _, part in phases)
     if abs(total - 100) > 0.01:
-        raise ValueError(f"the parts of the schedule are {total:g} % of the steps together, not 100 %")
+        raise ValueError(f"the shares of the schedule add up to {total:g} % of the steps, not 100 %")
     return tuple(phases)
 
 

@@ -1,7 +1,7 @@
 """YAML 1.2's core schema on PyYAML, which follows 1.1: ``1e-4`` is a number, ``no`` is a word.
 
-A file of others can be small and mean much: lists in lists, and names for them that stand for them many times over.
-What a text would become is counted before it becomes it.
+A small untrusted file can expand to something huge, with nested lists and aliases that repeat them. The expanded size
+is counted before anything is built.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from vitft.errors import RecipeError
 from vitft.outside import printable, shortened
 
 MOST_CHARACTERS = 100_000
-"""Of a text; the longest recipe that ships has 3,000."""
-_DEEPEST = 20  # lists and mappings in each other
-_MOST_NODES = 20_000  # values, each as often as it is referred to
+"""The longest text that is read; the longest recipe that ships has 3,000."""
+_DEEPEST = 20  # nested lists and mappings
+_MOST_NODES = 20_000  # values, counted each time an alias refers to them
 _MOST_EXPANDED = 1_000_000  # characters of all of them together
 _MOST_DIGITS = 30
 
@@ -26,25 +26,25 @@ def parse_yaml(text: str, source: str) -> Any:
     """Read YAML by the rules of YAML 1.2: 1e-4 is a number, ``no`` is a word, a repeated key is an error.
 
     Raises:
-        RecipeError: if it is no such YAML, or means more than a recipe can.
+        RecipeError: if it is not such YAML, or larger than any recipe.
     """
     if len(text) > MOST_CHARACTERS:
-        raise _error(source, f"it has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+        raise _error(source, f"it has {len(text):,} characters; the limit is {MOST_CHARACTERS:,}")
     try:
         return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise _error(source, str(error)) from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        # What PyYAML's constructors make of a value that is not what its tag says.
+        # PyYAML's constructors raise these for a value that does not match its tag.
         raise _error(source, str(error) or type(error).__name__) from error
 
 
 def write_yaml(value: object, **options: Any) -> str:
-    """Return a value as YAML that reads back the same and hides nothing: what does not print is written as an escape.
+    """Return a value as YAML that reads back the same, with unprintable characters escaped.
 
     Args:
         value: plain values.
-        options: of ``yaml.dump``.
+        options: for ``yaml.dump``.
     """
     text: str = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, **options)
     if printable(text, lines=True) == text:
@@ -84,7 +84,7 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         if self.depth > _DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels in each other", mark)
+            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} nested levels", mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -93,40 +93,40 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is a word or a number", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "keys are words or numbers", key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                wrong = f"the key {shortened(repr(key), 80)} stands twice"
+                wrong = f"the key {shortened(repr(key), 80)} appears twice"
                 raise yaml.constructor.ConstructorError(None, None, wrong, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """Return how many values and characters a node stands for, all that it refers to included.
+    """Return how many values and characters a node expands to, aliases included.
 
     Args:
         node: of the composed text.
-        known: what other nodes stand for, by identity; a node that is referred to is looked at once.
-        above: the nodes that this one lies in.
+        known: the results for other nodes, by identity; each node is measured once.
+        above: the nodes around this one.
     """
     if id(node) in known:
         return known[id(node)]
     if id(node) in above:
         raise yaml.composer.ComposerError(None, None, "a value contains itself", node.start_mark)
     if node.tag not in _CORE:
-        wrong = f"the tag {shortened(node.tag, 80)!r} has no place in a recipe"
+        wrong = f"the tag {shortened(node.tag, 80)!r} is not allowed in a recipe"
         raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
     if isinstance(node, yaml.ScalarNode):
         if node.tag.endswith((":int", ":float")) and len(node.value) > _MOST_DIGITS:
-            wrong = f"a number of {len(node.value):,} digits; at most {_MOST_DIGITS} are read"
+            wrong = f"a number with {len(node.value):,} digits; the limit is {_MOST_DIGITS}"
             raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
         return 1, len(node.value)
     children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
     sizes = [_measure(child, known, above | {id(node)}) for child in children]
     known[id(node)] = values, characters = 1 + sum(size[0] for size in sizes), sum(size[1] for size in sizes)
     if values > _MOST_NODES or characters > _MOST_EXPANDED:
-        wrong = "with everything that it refers to it is larger than any recipe"
+        wrong = "with its aliases expanded, it is larger than any recipe"
         raise yaml.composer.ComposerError(None, None, wrong, node.start_mark)
     return values, characters
 
@@ -148,7 +148,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what our loader would take for a number: to PyYAML, ``1e5`` is a word."""
+    """Quotes words that our loader would read as numbers; to PyYAML, ``1e5`` is a word."""
 
 
 _Dumper.yaml_implicit_resolvers = {

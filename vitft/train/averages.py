@@ -1,4 +1,4 @@
-"""Averaged weights, which are judged and kept in place of the last ones."""
+"""Averaged weights, which are scored and saved instead of the last weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class AveragedWeights:
-    """An exponential moving average of what learns, in float32 (Polyak averaging; ViT's appendix B.1.1 uses it).
+    """An exponential moving average of the trained parameters, in float32 (Polyak averaging; ViT's appendix B.1.1).
 
-    After step t (from 1) the average forgets with min(decay, (1 + t) / (10 + t)), so that the first steps do not
-    weigh on it for ever. Floating-point buffers are averaged along.
+    The decay after step t (from 1) is min(decay, (1 + t) / (10 + t)), so that the first steps soon stop mattering.
+    Floating-point buffers are averaged too.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -23,13 +23,13 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after step ``step``, counted from 1."""
+        """Add the weights after step ``step``, counted from 1."""
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.tensors.values()), [t.detach() for t in self._live.values()], weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model have the averaged weights for a while; no copy is made."""
+        """Swap the averaged weights into the model for a while, without a copy."""
         self._exchange()
         try:
             yield
@@ -37,7 +37,7 @@ class AveragedWeights:
             self._exchange()
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from averages that were saved."""
+        """Load saved averages."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
 

@@ -1,15 +1,15 @@
-"""Resumable state on disk: written whole or not at all, verified before it is believed.
+"""Checkpoints on disk: written completely or not at all, and verified before use.
 
     checkpoints/step-00000500/
       model.safetensors       parameters and buffers
       averaged.safetensors    averaged weights, if any
       best.safetensors        the weights with the best validation score, if kept
       optimizer.safetensors   its tensors, as <state>/<parameter>
-      state.json              everything that is a number or a word
+      state.json              everything that is not a tensor
       manifest.json           size and SHA-256 of the others, written last
 
-The folder is filled under another name, every file is flushed to the disk, and then it is renamed into place. A
-process killed at any moment leaves the previous checkpoints and at most a ``.partial`` folder behind.
+The folder is written under a temporary name, flushed to the disk and then renamed. A process killed at any moment
+leaves the previous checkpoints intact, and at most a ``.partial`` folder behind.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ class Best:
 
 @dataclass
 class TrainState:
-    """Everything about the progress of a run that is no tensor.
+    """The progress of a run, except for tensors.
 
     Attributes:
         step: optimizer steps done.
         evaluated: the last step after which the validation split was scored.
         best: the best validation score, None before the first.
-        is_out_of_patience: whether that score has not risen for too long.
+        is_out_of_patience: whether that score has not improved for ``train.patience``.
         elapsed_seconds: training time of all sessions so far.
-        micro_batch_size: as settled by ``auto`` and by running out of memory.
+        micro_batch_size: as chosen by ``auto``, and reduced when memory ran out.
         metrics_length: bytes of ``metrics.jsonl`` that belong to this state.
         scaler: fp16's gradient scaler.
-        stream: where a streaming source stands, one entry per process.
-        bad_rows: reasons by name of the row, of images that were passed over.
-        conditions: what exactness depends on: processes, threads, versions.
-        fingerprint, recipe: what the run is a function of.
+        stream: how far a stream has been read, one entry per process.
+        bad_rows: skipped images: name of the row to reason.
+        conditions: what exact resuming depends on: processes, threads, versions.
+        fingerprint, recipe: of the dataset, and of the run.
     """
 
     step: int = 0
@@ -79,7 +79,7 @@ class TrainState:
         """Rebuild a state from what :func:`save` wrote.
 
         Raises:
-            TypeError, ValueError, KeyError: if it is something else.
+            TypeError, ValueError, KeyError: if it is anything else.
         """
         best = values.pop("best")
         state = cls(best=Best(**best) if best else None, **values)
@@ -95,12 +95,12 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
 
     Args:
         folder: the run's ``checkpoints`` folder.
-        state: what is no tensor.
-        tensors: tensors by name, by file: model, optimizer, averaged, best.
-        keep: how many checkpoints stay.
+        state: everything but tensors.
+        tensors: tensors by file (model, optimizer, averaged, best), then by name.
+        keep: how many checkpoints to keep.
 
     Raises:
-        TrainError: if the disk does not take it; earlier checkpoints are untouched.
+        TrainError: if it cannot be written; earlier checkpoints are untouched.
     """
     final = folder / f"step-{state.step:08d}"
     partial = folder / f".{final.name}.partial"
@@ -118,7 +118,7 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
         manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
         _write_json(partial / "manifest.json", manifest)
         flush_folder(partial)
-        if final.exists():  # a resumed run that reaches a step again, with the same content
+        if final.exists():  # a resumed run has reached this step again, with the same content
             remove_whole(final)
         partial.rename(final)
         flush(folder)
@@ -143,7 +143,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def load_state(path: Path) -> TrainState:
-    """Read the part of a checkpoint that is no tensor, after verifying it."""
+    """Read the ``state.json`` of a checkpoint, after verifying it."""
     _verify(path, ["state.json"])
     try:
         return TrainState.from_json(json.loads((path / "state.json").read_text(encoding="utf-8")))
@@ -155,7 +155,7 @@ def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
     """Read a checkpoint after verifying every byte of it.
 
     Returns:
-        The state, and tensors by name, by file, on the CPU.
+        The state, and tensors on the CPU by file, then by name.
 
     Raises:
         TrainError: if a file is missing or damaged, naming it.
@@ -173,7 +173,7 @@ def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
 
 
 def _verify(path: Path, names: Iterable[str] | None = None) -> Iterable[str]:
-    """Compare files of a checkpoint, all if not named, with its manifest; return their names."""
+    """Check files of a checkpoint (all unless named) against its manifest; return their names."""
     damaged = "manifest.json"
     try:
         manifest = json.loads((path / damaged).read_text(encoding="utf-8"))
@@ -182,9 +182,9 @@ def _verify(path: Path, names: Iterable[str] | None = None) -> Iterable[str]:
         for name in (names := manifest if names is None else names):
             damaged = name
             if Path(name).name != name:
-                raise ValueError("it is no file of this folder")
+                raise ValueError("it is not a file of this folder")
             if _fingerprint(path / name) != manifest[name]:
-                raise ValueError("its checksum is another one")
+                raise ValueError("its checksum differs")
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise _damaged(path, damaged, error) from error
     return names
@@ -212,7 +212,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimizer back what :func:`optimizer_tensors` took."""
+    """Load the tensors of :func:`optimizer_tensors` into an optimizer."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")

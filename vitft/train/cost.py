@@ -1,4 +1,4 @@
-"""What a forward pass costs, and what a training takes on this machine."""
+"""Measure the cost of a forward pass in FLOPs, and of training in seconds on this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def forward_gflop(model: PreTrainedModel, image_size: tuple[int, int]) -> float:
-    """Return 1e9 floating-point operations of one image's forward pass, a multiply-add counted as two."""
+    """Return the GFLOPs of one image's forward pass, counting a multiply-add as two operations."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     was_training = model.training
     image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
-    # On the model itself, as some families keep tensors of a forward pass for the life of the process; with plain
-    # attention, as the counter does not know the CPU's fused one.
+    # On the model itself, because some families cache tensors of a forward pass for the life of the process; with
+    # plain attention, because the counter does not know the CPU's fused one.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model.eval()(image)
     model.train(was_training)
@@ -30,7 +30,7 @@ def forward_gflop(model: PreTrainedModel, image_size: tuple[int, int]) -> float:
 def seconds_per_image(
     model: PreTrainedModel, image_size: tuple[int, int], batch_size: int, accelerator: Accelerator
 ) -> float:
-    """Measure a training step's forward and backward pass: the fastest of a few, as others may use the machine too."""
+    """Time a training step's forward and backward pass: the fastest of a few, in case the machine is shared."""
     model.to(accelerator.device).train()
     images = torch.zeros(batch_size, 3, *image_size, device=accelerator.device)
     seconds: list[float] = []

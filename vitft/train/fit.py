@@ -19,11 +19,11 @@ from vitft.train.validation import take_chosen_weights, validate, validation_is_
 
 @dataclass
 class Fitted:
-    """What training leaves; the chosen weights stand in the model.
+    """The result of :func:`fit`; the model then has the chosen weights.
 
     Attributes:
-        weights: which these are.
-        images_per_second: over all steps that were timed.
+        weights: which weights those are, such as ``last``.
+        images_per_second: over all timed steps.
         speeds: images and steps per second, by image size.
     """
 
@@ -37,11 +37,11 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
 
     Args:
         training: what :func:`vitft.train.setup.build` made.
-        resume: go on from the newest checkpoint of the run.
+        resume: continue from the run's newest checkpoint.
 
     Raises:
         StoppedEarly: after SIGTERM, SIGUSR1 or the time limit, with a complete checkpoint.
-        TrainError: for a loss that is not finite, a disk that is full, a checkpoint that is damaged.
+        TrainError: for a non-finite loss, a full disk or a damaged checkpoint.
     """
     if resume:
         restore(training)
@@ -49,7 +49,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
     progress = Progress(training)
 
     with stop_requests(training.recipe.train.time_limit, training.accelerator) as stop:
-        if validation_is_due(training):  # the run was stopped in it, or just before
+        if validation_is_due(training):  # the run was stopped during validation, or just before
             validate(training, stop)
             if reason := stop.agreed():
                 raise _stopped_early(training, reason)
@@ -87,7 +87,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
 
 
 def _stopped_early(training: Training, reason: str) -> StoppedEarly:
-    """Return the outcome of a run that stops at this step, whose checkpoint is written."""
+    """Return the outcome of a run that stops at this step, after its checkpoint was written."""
     return StoppedEarly(
         f"stopped at step {training.state.step} of {training.plan.total_steps} ({reason}); the checkpoint is complete",
         hint=training.run.resume_command,

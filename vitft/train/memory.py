@@ -1,4 +1,4 @@
-"""How many images fit on a device at once: found by trial before training, halved when memory runs out in it."""
+"""Find how many images fit on a device: by trial before training, then halved whenever memory runs out."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Value = TypeVar("Value")
 
 
 def even(number: int) -> int:
-    """Return the next smaller even number, at least 2: pairs of images stay together."""
+    """Round down to an even number, at least 2, so that pairs of images stay together."""
     return max(2, number // 2 * 2)
 
 
 def until_it_fits(work: Callable[[int], Value], size: int, on_smaller: Callable[[int, int], None]) -> Value:
-    """Do something with ``size`` images at once, or with half as many as often as memory runs out.
+    """Call ``work`` with ``size``, halving it each time memory runs out.
 
     Args:
         work: takes the number of images.
-        size: to begin with, even.
-        on_smaller: told the number that did not fit and the one that is tried next.
+        size: the number to start with, even.
+        on_smaller: called with the number that did not fit and the next one to try.
 
     Raises:
-        RuntimeError: of ``work``, if not even two images fit, or if it is not about memory.
+        RuntimeError: from ``work``, if not even two images fit, or if it is not about memory.
     """
     while True:
         try:
@@ -42,7 +42,7 @@ def until_it_fits(work: Callable[[int], Value], size: int, on_smaller: Callable[
         except RuntimeError as error:
             if not should_reduce_batch_size(error) or size <= 2:
                 raise
-        on_smaller(size, even(size // 2))  # here, where the error holds no tensors any more
+        on_smaller(size, even(size // 2))  # outside the except block, where the error no longer holds tensors
         size = even(size // 2)
         clear_device_cache(garbage_collection=True)
 
@@ -50,7 +50,7 @@ def until_it_fits(work: Callable[[int], Value], size: int, on_smaller: Callable[
 def find_micro_batch(
     recipe: Recipe, classifier: Classifier, accelerator: Accelerator, most: int, image_size: tuple[int, int]
 ) -> int:
-    """Return the number of images that fit, by forward and backward passes; the least of all processes counts."""
+    """Return the number of images that fit in a forward and backward pass: the smallest of all processes."""
     model = classifier.to(accelerator.device).model.train()
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
@@ -61,7 +61,7 @@ def find_micro_batch(
             images = torch.zeros(size, 3, *image_size, device=accelerator.device)
             with accelerator.autocast():
                 several(images).logits.float().sum().backward()
-            # What AdamW, averages and best weights will want later: four more copies of the weights.
+            # Room for AdamW, averaged and best weights later: four more copies of the weights.
             torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
         finally:
             model.zero_grad(set_to_none=True)

@@ -26,7 +26,7 @@ def lr_at(
     """Return the learning rate of a step, counted from 0.
 
     The warmup rises linearly and reaches ``peak`` at its last step; cosine (arXiv:1608.03983) and linear then fall
-    towards 0, which the step after the last would have.
+    towards 0, which they would reach one step after the last.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
@@ -41,7 +41,7 @@ def lr_at(
 
 
 def parameter_groups(model: nn.Module, recipe: OptimRecipe, head: Iterable[str]) -> list[dict[str, Any]]:
-    """Group the parameters that learn by depth and by whether weight decay applies to them.
+    """Group the trained parameters by depth and by whether weight decay applies to them.
 
     Layer i of L + 1 has ``lr_scale`` = layer_decay^(L + 1 - i) (BEiT, arXiv:2106.08254). Each group carries its
     parameters' names for the checkpoint.
@@ -77,7 +77,7 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: OptimRecipe, *, fused: 
 def set_lr(
     optimizer: torch.optim.Optimizer, recipe: OptimRecipe, step: int, total_steps: int, warmup_steps: int
 ) -> float:
-    """Give every group its part of the learning rate of a step, and return that rate."""
+    """Set every group's learning rate for a step; return the rate before scaling by layer."""
     lr = lr_at(step, peak=recipe.lr, total_steps=total_steps, warmup_steps=warmup_steps, schedule=recipe.schedule)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _DEFAULT_BATCH = 128
-_CPU_PIXELS = 32 * 224 * 224  # a micro-batch of so many pixels keeps two cores busy and its activations small
+_CPU_PIXELS = 32 * 224 * 224  # a micro-batch of this many pixels keeps two cores busy, and its activations are small
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Phase:
     """A part of the training at one image size.
 
     Attributes:
-        first_step: the step that it begins with, from 0.
+        first_step: its first step, counted from 0.
         image_size: (height, width) in pixels.
-        gflop: of one forward pass of one image (a multiply-add is two operations).
+        gflop: GFLOPs of one image's forward pass (a multiply-add is two operations).
     """
 
     first_step: int
@@ -53,23 +53,23 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of a run.
+    """The numbers of a run.
 
     Attributes:
         num_samples: training samples per epoch; None for a stream of unknown length.
-        total_samples: samples of the whole training.
-        batch_size, micro_batch_size: images per step over all processes, and per forward pass of one.
+        total_samples: samples over the whole training.
+        batch_size, micro_batch_size: images per step over all processes, and per forward pass of one process.
         lr: peak learning rate, of the head.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
-        stage_size: largest side of a staged image.
+        stage_size: largest side of a staged image, in pixels.
         workers: staging processes per training process.
-        device, precision, world_size: where and how.
-        num_parameters, num_learning: of the model, and those of them that are trained.
-        disk_bytes: that the run takes at most.
-        phases: image sizes in turn; one unless the recipe has a schedule.
-        reasons: a sentence for each number that was not simply given.
-        notes: what the numbers mean for the person.
+        device, precision, world_size: where to compute, in which format, in how many processes.
+        num_parameters, num_learning: of the model, and how many of them are trained.
+        disk_bytes: the most disk space that the run needs.
+        phases: image sizes in order; one unless the recipe has a schedule.
+        reasons: where a number comes from, if the recipe does not simply give it.
+        notes: warnings, printed with the plan.
     """
 
     num_samples: int | None
@@ -110,7 +110,7 @@ class Plan:
         return next(phase for phase in reversed(self.phases) if phase.first_step <= step)
 
     def work(self, first_step: int = 0) -> float:
-        """Return the gflop of all forward passes from a step to the end."""
+        """Return the GFLOPs of all forward passes from a step to the end."""
         ends = [*(phase.first_step for phase in self.phases[1:]), self.total_steps]
         images = [
             max(0, min(end * self.batch_size, self.total_samples) - max(phase.first_step, first_step) * self.batch_size)
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def gflop(self) -> float:
-        """Of one forward pass of one image, on average over the training."""
+        """GFLOPs of one image's forward pass, averaged over the training."""
         return self.work() / self.total_samples
 
     @property
@@ -144,9 +144,9 @@ class Plan:
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
             ("checkpoint_every", self.checkpoint_every, "steps"),
-            ("stage_size", self.stage_size, "pixels a side at most"),
+            ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
-            ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them learn"),
+            ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
             (
                 "cost",
                 f"{3 * self.gflop:.1f} GFLOP",
@@ -173,11 +173,11 @@ def make_plan(
 
     Args:
         recipe, source, classifier, accelerator: what the run is made of.
-        reasons: of device and precision, as :func:`vitft.processes.device.make_accelerator` gave them.
-        settled_micro_batch: what the checkpoint of a resumed run was made with.
+        reasons: for device and precision, from :func:`vitft.processes.device.make_accelerator`.
+        settled_micro_batch: the micro-batch size of a resumed run's checkpoint.
 
     Raises:
-        RecipeError: if the batch is smaller than twice the number of processes, or a length cannot be counted.
+        RecipeError: if the batch has fewer than two images per process, or a duration cannot be converted to steps.
     """
     assert source.train is not None
     _check_possible(recipe, source.train, classifier.model)
@@ -227,36 +227,36 @@ def make_plan(
 
 
 def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons: dict[str, str]) -> int:
-    """Return the bytes of a run's checkpoints, one of them half-written, and of its model."""
+    """Return the size of a run's model and checkpoints, including one being written."""
     optimizer = {"adamw": 2, "sgd": 1}[recipe.optim.name] * num_learning
     averaged = num_learning if recipe.optim.ema_decay else 0
     best = num_parameters if recipe.train.weights == "best" else 0
     kept = recipe.train.keep_checkpoints
-    reasons["disk"] = f"the model, and {kept} checkpoint{'s' * (kept > 1)} with one more while it is written"
+    reasons["disk"] = f"the model and {kept} checkpoint{'s' * (kept > 1)}, plus one being written"
     return 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
 
 
 def _lr_in_words(optim: OptimRecipe) -> str:
     course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
-    layers = "" if optim.layer_decay == 1 else f"; each block below has {optim.layer_decay:g} of the one above"
+    layers = "" if optim.layer_decay == 1 else f"; {optim.layer_decay:g} times as much in each lower block"
     return f"peak, of the head; {course}{layers}"
 
 
 def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
-    """Refuse, before anything is written, what building the run would find impossible."""
+    """Raise for impossible settings now, before anything is written."""
     if recipe.model.drop_path:
         check_drop_path(model)
     if recipe.train.gradient_checkpointing:
         check_activations(model)
     if recipe.train.class_weights != "none" and not isinstance(train, ImageSplit):
         raise TrainError(
-            "train.class_weights needs the counts of the classes, which a stream does not tell",
-            hint="--set train.class_weights=none, or no --streaming",
+            "train.class_weights needs the number of images per class, which is unknown for a stream",
+            hint="--set train.class_weights=none, or leave out --streaming",
         )
 
 
 def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[Phase, ...]:
-    """Turn parts of the steps into first steps; a part too small for one step is left out, the last never."""
+    """Turn the schedule's percentages into first steps; a phase too short for one step is dropped, except the last."""
     own, method = classifier.image_size, recipe.model.resize_method
     schedule = recipe.train.resolution_schedule or ((own, 100.0),)
     try:
@@ -284,8 +284,8 @@ def _batch_size(recipe: Recipe, num_samples: int | None, world_size: int, reason
     if given != "auto":
         if given < least:
             raise RecipeError(
-                f"train.batch_size: {given} is smaller than twice the {world_size} processes",
-                allowed=f"{least} or more: each process takes at least one pair of images per step",
+                f"train.batch_size: {given} is less than two images for each of the {world_size} processes",
+                allowed=f"{least} or more: each process needs at least one pair of images per step",
                 hint=f"--batch-size {least}, or fewer processes",
             )
         return int(given)
@@ -301,7 +301,7 @@ def _total_samples(duration: Duration, num_samples: int | None, batch_size: int)
     if duration.unit == "steps":
         return max(1, duration.in_steps(batch_size=batch_size, num_samples=None)) * batch_size
     if num_samples is None:
-        return duration.in_steps(batch_size=batch_size, num_samples=None)  # raises, with the way out
+        return duration.in_steps(batch_size=batch_size, num_samples=None)  # raises, and says what to do
     return max(1, round(duration.value * num_samples))
 
 
@@ -319,7 +319,7 @@ def _micro_batch_size(
         accelerate_settings(), recipe.flat(), batch_size=batch_size, num_processes=accelerator.num_processes
     ).get("train.micro_batch_size")
     if said:
-        reasons["micro_batch_size"] = f"as {said.source} says"
+        reasons["micro_batch_size"] = f"from {said.source}"
         return int(said.value)
     given = recipe.train.micro_batch_size
     if given != "auto":
@@ -331,7 +331,7 @@ def _micro_batch_size(
         return micro
     micro = find_micro_batch(recipe, classifier, accelerator, part, image_size)
     reasons["micro_batch_size"] = (
-        "auto: the most that fit, found by trial" if micro < part else "auto: a whole part fits"
+        "auto: as many as fit, found by trial" if micro < part else "auto: the process's whole share fits"
     )
     return micro
 
@@ -352,9 +352,9 @@ def _workers(
         reasons["workers"] = "auto: a stream has one reader per process"
         return 1
     seconds = staging_seconds(train, stage_size, recipe.data.max_pixels)
-    each = f"staging takes {1e3 * seconds:.1f} ms an image here"
+    each = f"staging takes {1e3 * seconds:.1f} ms per image here"
     if seconds * len(train) < 5:
-        reasons["workers"] = f"auto: {each}, too little to start processes for"
+        reasons["workers"] = f"auto: {each}, not worth extra processes"
         return 0
     if accelerator.device.type == "cpu":
         reasons["workers"] = f"auto: {each}; the cores are busy training"
@@ -367,22 +367,22 @@ def _workers(
 
 
 def _layout_warnings(model: torch.nn.Module) -> list[str]:
-    """Say where a model keeps a run from being the same on any number of processes."""
+    """Return warnings if the model's results depend on the number of processes."""
     kinds = {type(module).__name__ for module in model.modules()}
     warnings = []
     if any("BatchNorm" in kind for kind in kinds):
         warnings.append(
-            "this model has BatchNorm: its statistics depend on the micro-batch, so layouts differ slightly"
+            "this model has BatchNorm: results differ slightly with the micro-batch size and the number of processes"
         )
     active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
     if active:
         warnings.append(
-            "this model has dropout of its own: resuming is exact, another number of processes differs slightly"
+            "this model has its own dropout: resuming is exact, but the number of processes changes results slightly"
         )
     return warnings
 
 
 def _stream_warning(source: ImageSource) -> list[str]:
     if isinstance(source.train, StreamSplit):
-        return ["a stream has no random access: resuming continues it, but not bit for bit"]
+        return ["a stream has no random access, so a resumed run is not bit for bit the same"]
     return []

@@ -1,4 +1,4 @@
-"""What is said of a run while it trains: its steps, its speed, the time that is left."""
+"""Show and log the progress of a training: steps, speed and time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONG = 4 * 3600
 
 
 class Speed:
-    """Images per second, for each image size; first steps at a size, which warm up, and pauses do not count."""
+    """Images per second at each image size, without pauses and without the first step at a size, which warms up."""
 
     def __init__(self) -> None:
         self._recent: list[tuple[float, int]] = []
@@ -21,11 +21,11 @@ class Speed:
         self._size: tuple[int, int] | None = None
 
     def begin(self) -> None:
-        """Start the clock, unless the last step's end has."""
+        """Start the clock, unless it runs since the last step."""
         self._last = self._last or time.perf_counter()
 
     def end(self, images: int, size: tuple[int, int]) -> float:
-        """Count a step; return the present speed, 0 while it is not known."""
+        """Count a step; return the current speed, 0 while it is unknown."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         if size != self._size:
@@ -37,12 +37,12 @@ class Speed:
         return sum(n for _, n in self._recent) / sum(s for s, _ in self._recent)
 
     def forget(self) -> None:
-        """Do not count what happened since the last step: an evaluation, a checkpoint."""
+        """Leave out the time since the last step, which an evaluation or a checkpoint took."""
         self._last = 0.0
 
     @property
     def average(self) -> float:
-        """Images per second over all steps that were timed."""
+        """Images per second over all timed steps."""
         seconds = sum(total for total, _, _ in self._totals.values())
         return sum(images for _, images, _ in self._totals.values()) / seconds if seconds else 0.0
 
@@ -57,7 +57,7 @@ class Speed:
 
 
 class Progress:
-    """What is shown, logged and tracked of a training's steps, and the clock that it runs by."""
+    """Shows, logs and tracks the steps of a training, and keeps its clock."""
 
     def __init__(self, training: Training) -> None:
         self._training = training
@@ -67,7 +67,7 @@ class Progress:
         training.run.status.start("training", training.plan.total_steps, training.state.step)
 
     def begin(self, step: int) -> None:
-        """Start the clock of a step, and say if it is the first at another image size."""
+        """Start a step's clock, and announce a new image size."""
         self.speed.begin()
         plan = self._training.plan
         if len(plan.phases) == 1 or plan.phase_at(step).first_step != step:
@@ -77,7 +77,7 @@ class Progress:
         self._training.run.say(f"  step {step}: now at {size}" + (f" ({so_far})" if so_far else ""))
 
     def end(self, step: int, *, loss: float, grad_norm: float, lr: float) -> None:
-        """Log and show a step that is done."""
+        """Log and show a finished step."""
         training, size = self._training, self._training.plan.phase_at(step).image_size
         speed = self.speed.end(training.batches.slices.step_size(step), size)
         seen = {"loss": loss, "grad_norm": grad_norm, "lr": lr}
@@ -87,28 +87,28 @@ class Progress:
             self._show(step + 1, f"loss {loss:.3f}", speed)
 
     def pause(self) -> None:
-        """Do not count what happened since the last step: an evaluation, a checkpoint."""
+        """Leave out the time since the last step, which an evaluation or a checkpoint took."""
         self.speed.forget()
 
     def elapsed(self) -> float:
-        """Return the seconds of all sessions so far."""
+        """Return the training time of all sessions so far, in seconds."""
         return time.monotonic() - self._started
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._training.run.status.stop()
 
     def _show(self, step: int, detail: str, images_per_second: float) -> None:
-        """Show a step and, once a few of this session are timed, how long the run will take."""
+        """Show a step and, after the first few of a session, how long the run will take."""
         run, plan = self._training.run, self._training.plan
         left = plan.work(step) / (images_per_second * plan.phase_at(step - 1).gflop)
         if step - self._first_step == min(5, plan.total_steps - 1):
             run.say(f"  {speed_text(images_per_second)} images/s: {duration_text(left)} to go on this machine")
             if left > _LONG and plan.device == "cpu":
                 run.say(
-                    "  that is long: a GPU, --train head, fewer --epochs or a smaller checkpoint would take less, such "
+                    "  that is long; a GPU, --train head, fewer --epochs or a smaller checkpoint would be faster, such "
                     "as --model facebook/deit-tiny-patch16-224 (7.5 GFLOP per training image; "
-                    f"this one takes {3 * plan.gflop:.1f})"
+                    f"this one needs {3 * plan.gflop:.1f})"
                 )
         detail = f"{detail}  {speed_text(images_per_second)} images/s  {duration_text(left)} left"
         run.status.update(step, plan.total_steps, detail)

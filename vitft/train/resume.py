@@ -1,4 +1,4 @@
-"""What of a run goes into a checkpoint and comes back out of it."""
+"""Save a training to a checkpoint, and restore it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vitft.train.setup import Training
 
 
 def save(training: Training) -> None:
-    """Write a checkpoint; all processes meet before and after."""
+    """Write a checkpoint; all processes take part and wait for it."""
     training.state.stream = gather_object([training.batches.state_dict()])
     for bad in gather_object([training.state.bad_rows]):
-        training.note_bad(bad)  # what the other processes met is news here
+        training.note_bad(bad)  # bad rows that other processes found
     training.state.bad_rows = dict(sorted(training.state.bad_rows.items()))
     failure: list[str] = []
     if training.accelerator.is_main_process:
@@ -34,7 +34,7 @@ def save(training: Training) -> None:
             checkpoint.save(training.run.checkpoints, training.state, tensors, training.recipe.train.keep_checkpoints)
         except TrainError as error:
             failure = [error.wrong, f"make room, then: {training.run.resume_command}"]
-    # Also the barrier: nobody goes on, or ends, before the main process has written (or failed).
+    # Also the barrier: no process continues or ends before the main process has written the checkpoint or failed.
     failures = [each for each in gather_object([failure]) if each]
     if failures:
         raise TrainError(failures[0][0], hint=failures[0][1])
@@ -63,7 +63,7 @@ def restore(training: Training) -> None:
         for k, v in training.state.conditions.items()
         if state.conditions.get(k) != v
     ):
-        training.run.say(f"  resuming is close but not bit for bit, as this changed: {change}")
+        training.run.say(f"  resuming is close but not bit for bit, because this changed: {change}")
     state.conditions = training.state.conditions
     state.micro_batch_size = min(state.micro_batch_size, training.state.micro_batch_size)
     training.run.say(f"resumed from {path} at step {state.step} of {training.plan.total_steps}")
@@ -87,18 +87,18 @@ def _check_unchanged(training: Training, state: TrainState) -> None:
         raise TrainError(
             f"the dataset {training.source.id} is not the one that this run was started with: "
             "its rows, labels or order have changed",
-            hint="bring the old data back, or start a new run",
+            hint="restore the old data, or start a new run",
         )
     try:
         changed = Recipe.model_validate(state.recipe).broken_by(training.recipe)
     except ValueError as error:  # pydantic's ValidationError is one
         raise TrainError(
-            f"the checkpoint of {training.run.folder} holds no recipe that this version knows: {one_line(error)}",
-            hint="resume it with the version of vitft that its environment.json names",
+            f"this vitft version cannot read the recipe in the checkpoint of {training.run.folder}: {one_line(error)}",
+            hint="resume it with the vitft version named in its environment.json",
         ) from error
     if changed:
         raise TrainError(
             f"the recipe of {training.run.folder} has changed since its checkpoint was written: {'; '.join(changed)}",
-            allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
+            allowed=f"changes to {', '.join(sorted(RESUMABLE_CHANGES))}",
             hint=f"undo the change in {training.run.folder / 'recipe.yaml'}, or start a new run",
         )

@@ -1,4 +1,4 @@
-"""What a run is made of before its first step, and the training that is built of it."""
+"""Put together what a run needs before its first step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Setup:
-    """What a run is made of, loaded; nothing has been written yet.
+    """Everything loaded for a run; nothing has been written yet.
 
     Attributes:
         recipe: what to do.
@@ -43,7 +43,7 @@ class Setup:
         classifier: the checkpoint with its new head.
         plan: the numbers derived from all of this.
         accelerator: where, in what precision, in how many processes.
-        overview: what the dataset was taken for, as it is shown.
+        overview: how the dataset was read, as text.
     """
 
     recipe: Recipe
@@ -56,20 +56,20 @@ class Setup:
 
 @dataclass
 class Training(Setup):
-    """A setup with its moving parts; ``state``, the weights and the optimizer change, all else stays.
+    """A setup with its moving parts: ``state``, the weights and the optimizer change, nothing else does.
 
     Attributes:
         run: its directory.
-        network: what accelerate made of the classifier's model; it takes every image size of the plan.
-        optimizer: over what learns.
-        averaged: averaged weights, if the recipe wants any.
-        drop_path: ours, if the recipe wants any.
+        network: the classifier's model, wrapped by accelerate; it takes every image size of the plan.
+        optimizer: of the trained parameters.
+        averaged: averaged weights, if the recipe asks for them.
+        drop_path: stochastic depth, if the recipe asks for it.
         batches: micro-batches of each step.
         views: one for each image size.
-        class_weights: of the loss, (K,), if the recipe wants any.
-        state: how far the training has come.
+        class_weights: of the loss, (K,), if the recipe asks for them.
+        state: the progress of the training.
         best_weights: those with the best validation score, on the CPU.
-        warned_of: notes on images that were said already.
+        warned_of: notes on images that were already printed.
     """
 
     run: Run
@@ -90,41 +90,41 @@ class Training(Setup):
         return self.classifier.model
 
     def set_sample_indices(self, sample_indices: Tensor | None) -> None:
-        """Say which samples the next forward pass is of; None lets every branch through."""
+        """Tell drop path which samples the next forward pass has; None drops nothing."""
         if self.drop_path is not None:
             self.drop_path.sample_indices = sample_indices
 
     def track(self, values: dict[str, float]) -> None:
-        """Send numbers of this step to the recipe's trackers; one that fails is not asked again, and ends no run."""
+        """Send numbers of this step to the recipe's trackers; after an error they get no more, and the run goes on."""
         if not self.accelerator.trackers:
             return
         try:
             self.accelerator.log(values, step=self.state.step)
-        except Exception as error:  # whatever a stranger's code raises, or the network under it
+        except Exception as error:  # third-party code and the network can raise anything
             self.accelerator.trackers = []
             self.run.note(f"nothing more is sent to {', '.join(self.recipe.run.track)}: {one_line(error)}")
 
     def note_bad(self, bad: dict[str, str]) -> None:
-        """Say and keep which images (by row) were passed over, and why."""
+        """Print and record skipped images, by row, with the reason."""
         for where, reason in bad.items():
             if where not in self.state.bad_rows:
                 self.state.bad_rows[where] = reason
-                self.run.note(f"passed over {where}: {reason}")
+                self.run.note(f"skipped {where}: {reason}")
 
 
 def build(run: Run, setup: Setup) -> Training:
-    """Put the moving parts together, and note which parameters no image reaches."""
+    """Build the training; freeze and note the parameters that the model does not use."""
     recipe, plan, source, classifier = setup.recipe, setup.plan, setup.source, setup.classifier
     accelerator = setup.accelerator
     model = classifier.to(accelerator.device).model.train()
     if unused := freeze_unused(model, classifier.image_size):
-        run.note(f"frozen, as no image reaches them: {', '.join(unused)}")
+        run.note(f"frozen, because the model does not use them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
 
-    # The scaler of fp16 must see each step's gradients itself to skip the step; fused kernels hide it.
+    # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
     fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
     groups = parameter_groups(model, recipe.optim, classifier.head)
     sizes = [phase.image_size for phase in plan.phases]
@@ -179,7 +179,7 @@ def _batches(setup: Setup) -> TrainBatches | StreamBatches:
 def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:
     if recipe.train.class_weights == "none":
         return None
-    assert isinstance(source.train, ImageSplit)  # or the plan had refused
+    assert isinstance(source.train, ImageSplit)  # make_plan has checked it
     counts = torch.bincount(torch.from_numpy(source.train.labels), minlength=len(source.classes)).double()
     weights = len(source.train) / (len(counts) * counts.clamp(min=1))
     if recipe.train.class_weights == "sqrt":
@@ -188,7 +188,7 @@ def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) ->
 
 
 def _conditions(plan: Plan) -> dict[str, Any]:
-    """Return what bit-for-bit exactness depends on besides recipe and data."""
+    """Return what bit-for-bit resuming depends on, besides recipe and data."""
     return {
         "processes": plan.world_size,
         "micro_batch_size": plan.micro_batch_size,

@@ -1,4 +1,4 @@
-"""One optimizer step: the gradient of the sum over its samples divided by their number, whatever the layout."""
+"""One optimizer step: the mean gradient over its samples, however processes and micro-batches divide them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vitft.train import checkpoint
 from vitft.train.memory import until_it_fits
 from vitft.train.setup import Training
 
-_MOST_OVERFLOWS = 30  # fp16 halves its loss scale each time: 2^16 is used up long before
+_MOST_OVERFLOWS = 30  # fp16 starts with a loss scale of 2^16 and halves it each time
 
 
 def take_step(training: Training, step: int, batches: list[StagedBatch]) -> tuple[float, float]:
-    """Take one optimizer step over this process's micro-batches; return loss and gradient norm of all."""
+    """Take one optimizer step over this process's micro-batches; return loss and gradient norm over all processes."""
     _note_images(training, batches)
     learning = [p for group in training.optimizer.param_groups for p in group["params"]]
     on_device = [batch.to(training.accelerator.device) for batch in batches]
@@ -32,7 +32,7 @@ def take_step(training: Training, step: int, batches: list[StagedBatch]) -> tupl
         grad_norm = float(training.accelerator.clip_grad_norm_(learning, limit))
         training.optimizer.step()
         training.optimizer.zero_grad(set_to_none=True)
-        if not training.optimizer.step_was_skipped:  # fp16 gradients overflowed: again, at a lower scale
+        if not training.optimizer.step_was_skipped:  # else fp16 gradients overflowed: try a lower scale
             if not math.isfinite(grad_norm):
                 raise _non_finite(training, step, grad_norm)
             return loss, grad_norm
@@ -47,7 +47,7 @@ def _accumulate_until_it_fits(training: Training, step: int, batches: list[Stage
         return _accumulate(training, step, parts)
 
     def shrink(too_many: int, smaller: int) -> None:
-        if training.plan.world_size > 1:  # the others wait inside a collective; they cannot be called back
+        if training.plan.world_size > 1:  # the others wait for our gradients and cannot start over
             process = training.accelerator.process_index
             raise TrainError(
                 f"process {process} ran out of memory at step {step + 1} with {too_many} images",
@@ -55,13 +55,13 @@ def _accumulate_until_it_fits(training: Training, step: int, batches: list[Stage
             )
         training.state.micro_batch_size = smaller
         training.optimizer.zero_grad(set_to_none=True)
-        training.run.note(f"out of memory with {too_many} images at once: now {smaller}, same steps")
+        training.run.note(f"out of memory with {too_many} images at once; now {smaller}, with the same steps")
 
     return until_it_fits(accumulate, training.state.micro_batch_size, shrink)
 
 
 def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> float:
-    """Sum the gradients of all micro-batches; they are reduced over processes with the last one only."""
+    """Sum the gradients of all micro-batches; processes exchange them only with the last one."""
     step_size = training.batches.slices.step_size(step)
     local_loss = torch.zeros((), device=training.accelerator.device)
     for number, part in enumerate(parts):
@@ -95,7 +95,7 @@ def _non_finite(training: Training, step: int, value: float) -> TrainError:
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
     return TrainError(
         f"the loss or its gradient became {value} at step {step + 1}; {good}",
-        hint=f"a lower learning rate than optim.lr: {training.recipe.optim.lr:g}, or --precision fp32",
+        hint=f"a learning rate below {training.recipe.optim.lr:g} (--lr), or --precision fp32",
     )
 
 

@@ -1,4 +1,4 @@
-"""Requests to stop wait for the end of a step, on all processes alike; the time limit is one too."""
+"""Stop a training at the end of a step, on all processes at once, after a signal or at the time limit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class StopRequests:
-    """SIGTERM, SIGUSR1 and the time limit of this session; a resumed run has the whole limit again."""
+    """SIGTERM, SIGUSR1 and the time limit of this session; a resumed run gets the whole limit again."""
 
     def __init__(self, time_limit: Duration | None, accelerator: Accelerator) -> None:
         self._time_limit, self._accelerator = time_limit, accelerator
         self._started = time.monotonic()
 
     def request(self) -> str:
-        """Return why this process is to stop, empty to go on."""
+        """Return why this process should stop; empty to continue."""
         if name := signals.requested():
             return name
         limit = self._time_limit
@@ -32,7 +32,7 @@ class StopRequests:
         return f"the time limit of {limit}" if is_over else ""
 
     def agreed(self) -> str:
-        """Return why all processes stop after this step, empty if they go on; all of them must ask."""
+        """Return why all processes stop after this step, empty to continue; every process must call this."""
         reason = self.request()
         if self._accelerator.num_processes == 1:
             return reason
@@ -44,6 +44,6 @@ class StopRequests:
 
 @contextmanager
 def stop_requests(time_limit: Duration | None, accelerator: Accelerator) -> Iterator[StopRequests]:
-    """Let requests to stop wait while this is entered, for whoever asks for them."""
+    """Hold back requests to stop inside this block, which must ask for them itself."""
     with signals.postponed():
         yield StopRequests(time_limit, accelerator)

@@ -1,4 +1,4 @@
-"""Scoring splits with the weights in training, and which weights become the model."""
+"""Score splits during training, and choose the weights that become the model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vitft.train.stopping import StopRequests
 
 
 def validation_is_due(training: Training) -> bool:
-    """Whether the validation split is still to be scored at this step."""
+    """Whether the validation split must still be scored at this step."""
     step, last = training.state.step, training.plan.total_steps
     return training.state.evaluated < step and (step % training.plan.evaluate_every == 0 or step == last)
 
 
 def validate(training: Training, stop: StopRequests) -> None:
-    """Score the validation split, keep the weights if they are the best, and notice when patience is out.
+    """Score the validation split, keep the weights if they are the best, and check the patience.
 
-    A request to stop cuts it short and nothing is kept of it: the resumed run begins with it.
+    A request to stop cuts this short and discards it; the resumed run starts with it again.
     """
     validation, state, plan = training.source.validation, training.state, training.plan
     assert validation is not None
@@ -52,7 +52,7 @@ def validate(training: Training, stop: StopRequests) -> None:
 
 
 def _keep_best(training: Training) -> None:
-    """Keep a copy of the weights, and a model of them for whoever publishes it; a full disk ends no training."""
+    """Keep a copy of the weights, and save a model to push if wanted; a full disk does not end the training."""
     recipe = training.recipe
     if recipe.train.weights == "best":
         training.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in training.model.state_dict().items()}
@@ -60,7 +60,7 @@ def _keep_best(training: Training) -> None:
         try:
             training.classifier.save(training.run.best_folder)
         except ModelError as error:
-            training.run.note(f"the best model so far was not written: {error.wrong}")
+            training.run.note(f"the best model so far was not saved: {error.wrong}")
 
 
 def evaluate(
@@ -71,15 +71,15 @@ def evaluate(
     collect: bool = False,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> Evaluation:
-    """Score a split with the weights that stand in the model, exactly once each row over all processes.
+    """Score a split with the model's current weights, each row exactly once over all processes.
 
     Args:
-        training: whose model it is.
-        split: to score.
-        request: says whether to stop.
+        training: with the model to score.
+        split: the split.
+        request: returns why to stop, empty to continue.
         collect: keep every prediction too.
-        on_failure: for the end of a run. Images that cannot be read are left out, whatever the recipe says of
-            training, and a failure to read on is given to this, which raises it or takes note.
+        on_failure: for the end of a run. Unreadable images are then skipped, whatever the recipe says, and if the
+            split cannot be read any further this gets the error, to raise or note.
     """
     training.set_sample_indices(None)
     batches = batches_of(
@@ -104,7 +104,7 @@ def evaluate(
 
 
 def take_chosen_weights(training: Training) -> str:
-    """Put the weights that become the model into it; return which they are."""
+    """Load the chosen weights into the model; return which they are."""
     if training.recipe.train.weights == "best" and training.best_weights:
         training.model.load_state_dict(training.best_weights)
         assert training.state.best is not None
