@@ -57,7 +57,10 @@ FOLDERS = {
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
         "rewrite", "trainable", "drop_path",
     ],
-    "scoring": ["scores", "per_class", "table", "modules", "metrics", "shifts", "evaluation", "prediction"],
+    "scoring": [
+        "scores", "per_class", "predictions", "evidence", "collecting", "table", "modules", "metrics", "shifts",
+        "evaluation", "prediction",
+    ],
     "pictures": [
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",
         "figures", "numbers", "page",

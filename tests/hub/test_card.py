@@ -10,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from vitft.hub.card import interval, write_card
+from vitft.hub.card import write_card
 from vitft.hub.prose import as_text
 from vitft.names import slug
 from vitft.outside import printable
@@ -164,12 +164,6 @@ def test_what_was_on_the_hub_stays_there_beside_a_folder_of_that_name(
     change_recipe(run, "data", dataset="cifar100")
     change(run, "environment.json", dataset={"id": "uoft-cs/cifar100", "revision": "c" * 40})
     assert ModelCard(write_card(run, run / "model", "me/leaves").text).data.datasets == ["uoft-cs/cifar100"]
-
-
-def test_the_interval_is_wilsons() -> None:
-    # Newcombe 1998 (doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E), table I: 81 of 263.
-    assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert interval(1.0, 10)[1] == 1.0 and interval(0.0, 10)[0] == 0.0
 
 
 def test_a_resized_model_says_how(run: Path) -> None:

@@ -43,9 +43,11 @@ def test_scores_are_those_of_the_model_on_every_row_once(model, accelerator, spl
     scored = evaluate_split(classifier, split_of(split.images, split.labels, sizes), accelerator, collect=True)
     assert model.training is training
     model.eval()
-    assert scored.predictions == logits.argmax(-1).tolist()
-    assert scored.labels == split.labels.tolist()
-    scores = final_scores(scored.tally, list("abcd"))
+    said = scored.predictions
+    assert said.predicted.tolist() == logits.argmax(-1).tolist()
+    assert said.label.tolist() == split.labels.tolist()
+    assert said.row.tolist() == list(range(11))
+    scores = final_scores(scored.tally, list("abcd"), said)
     assert scores["count"] == 11
     assert scores["top1"] == pytest.approx(float((logits.argmax(-1) == split.labels).float().mean()))
     assert scores["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
@@ -56,4 +58,4 @@ def test_bad_rows_are_passed_on_and_predictions_only_collected_on_demand(model, 
     batches = split_of(split.images, split.labels, (6, 5), skipped=(bad,))
     scored = evaluate_split(zoo.loaded(model, ViTImageProcessorPil(), (16, 16)), batches, accelerator)
     assert scored.bad_rows == [bad]
-    assert scored.predictions == scored.labels == []
+    assert scored.predictions is None

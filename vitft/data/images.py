@@ -80,6 +80,11 @@ class ImageSplit:
         """Return the undecoded bytes of an image, or the path of its file; empty bytes if the row has no image."""
         return encoded_image(filled(self.rows[int(index)], self.image_columns), self.folders)
 
+    def source(self, index: int) -> str:
+        """Return the path of a row's file, or its number in the source if it has none."""
+        path = _path_of(filled(self.rows[int(index)], self.image_columns))
+        return resolve_path(path, self.folders) if path else f"row {self.source_rows[index]} of {self.source_name}"
+
     def where(self, index: int) -> str:
         """Return a row's name for messages, with its number in the source: ``row 17 of train (photos/a.jpg)``."""
         path = _path_of(filled(self.rows[int(index)], self.image_columns))
@@ -108,6 +113,10 @@ class StreamSplit:
         """Return a row in the form that all splits share; ``number`` is its number in the stream, if known."""
         where = "an image of the stream" if number < 0 else f"row {number} of the stream's {self.name}"
         return EncodedRow(number, partial(self.encoded, row), partial(self.label, row), lambda: where, self.white_level)
+
+    def source(self, index: int) -> str:
+        """Return the number of a row; in a stream no path is kept."""
+        return f"row {index} of the stream's {self.name}"
 
     def encoded(self, row: Mapping[str, Any]) -> bytes | str:
         """Return the undecoded bytes of a row's image, or the path of its file."""

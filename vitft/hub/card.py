@@ -16,6 +16,7 @@ from vitft.hub.prose import as_text, data_lines, training_text
 from vitft.names import slug
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
+from vitft.scoring.evidence import wilson
 from vitft.scoring.per_class import class_scores, worst_first
 
 _SHOWN_CLASSES, _WORST_CLASSES = 50, 10
@@ -181,26 +182,13 @@ _METRICS = (
 
 def _score_row(split: str, scores: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scores of a split, with the name that the dataset itself has for where its images come from."""
-    low, high = interval(scores["top1"], scores["count"])
+    low, high = wilson(scores["top1"], scores["count"])
     names = dataset.get("splits", {})
     source = names.get(split) or split
     which = f" (images set aside from {source})" if source == names.get("train") else ""
     keys = ("top1", "top5", "macro_f1", "nll", "count")
     row = {"split": split, "source_split": source, "which": which, "low": low, "high": high}
     return row | {key: scores.get(key) for key in keys}
-
-
-def interval(part: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
-
-    Args:
-        part: that was right, 0 to 1.
-        count: of how many images.
-    """
-    from scipy.stats import binomtest
-
-    found = binomtest(round(part * count), count).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _headline(facts: Mapping[str, Any]) -> str:

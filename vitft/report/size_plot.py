@@ -9,6 +9,7 @@ from typing import Any
 from vitft.errors import UsageError
 from vitft.files import exists, is_folder
 from vitft.recipe.sizes import show_size
+from vitft.scoring.evidence import wilson
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -48,7 +49,7 @@ def draw_size_sweep(
     rows = sorted(rows, key=lambda row: row["image_size"][0] * row["image_size"][1])
     places = range(len(rows))
     accuracy = [100 * row["top1"] for row in rows]
-    below, above = zip(*(_interval(row["top1"], row["count"]) for row in rows), strict=True)
+    below, above = zip(*(_interval(row) for row in rows), strict=True)
 
     figure = Figure(figsize=(7, 4.5), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
@@ -77,17 +78,13 @@ def draw_size_sweep(
         figure.savefig(path)
 
 
+def _interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the 95 % interval of a row's top-1; nothing is known of no images."""
+    low, high = wilson(row["top1"], row["count"]) if row["count"] else (0.0, 1.0)
+    # Rounding may carry a bound of 0 or all past the proportion itself, which matplotlib refuses to draw.
+    return min(row["top1"], low), max(row["top1"], high)
+
+
 def _shortened(line: str, most: int = 90) -> str:
     """Keep the end of a long line, where paths differ."""
     return line if len(line) <= most else "…" + line[1 - most :]
-
-
-def _interval(part: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson, 1927)."""
-    if count == 0:
-        return 0.0, 1.0
-    z2 = 1.959964**2
-    centre = (part + z2 / (2 * count)) / (1 + z2 / count)
-    half = (z2 * (part * (1 - part) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
-    # Rounding may carry a bound of 0 or all past the proportion itself, which matplotlib refuses to draw.
-    return max(0.0, min(part, centre - half)), min(1.0, max(part, centre + half))

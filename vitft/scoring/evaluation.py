@@ -16,6 +16,8 @@ from vitft.data.evaluation_batches import evaluation_batches
 from vitft.data.images import ImageSplit, StreamSplit
 from vitft.data.staging import MAX_PIXELS
 from vitft.model.classifier import Classifier
+from vitft.scoring.collecting import Collector
+from vitft.scoring.predictions import Predictions
 from vitft.scoring.scores import Tally
 from vitft.scoring.shifts import shifted
 
@@ -29,7 +31,7 @@ class Evaluation:
 
     Attributes:
         tally: counts and sums.
-        predictions, labels: class ids of each row, for further metrics; empty unless collected.
+        predictions: what was said of each row, in the order of the dataset; None unless collected.
         bad_rows: images that were skipped.
         notes: remarks on images that were used.
         images_per_second: speed of all forward passes but the first.
@@ -37,8 +39,7 @@ class Evaluation:
     """
 
     tally: Tally
-    predictions: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    predictions: Predictions | None = None
     bad_rows: list[RowNote] = field(default_factory=list)
     notes: list[RowNote] = field(default_factory=list)
     images_per_second: float = 0.0
@@ -110,6 +111,7 @@ def evaluate_split(
 
     stayed = torch.zeros(2, dtype=torch.int64, device=accelerator.device)  # (unchanged predictions, all)
     found = Evaluation(Tally(len(classifier.classes), device=accelerator.device))
+    collector = Collector(len(classifier.classes)) if collect else None
     passes: list[tuple[int, float]] = []
     for batch in batches:
         found.bad_rows += batch.skipped
@@ -125,9 +127,8 @@ def evaluate_split(
             for moved in shifted(on_device.images, shift) if shift else ():
                 stayed[0] += (logits_of(moved).argmax(-1) == logits.argmax(-1)).sum()
                 stayed[1] += len(batch)
-            if collect:
-                found.predictions += logits.argmax(-1).tolist()
-                found.labels += batch.labels.tolist()
+            if collector is not None:
+                collector.add(logits, batch.labels, batch.sample_indices)
     classifier.model.train(was_training)
     found.tally = found.tally.reduce(accelerator)
     found.images_per_second = _speed(passes, accelerator)
@@ -136,7 +137,8 @@ def evaluate_split(
         found.shift_consistency = kept / max(total, 1)
     if accelerator.num_processes > 1:
         found.bad_rows = gather_object(found.bad_rows)
-        found.predictions, found.labels = gather_object(found.predictions), gather_object(found.labels)
+    if collector is not None:
+        found.predictions = collector.gathered(accelerator)
     return found
 
 

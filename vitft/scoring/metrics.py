@@ -25,10 +25,13 @@ from torch import Tensor
 
 from vitft.errors import DataError, UsageError
 from vitft.libraries import count_no_downloads
+from vitft.scoring.evidence import evidence
+from vitft.scoring.predictions import Predictions
 from vitft.scoring.scores import Scores, Tally
 
 OURS = frozenset(each.name for each in fields(Scores)) | {
-    "per_class", "confusion", "confusion_axes", "bad_images", "shift_consistency",
+    "per_class", "confusion", "confusion_axes", "bad_images", "shift_consistency", "brier", "ece", "ece_equal_count",
+    "intervals", "reliability", "coverage", "confused_pairs", "calibration",
 }  # fmt: skip
 """Names in a split's results that third-party metrics may not use."""
 _ALLOWED = "a name from https://huggingface.co/evaluate-metric, or a folder NAME with NAME.py"
@@ -49,7 +52,7 @@ class Further:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def final_scores(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
+def final_scores(tally: Tally, classes: Sequence[str], predictions: Predictions | None = None) -> dict[str, Any]:
     """Return our scores of a split by name, with the counts behind them. Call it only in the main process.
 
     They come from the ``evaluate`` module in this package, which needs no network.
@@ -57,11 +60,12 @@ def final_scores(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
     Args:
         tally: summed over all processes.
         classes: class names, in order.
+        predictions: of the same images, if they were collected.
 
     Returns:
         ``top1``, ``top5`` (with more than five classes), ``mean_per_class_accuracy``, ``macro_f1``, ``nll``,
-        ``count``; ``per_class`` with ``class`` (names), ``support``, ``correct`` and ``predicted``; and ``confusion``,
-        if it was kept, with one row per true class.
+        ``count``; ``per_class`` with ``class`` (names), ``support``, ``correct`` and ``predicted``; ``confusion``, if
+        it was kept, with one row per true class; and with predictions what :mod:`vitft.scoring.evidence` finds.
 
     Raises:
         DataError: if there is nothing to score.
@@ -74,7 +78,7 @@ def final_scores(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
     if tally.confusion is not None:
         result["confusion"] = tally.confusion.tolist()
         result["confusion_axes"] = ["true class", "predicted class"]
-    return result
+    return result | (evidence(predictions, classes, result) if predictions is not None else {})
 
 
 def further_scores(

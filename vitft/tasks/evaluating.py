@@ -295,7 +295,7 @@ def _score(
         workers=data.workers if isinstance(data.workers, int) else int(is_large),
         max_pixels=data.max_pixels,
     )
-    found = evaluate_split(classifier, batches, accelerator, collect=bool(metrics), shift=shift)
+    found = evaluate_split(classifier, batches, accelerator, collect=True, shift=shift)
     scores = _scores(found, classifier.classes, metrics) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
     return EvaluationResult(scores, rows.name, classifier.image_size, found.images_per_second)
@@ -305,8 +305,10 @@ def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -
     """Return the scores by name, and say what was noticed on the way to them."""
     from vitft.scoring.metrics import final_scores, further_scores
 
-    scores = final_scores(found.tally, classes)
-    further = further_scores(metrics, found.predictions, found.labels, found.tally.num_classes)
+    said = found.predictions
+    assert said is not None
+    scores = final_scores(found.tally, classes, said)
+    further = further_scores(metrics, said.predicted.tolist(), said.label.tolist(), len(classes))
     for reason in further.refused.values():
         print(reason, file=sys.stderr)
     scores |= further.values

@@ -20,6 +20,7 @@ from vitft.processes.turns import on_main_process
 from vitft.quantities import size_text
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run, complete_checkpoints
+from vitft.scoring.predictions import file_name, write_predictions
 from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
 
@@ -116,7 +117,7 @@ def _score(session: Session, training: Training, name: str, split: ImageSplit | 
             raise error
         failures.append(one_line(error) or type(error).__name__)
 
-    evaluation = evaluate(training, split, collect=bool(training.recipe.run.metrics), on_failure=keep)
+    evaluation = evaluate(training, split, collect=True, on_failure=keep)
     if said := gather_object(failures):
         found.unscored[name] = said[0]
         return
@@ -141,6 +142,11 @@ def _write_results(
     for name, reason in found.unscored.items():
         run.note(f"{name} has no score, and the model is saved all the same: {reason}")
     _add_metrics_of_others(run, training.recipe, found.evaluations, results)
+    for name, evaluation in found.evaluations.items():
+        split = getattr(training.source, name)
+        if evaluation.predictions is not None:
+            path = run.folder / file_name(name)
+            write_predictions(path, evaluation.predictions, training.source.classes, split.source)
     for size, each in fitted.speeds.items() if len(training.plan.phases) > 1 else ():
         run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
     log_results(run, results)
@@ -153,7 +159,7 @@ def _take_scores(
     from vitft.scoring.metrics import final_scores
 
     try:
-        results[name] = final_scores(evaluation.tally, classes)
+        results[name] = final_scores(evaluation.tally, classes, evaluation.predictions)
     except DataError as error:  # not one image of it can be read
         unscored[name] = error.wrong
 
@@ -180,8 +186,11 @@ def _add_metrics_of_others(
 
     refused: dict[str, str] = {}
     for name in [name for name in evaluations if name in results and recipe.run.metrics]:
-        each = evaluations[name]
-        further = further_scores(recipe.run.metrics, each.predictions, each.labels, len(results["classes"]))
+        said = evaluations[name].predictions
+        assert said is not None
+        further = further_scores(
+            recipe.run.metrics, said.predicted.tolist(), said.label.tolist(), len(results["classes"])
+        )
         results[name] |= further.values
         refused |= further.refused
     for reason in refused.values():
