@@ -58,8 +58,8 @@ FOLDERS = {
         "rewrite", "trainable", "drop_path",
     ],
     "scoring": [
-        "scores", "per_class", "predictions", "evidence", "collecting", "table", "modules", "metrics", "shifts",
-        "evaluation", "prediction",
+        "scores", "per_class", "predictions", "evidence", "calibration", "collecting", "table", "modules", "metrics",
+        "shifts", "evaluation", "prediction",
     ],
     "pictures": [
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",

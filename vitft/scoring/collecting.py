@@ -24,12 +24,14 @@ class Collector:
 
     Args:
         num_classes: K.
+        temperature: what the logits are divided by before they become probabilities.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, temperature: float = 1.0) -> None:
+        self.temperature = temperature
         self.num_best = min(BEST, num_classes)
         none = torch.empty(0, dtype=torch.int64)
-        self._parts = [_of_batch(torch.empty(0, num_classes), none, none, self.num_best)]
+        self._parts = [_of_batch(torch.empty(0, num_classes, dtype=torch.float64), none, none, self.num_best)]
 
     def add(self, logits: Tensor, labels: Tensor, sample_indices: Tensor) -> None:
         """Keep a batch.
@@ -39,6 +41,8 @@ class Collector:
             labels: int64 (B,).
             sample_indices: numbers of the rows in their split, int64 (B,).
         """
+        # In float64, in which different float32 logits stay different: no prediction changes.
+        logits = logits.detach().cpu().double() / self.temperature
         self._parts.append(_of_batch(logits, labels, sample_indices, self.num_best))
 
     def gathered(self, accelerator: Accelerator) -> Predictions:
@@ -48,7 +52,6 @@ class Collector:
 
 
 def _of_batch(logits: Tensor, labels: Tensor, sample_indices: Tensor, num_best: int) -> Predictions:
-    logits = logits.detach().cpu().double()
     labels = labels.cpu()
     log_probs = logits.log_softmax(1)
     probs = log_probs.exp()

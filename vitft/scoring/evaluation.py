@@ -89,6 +89,7 @@ def evaluate_split(
     *,
     collect: bool = False,
     shift: int = 0,
+    watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Evaluation:
     """Run a classifier over a split and sum the results of all processes.
 
@@ -100,6 +101,7 @@ def evaluate_split(
         accelerator: gives the device, the precision and the processes.
         collect: also keep every prediction.
         shift: also move every image by this many pixels in four directions, and count predictions that stay the same.
+        watch: gets the logits (B, K), the labels (B,) and the sample indices (B,) of each batch.
     """
     was_training = classifier.model.training
     classifier.model.eval()
@@ -129,6 +131,8 @@ def evaluate_split(
                 stayed[1] += len(batch)
             if collector is not None:
                 collector.add(logits, batch.labels, batch.sample_indices)
+            if watch is not None:
+                watch(logits, on_device.labels, batch.sample_indices)
     classifier.model.train(was_training)
     found.tally = found.tally.reduce(accelerator)
     found.images_per_second = _speed(passes, accelerator)

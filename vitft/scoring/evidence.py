@@ -36,19 +36,45 @@ def evidence(
         ``brier``, ``ece`` and ``ece_equal_count``; ``intervals`` by score; ``reliability`` with ``equal_width`` and
         ``equal_count``; ``coverage``; and ``confused_pairs``.
     """
+    found = of_probabilities(predictions, seed=seed)
+    del found["nll"]  # it is among the scores already, from a float64 sum
+    found["intervals"] = intervals(predictions, len(classes), scores, seed=seed) | found["intervals"]
+    found["coverage"] = coverage(predictions.p_predicted.astype(np.float64), predictions.is_correct)
+    return found | {"confused_pairs": confused_pairs(predictions, classes)}
+
+
+def of_probabilities(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
+    """Return what a temperature can change: the scores of the probabilities, not of the predicted classes.
+
+    Args:
+        predictions: of a split; not empty.
+        seed: of the bootstrap.
+
+    Returns:
+        ``nll``, ``brier``, ``ece`` and ``ece_equal_count``; their ``intervals``, the middle 95 % of 1,000 bootstrap
+        draws of the images (Efron 1979, doi:10.1214/aos/1176344552); and ``reliability`` with ``equal_width`` and
+        ``equal_count``.
+    """
     confidence, correct = predictions.p_predicted.astype(np.float64), predictions.is_correct
     by_width, by_count = equal_width_bins(confidence), equal_count_bins(confidence)
-    return {
-        "brier": float(predictions.brier.mean(dtype=np.float64)),
-        "ece": calibration_error(confidence, correct, by_width),
-        "ece_equal_count": calibration_error(confidence, correct, by_count),
-        "intervals": intervals(predictions, len(classes), scores, seed=seed),
+    scores: dict[str, Callable[[Any], float]] = {  # of the rows that are drawn
+        "nll": lambda drawn: float(predictions.nll[drawn].mean(dtype=np.float64)),
+        "brier": lambda drawn: float(predictions.brier[drawn].mean(dtype=np.float64)),
+        "ece": lambda drawn: calibration_error(confidence[drawn], correct[drawn], by_width[drawn]),
+        "ece_equal_count": lambda drawn: calibration_error(confidence[drawn], correct[drawn], by_count[drawn]),
+    }
+    generator = np.random.default_rng(seed)
+    values: dict[str, list[float]] = {name: [] for name in scores}
+    for _ in range(NUM_DRAWS):
+        drawn = generator.integers(0, len(predictions), len(predictions))
+        for name, score in scores.items():
+            values[name].append(score(drawn))
+    return {name: score(slice(None)) for name, score in scores.items()} | {
+        "intervals": {name: _middle(np.array(each)) for name, each in values.items()},
         "reliability": {
             "equal_width": reliability(confidence, correct, by_width),
             "equal_count": reliability(confidence, correct, by_count),
         },
-        "coverage": coverage(confidence, correct),
-        "confused_pairs": confused_pairs(predictions, classes),
     }
 
 
@@ -71,29 +97,14 @@ def wilson(part: float, count: int) -> Interval:
 def intervals(
     predictions: Predictions, num_classes: int, scores: Mapping[str, Any], *, seed: int
 ) -> dict[str, Interval]:
-    """Return the 95 % interval of each score.
+    """Return the 95 % interval of each score of the predicted classes.
 
-    Of top-1 and top-5 it is Wilson's, of the others the middle 95 % of 1,000 bootstrap draws of the images (Efron 1979,
-    doi:10.1214/aos/1176344552).
+    Of top-1 and top-5 it is Wilson's, of the others the middle 95 % of 1,000 bootstrap draws of the images.
     """
-    generator = np.random.default_rng(seed)
     found = {"top1": wilson(scores["top1"], len(predictions))}
     if "top5" in scores:
         found["top5"] = wilson(scores["top5"], len(predictions))
-    found |= _of_counts(predictions, num_classes, generator)
-    confidence, correct = predictions.p_predicted.astype(np.float64), predictions.is_correct
-    bins = equal_width_bins(confidence)
-    draws: dict[str, Callable[[np.ndarray], float]] = {
-        "nll": lambda drawn: float(predictions.nll[drawn].mean(dtype=np.float64)),
-        "brier": lambda drawn: float(predictions.brier[drawn].mean(dtype=np.float64)),
-        "ece": lambda drawn: calibration_error(confidence[drawn], correct[drawn], bins[drawn]),
-    }
-    values: dict[str, list[float]] = {name: [] for name in draws}
-    for _ in range(NUM_DRAWS):
-        drawn = generator.integers(0, len(predictions), len(predictions))
-        for name, score in draws.items():
-            values[name].append(score(drawn))
-    return found | {name: _middle(np.array(each)) for name, each in values.items()}
+    return found | _of_counts(predictions, num_classes, np.random.default_rng(seed))
 
 
 def _of_counts(predictions: Predictions, num_classes: int, generator: np.random.Generator) -> dict[str, Interval]:
