@@ -55,11 +55,11 @@ FOLDERS = {
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
-        "rewrite", "trainable", "drop_path",
+        "fold", "rewrite", "trainable", "drop_path",
     ],
     "scoring": [
-        "scores", "per_class", "predictions", "evidence", "calibration", "collecting", "table", "modules", "metrics",
-        "shifts", "evaluation", "prediction",
+        "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "collecting", "table",
+        "modules", "metrics", "shifts", "evaluation", "prediction",
     ],
     "pictures": [
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",
@@ -72,8 +72,8 @@ FOLDERS = {
     "report": ["runs", "size_plot"],
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
-        "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
-        "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
+        "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "publishing",
+        "recording", "finishing", "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",

@@ -167,3 +167,10 @@ def test_predict_says_what_was_not_read_as_it_is_and_takes_one_setting(tasks, ca
 def test_predict_does_not_look_through_the_whole_machine(tasks, capsys):
     assert run("predict", "m", "--", "/") == 2
     assert "the whole file system" in capsys.readouterr().err
+
+
+def test_predict_applies_a_temperature_only_when_asked(tasks):
+    seen = []
+    tasks.predict_each = lambda model, images, **options: iter(seen.append(options["calibrated"]) or ROWS[:1])
+    assert run("predict", "m", "a.png") == run("predict", "m", "a.png", "--calibrated") == 0
+    assert seen == [False, True]

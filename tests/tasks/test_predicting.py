@@ -1,9 +1,11 @@
 """Labelling files with a finished model, as plain transformers would."""
 
 import pytest
+import torch
 from PIL import Image
 
 from vitft import predict, predict_each
+from vitft.errors import ModelError
 
 
 def test_plain_transformers_loads_the_result_and_agrees_with_predict(finished, digits):
@@ -52,3 +54,16 @@ def test_predictions_come_as_they_are_computed(finished, digits):
     rows = predict_each(finished.run_dir, files, batch_size=1)
     assert next(rows)["image"] == str(files[0])
     assert [row["image"] for row in rows] == [*map(str, files[1:])]
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi_label_classification"])
+def test_a_model_that_chooses_no_class_has_no_temperature(kind, digits, tmp_path):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
+    config.problem_type = kind
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="does not choose one class per image"):
+        predict(tmp_path, [next(digits.rglob("*.png"))], calibrated=True)

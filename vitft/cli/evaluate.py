@@ -57,6 +57,21 @@ Shift = Annotated[
         help="Also shift each image by N pixels in four directions, and count the predictions that stay.",
     ),
 ]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="Fit a temperature on the validation images, show what it does to the scores, and store it.",
+    ),
+]
+FoldTemperature = Annotated[
+    Path | None,
+    typer.Option(
+        "--fold-temperature",
+        metavar="OUT",
+        help="With --calibrate: also write a copy of the model that has the temperature in its last layer.",
+    ),
+]
 
 
 @recipe_flags(
@@ -73,6 +88,8 @@ def evaluate(
     image_size: ImageSizes = None,
     plot: Plot = None,
     shift: Shift = None,
+    calibrate: Calibrate = False,
+    fold_temperature: FoldTemperature = None,
     batch_size: BatchSize = None,
     num_processes: NumProcesses = None,
     settings_given: Settings = None,
@@ -91,6 +108,13 @@ def evaluate(
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and recipe.run.metrics:
         raise UsageError("--metrics needs a single size", hint="leave out --metrics, or give one --image-size")
+    if len(sizes) > 1 and calibrate:
+        raise UsageError("--calibrate needs a single size", hint="leave out --image-size")
+    if fold_temperature is not None and not calibrate:
+        raise UsageError(
+            "--fold-temperature needs --calibrate",
+            hint=f"vitft evaluate {model} --calibrate --fold-temperature {fold_temperature}",
+        )
     if len(sizes) < 2 and plot is not None:
         raise UsageError("--plot needs several sizes", hint="--image-size 160,192,224,256")
 
@@ -114,6 +138,7 @@ def evaluate(
     from vitft import tasks
 
     size = sizes[0] if sizes else None
+    options |= {"calibrate": calibrate, "fold_temperature": fold_temperature}
     result = tasks.evaluate(model, data, metrics=recipe.run.metrics, image_size=size, **options)
     if worker.is_main():
         print(json.dumps(result.scores, indent=2) if format == "json" else shown(result))

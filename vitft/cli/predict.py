@@ -36,6 +36,9 @@ def predict(
     format: Annotated[
         Literal["text", "json", "jsonl", "csv"], typer.Option("--format", help="How predictions are printed.")
     ] = "text",
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Apply the temperature that vitft evaluate --calibrate stored.")
+    ] = False,
     debug: Debug = False,
 ) -> int:
     """Print the most probable labels of images.
@@ -60,6 +63,7 @@ def predict(
         method=recipe.model.resize_method,
         revision=recipe.model.revision,
         max_pixels=recipe.data.max_pixels,
+        calibrated=calibrated,
     )
     printer = _PRINTERS[format]()
     failed = 0

@@ -38,6 +38,7 @@ class Classifier:
         has_head: whether the head is trained; if not, it is all zeros.
         kept_classes: how many of the dataset's classes have their part of the head from the checkpoint.
         revision: commit of a Hub model.
+        folder: its files on this machine, if it is a finished model.
         origin: its base model on the Hub, and its licence.
         notes: sentences for the user: what is new, what was left out, what was decided.
     """
@@ -50,6 +51,7 @@ class Classifier:
     has_head: bool = True
     kept_classes: int = 0
     revision: str | None = None
+    folder: Path | None = None
     origin: Origin = field(default_factory=Origin)
     notes: list[str] = field(default_factory=list)
 

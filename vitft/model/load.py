@@ -165,7 +165,9 @@ def load_finished(folder: Path, named: str, target: Target | None = None, *, nee
         notes += [*retargeting.lines(), *([note] if note else [])]
     processor, note = for_one_size(processor, retargeting.new)
     notes += [note] if note else []
-    return Classifier(named, model.eval(), processor, retargeting, head, has_head=not new, notes=notes)
+    loaded = Classifier(named, model.eval(), processor, retargeting, head, has_head=not new, notes=notes)
+    loaded.folder = folder
+    return loaded
 
 
 def check_loads(config: PreTrainedConfig, state: dict[str, Tensor], named: str, size: tuple[int, int]) -> None:

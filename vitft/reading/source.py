@@ -34,7 +34,7 @@ from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, 
 from vitft.reading.streams import stream_source
 from vitft.recipe.keys import DataRecipe
 
-__all__ = ["open_for_evaluation", "open_source"]
+__all__ = ["open_for_evaluation", "open_source", "open_validation"]
 
 
 def open_source(data: DataRecipe, *, seed: int) -> ImageSource:
@@ -105,14 +105,44 @@ def open_for_evaluation(data: DataRecipe, classes: Sequence[str], *, split: str 
         )
 
 
+def open_validation(data: DataRecipe, classes: Sequence[str]) -> ImageSplit:
+    """Open the validation split of a dataset to calibrate a model on, its labels matched as for evaluation.
+
+    Raises:
+        DataError: if there is none, or it has no labels, or labels that the model does not know.
+    """
+    notes: list[str] = []
+    with telling(notes):
+        opened = open_splits(data)
+        name = _roles_to_judge_by(opened, data).validation
+        if name is None:
+            raise DataError(
+                f"{opened.id} has no validation split to fit a temperature on",
+                allowed=f"one of its splits: {', '.join(opened.splits)}",
+                hint="--set data.validation_split=NAME, or calibrate the run instead, which has a split of its own",
+            )
+        columns = find_columns(opened, name, data, notes, may_lack_label=False)
+        labels = read_split(opened, name, columns.label)
+        if labels is None:
+            raise DataError(
+                f"the split {name!r} has no labels, so no temperature can be fitted on it",
+                hint="--set data.validation_split=NAME",
+            )
+        return _judged(opened, name, columns, labels, classes, data, notes)
+
+
 def _to_judge_by(opened: OpenedSource, data: DataRecipe, split: str | None) -> list[str]:
     names = list(opened.splits)
     if split:
         return [named_split(names, split, "--split NAME")]
-    wanted = {"train": None, "validation": data.validation_split, "test": data.test_split}
-    roles = assign_roles(names, wanted, known=opened.roles, need_train=False)
+    roles = _roles_to_judge_by(opened, data)
     found = [name for name in (roles.test, roles.validation) if name is not None]
     return found or (names if not opened.has_splits and len(names) == 1 else [])
+
+
+def _roles_to_judge_by(opened: OpenedSource, data: DataRecipe) -> Roles:
+    wanted = {"train": None, "validation": data.validation_split, "test": data.test_split}
+    return assign_roles(list(opened.splits), wanted, known=opened.roles, need_train=False)
 
 
 def _judged(

@@ -29,6 +29,7 @@ def predict_files(
     batch_size: int,
     top_k: int,
     max_pixels: int = MAX_PIXELS,
+    temperature: float = 1.0,
 ) -> Iterator[dict[str, object]]:
     """Yield the most probable labels of each file, in order, or an error.
 
@@ -39,10 +40,12 @@ def predict_files(
         batch_size: images per forward pass.
         top_k: labels per image, at most the number of classes.
         max_pixels: largest allowed width times height of an image.
+        temperature: what the logits are divided by, for a model that chooses one class per image.
 
     Yields:
         ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` if the image was
-        converted, or ``{"image": path, "error": ...}``. Scores match those of transformers' pipeline.
+        converted, or ``{"image": path, "error": ...}``. Scores match those of transformers' pipeline, unless there is
+        a temperature.
 
     Raises:
         ModelError: if the model's output is not finite.
@@ -52,7 +55,9 @@ def predict_files(
     for start in range(0, len(paths), batch_size):
         part = [file_row(i, path, classifier.process.white_level) for i, path in enumerate(paths[start:][:batch_size])]
         batch = decoder.batch((row.index, (row,)) for row in part)
-        scores = dict(zip(batch.sample_indices.tolist(), _scores_of(classifier, batch, accelerator), strict=True))
+        scores = dict(
+            zip(batch.sample_indices.tolist(), _scores_of(classifier, batch, accelerator, temperature), strict=True)
+        )
         errors = {bad.index: bad.text for bad in batch.skipped}
         for row in part:
             said: dict[str, object] = {"image": row.where()}
@@ -66,13 +71,16 @@ def predict_files(
             yield said | ({"notes": notes} if notes else {})
 
 
-def _scores_of(classifier: Classifier, batch: StagedBatch, accelerator: Accelerator) -> Sequence[Tensor]:
+def _scores_of(
+    classifier: Classifier, batch: StagedBatch, accelerator: Accelerator, temperature: float
+) -> Sequence[Tensor]:
     """Return the scores (K,) of each image in a batch."""
     if not len(batch):
         return []
     with accelerator.autocast():
         logits = classifier.model(classifier.pixel_values(batch.to(accelerator.device).images)).logits
-    return list(_scores(logits.float().cpu(), classifier.config))
+    # In float64, in which different float32 logits stay different: a temperature changes no prediction.
+    return list(_scores(logits.float().cpu().double() / temperature, classifier.config))
 
 
 def _scores(logits: Tensor, config: PreTrainedConfig) -> Tensor:

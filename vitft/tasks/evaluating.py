@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from vitft.errors import UsageError, shorten
-from vitft.files import exists, is_file
+from vitft.errors import UsageError
+from vitft.files import at_home
 from vitft.notebook import ShownAsText
 from vitft.outside import shown
-from vitft.processes.turns import main_process_first, on_main_process
+from vitft.processes.turns import on_main_process
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
-from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
-from vitft.run import runs_like
 from vitft.scoring.per_class import class_scores
 from vitft.scoring.table import headline, score_table
+from vitft.tasks import calibrating
 from vitft.tasks.ending import explained
+from vitft.tasks.judging import Judged, open_judged, open_to_calibrate, require_dataset
 from vitft.tasks.models import load_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from pandas import DataFrame
+    from torch import Tensor
 
-    from vitft.data.images import ImageSplit, StreamSplit
     from vitft.model.classifier import Classifier
     from vitft.scoring.evaluation import Evaluation
+    from vitft.scoring.predictions import Predictions
 
 
 @dataclass
@@ -50,7 +51,8 @@ class EvaluationResult(ShownAsText):
     images_per_second: float
 
     def __str__(self) -> str:
-        return score_table([(self.split, self.scores)])
+        table = score_table([(self.split, self.scores)])
+        return f"{table}\n\n{calibrating.in_words(self.scores)}" if "calibration" in self.scores else table
 
     def to_pandas(self) -> DataFrame:
         """Return a row for each class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
@@ -145,6 +147,8 @@ def evaluate(
     method: ResizeMethod = "bicubic",
     revision: str | None = None,
     shift: int = 0,
+    calibrate: bool = False,
+    fold_temperature: str | Path | None = None,
 ) -> EvaluationResult:
     """Score a fine-tuned model on a split, every image exactly once.
 
@@ -160,17 +164,37 @@ def evaluate(
         method: how position tables are resampled to it.
         revision: branch, tag or commit of a Hub model.
         shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
+        calibrate: also fit a temperature, on the run's own validation split or else the dataset's, report what it does
+            (``calibration``), and store it in the model's folder for ``predict(..., calibrated=True)``.
+        fold_temperature: new folder for a copy of the model with the temperature in its last layer.
     """
     from vitft.architectures.config import require_one_label
+    from vitft.scoring.collecting import Collector
     from vitft.scoring.metrics import check_metrics, try_metrics
 
-    _require_dataset(model, dataset)
+    require_dataset(model, dataset)
     check_metrics(metrics)
+    fold_into = None if fold_temperature is None else at_home(fold_temperature)
+    if fold_into is not None and not calibrate:
+        raise UsageError("there is no temperature to fold without a calibration", hint="add --calibrate")
     classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
     require_one_label(classifier.config, str(model))
-    rows, data = _opened(classifier, accelerator, dataset, split)
+    if not calibrate:
+        judged = open_judged(classifier, accelerator, dataset, split)
+        on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
+        return _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift)
+    calibrating.check_calibration(classifier, fold_into)
+    judged, validation = open_to_calibrate(classifier, accelerator, dataset, split)
     on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
-    return _score(classifier, accelerator, rows, data, metrics, batch_size, bad_images, shift)
+    must_fold = fold_into is not None
+    fitted = calibrating.fit_temperature(
+        classifier, accelerator, validation, batch_size, bad_images, must_fold=must_fold
+    )
+    after = Collector(len(classifier.classes), fitted.temperature.value)
+    result = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
+    said = after.gathered(accelerator)
+    on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, said, fold_into), accelerator)
+    return result
 
 
 @explained()
@@ -197,7 +221,7 @@ def evaluate_sizes(
     """
     from vitft.architectures.config import require_one_label
 
-    _require_dataset(model, dataset)
+    require_dataset(model, dataset)
     if not sizes:
         raise UsageError("no image size was given", hint="evaluate_sizes(model, dataset, [(192, 192), (224, 224)])")
     _check_sizes(str(model), sizes, method, revision)
@@ -205,58 +229,25 @@ def evaluate_sizes(
     for size in dict.fromkeys(sizes):
         classifier, accelerator = load_model(model, precision, device, size, method, revision)
         require_one_label(classifier.config, str(model))
-        rows, data = opened = opened or _opened(classifier, accelerator, dataset, split)
-        results.append(_score(classifier, accelerator, rows, data, (), batch_size, bad_images, shift))
+        opened = opened or open_judged(classifier, accelerator, dataset, split)
+        results.append(_score(classifier, accelerator, opened, (), batch_size, bad_images, shift))
     return SizeSweep(results, classifier.retargeting.old)
 
 
-def _opened(
-    classifier: Classifier, accelerator: Accelerator, dataset: str | DataRecipe | None, split: str | None
-) -> tuple[ImageSplit, DataRecipe]:
-    """Open the split to be scored, and say what was read; also return the recipe's section that describes it."""
-    from vitft.reading.overview import overview_of_split
-    from vitft.reading.source import open_for_evaluation
-
-    data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
-    with main_process_first(accelerator):
-        if data is None:
-            rows, data = _of_its_run(classifier, split)
-        else:
-            rows = open_for_evaluation(data, classifier.classes, split=split)
-    if accelerator.is_main_process:
-        overview = overview_of_split(rows, classifier.classes, str(data.dataset))
-        print(shown(overview), file=sys.stderr, flush=True)
-    if not isinstance(data.white_level, int):
-        rows = replace(rows, white_level=classifier.process.white_level)
-    return rows, data
-
-
-def _require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None:
-    """Refuse to score a model on nothing; only a run knows a dataset of its own."""
-    if dataset is not None or is_file(Path(model) / "recipe.yaml"):
-        return
-    runs, guess = runs_like(model)
-    if runs and (guess or "/" in str(model)) and not exists(model):
-        raise UsageError(f"there is no run {model}", allowed=shorten(runs), hint=f"vitft evaluate {guess or runs[0]}")
-    raise UsageError(
-        f"no dataset was given, and {model} is not a run, which would know its own",
-        hint=f"vitft evaluate {model} DATASET",
-    )
-
-
-def _of_its_run(classifier: Classifier, split: str | None) -> tuple[ImageSplit, DataRecipe]:
-    """Return a split of the dataset that a run trained on: the same images that it was scored on."""
-    from vitft.reading.source import open_source
-
-    recipe = Recipe.load(Path(classifier.name) / "recipe.yaml")
-    data = recipe.data.model_copy(update={"streaming": False})  # every image of the split exactly once
-    source = open_source(data, seed=recipe.train.seed)
-    if list(source.classes) != classifier.classes:
-        raise UsageError(
-            f"the dataset {recipe.data.dataset} has other classes now than the model of {classifier.name}",
-            hint=f"vitft evaluate {classifier.name} DATASET, which matches them by name",
-        )
-    return source.split_to_judge_by(split), data
+def _add_calibration(
+    result: EvaluationResult,
+    classifier: Classifier,
+    judged: Judged,
+    fitted: calibrating.Fitted,
+    after: Predictions,
+    fold_into: Path | None,
+) -> None:
+    """Add what a temperature does to a result, store it beside the model, and fold it into a copy."""
+    found = result.scores["calibration"] = calibrating.report(fitted, after)
+    scored_on = judged.facts() | {"count": result.scores["count"]}
+    found["stored"] = calibrating.keep(classifier, result.scores, scored_on)
+    if fold_into is not None:
+        found["folded"] = calibrating.fold(classifier, result.scores, scored_on, fold_into)
 
 
 def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMethod, revision: str | None) -> None:
@@ -273,32 +264,22 @@ def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMet
 def _score(
     classifier: Classifier,
     accelerator: Accelerator,
-    rows: ImageSplit | StreamSplit,
-    data: DataRecipe,
+    judged: Judged,
     metrics: Sequence[str],
     batch_size: int | None,
     bad_images: str | None,
     shift: int,
+    watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> EvaluationResult:
-    from vitft.data.images import StreamSplit
-    from vitft.scoring.evaluation import batches_of, evaluate_split
+    from vitft.scoring.evaluation import evaluate_split
     from vitft.scoring.shifts import check_shift
 
     check_shift(shift, classifier.image_size)
-    is_large = isinstance(rows, StreamSplit) or len(rows) > 2000
-    batches = batches_of(
-        rows,
-        classifier,
-        accelerator,
-        batch_size=batch_size or 32,
-        skip_bad=(bad_images or data.bad_images) == "skip",
-        workers=data.workers if isinstance(data.workers, int) else int(is_large),
-        max_pixels=data.max_pixels,
-    )
-    found = evaluate_split(classifier, batches, accelerator, collect=True, shift=shift)
+    batches = judged.batches(classifier, accelerator, batch_size, bad_images)
+    found = evaluate_split(classifier, batches, accelerator, collect=True, shift=shift, watch=watch)
     scores = _scores(found, classifier.classes, metrics) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
-    return EvaluationResult(scores, rows.name, classifier.image_size, found.images_per_second)
+    return EvaluationResult(scores, judged.rows.name, classifier.image_size, found.images_per_second)
 
 
 def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitft.errors import ModelError, UsageError
 from vitft.notebook import html_table
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
+from vitft.recipe.sizes import show_size
 from vitft.tasks.ending import explained
 from vitft.tasks.models import load_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from vitft.model.classifier import Classifier
 
 
 class Predictions(list[dict[str, Any]]):
@@ -47,6 +51,7 @@ def predict(
     method: ResizeMethod = "bicubic",
     revision: str | None = None,
     max_pixels: int | None = None,
+    calibrated: bool = False,
 ) -> Predictions:
     """Return for each image file its most probable labels, or the reason why it has none.
 
@@ -60,6 +65,7 @@ def predict(
         method: how position tables are resampled to it.
         revision: branch, tag or commit of a Hub model.
         max_pixels: as the recipe's ``data.max_pixels``.
+        calibrated: divide the logits by the temperature that ``evaluate(..., calibrate=True)`` stored beside the model.
 
     Returns:
         ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` where an image was
@@ -78,6 +84,7 @@ def predict(
             method=method,
             revision=revision,
             max_pixels=max_pixels,
+            calibrated=calibrated,
         )
     )
 
@@ -94,6 +101,7 @@ def predict_each(
     method: ResizeMethod = "bicubic",
     revision: str | None = None,
     max_pixels: int | None = None,
+    calibrated: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield what :func:`predict` returns, image by image, as soon as it is computed."""
     from vitft.scoring.prediction import predict_files
@@ -107,4 +115,29 @@ def predict_each(
             batch_size=batch_size or 32,
             top_k=top_k,
             max_pixels=max_pixels or DataRecipe().max_pixels,
+            temperature=_temperature(classifier) if calibrated else 1.0,
         )
+
+
+def _temperature(classifier: Classifier) -> float:
+    """Return what the logits of a calibrated model are divided by.
+
+    Raises:
+        ModelError: if it has no temperature, or does not choose one class per image.
+        UsageError: if it runs at another size than the one that it was calibrated at.
+    """
+    from vitft.scoring.calibration_file import temperature_of
+
+    config, named = classifier.config, classifier.name
+    if config.num_labels == 1 or config.problem_type in ("regression", "multi_label_classification"):
+        raise ModelError(
+            f"{named} does not choose one class per image, so no temperature applies to it",
+            allowed="a model with at least two classes, exactly one per image",
+            hint=f"vitft predict {named} IMAGES",
+        )
+    assert classifier.folder is not None
+    temperature = temperature_of(classifier.folder, named)
+    if classifier.retargeting:
+        size = show_size(classifier.retargeting.old)
+        raise UsageError(f"{named} is calibrated at {size} only", hint="leave out --image-size or --calibrated")
+    return temperature

@@ -1,0 +1,101 @@
+"""``calibration.json`` beside a model: its temperature, what that was fitted on, and what it does; no torch.
+
+The weights know nothing of it. It is applied where somebody asks for it, and only there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitft.disk import flush
+from vitft.errors import ModelError
+from vitft.files import exists, is_file, is_folder, read_regular
+
+NAME = "calibration.json"
+_LONGEST = 1_000_000  # bytes
+_SCORES = ("nll", "brier", "ece", "ece_equal_count")
+
+
+def record(
+    temperature: float, fitted_on: Mapping[str, Any], scored_on: Mapping[str, Any], before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what the file holds.
+
+    Args:
+        temperature: what to divide the logits by.
+        fitted_on: ``dataset``, ``split`` and ``count`` of the images that it was fitted on.
+        scored_on: the same of the images that it was scored on.
+        before: scores of these without the temperature, with their ``intervals``.
+        after: the same with it.
+    """
+    found = {"temperature": temperature, "fitted_on": dict(fitted_on), "scored_on": dict(scored_on)}
+    for when, scores in (("before", before), ("after", after)):
+        intervals = {name: scores["intervals"][name] for name in _SCORES}
+        found[when] = {name: scores[name] for name in _SCORES} | {"intervals": intervals}
+    return found
+
+
+def write_calibration(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Write the file, complete or not at all, and return its path.
+
+    Raises:
+        OSError: the system's own, if it cannot be written.
+    """
+    path = folder / NAME
+    partial = path.with_name(f".{NAME}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        flush(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def read_calibration(folder: Path) -> dict[str, Any] | None:
+    """Return the content of the file; None if there is none.
+
+    Raises:
+        ModelError: if it is damaged.
+    """
+    path = folder / NAME
+    if not exists(path):
+        return None
+    try:
+        content = json.loads(read_regular(path, _LONGEST))
+        temperature = content["temperature"]
+        if isinstance(temperature, bool) or not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"the temperature is {temperature!r}, not a positive number")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be used: {error}", hint="delete it, then calibrate the model again") from error
+    return dict(content)
+
+
+def temperature_of(folder: Path, named: str) -> float:
+    """Return the temperature of a model.
+
+    Args:
+        folder: of the model.
+        named: the model as the user typed it.
+
+    Raises:
+        ModelError: if it has none, with the command that finds it.
+    """
+    content = read_calibration(folder)
+    if content is None:
+        raise ModelError(f"{named} is not calibrated: there is no {NAME} beside the model", hint=_command(named))
+    return float(content["temperature"])
+
+
+def _command(named: str) -> str:
+    """Return the command that calibrates a model."""
+    if is_file(Path(named) / "recipe.yaml"):
+        return f"vitft evaluate {named} --calibrate"
+    if is_folder(named):
+        return f"vitft evaluate {named} DATASET --calibrate"
+    return f"hf download {named} --local-dir FOLDER && vitft evaluate FOLDER DATASET --calibrate"
