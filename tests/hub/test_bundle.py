@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vitft.errors import HubError
-from vitft.hub.bundle import check_secrets, collect, collect_training, shortener
+from vitft.hub.bundle import MODEL, check_secrets, collect, collect_training, shortener
 from vitft.hub.card import write_card
 
 
@@ -141,3 +141,9 @@ def test_environment_keeps_what_is_not_a_path(run: Path) -> None:
     ours, theirs = json.loads((run / "environment.json").read_text()), json.loads(bundle["environment.json"])
     assert theirs["versions"] == ours["versions"] and theirs["dataset"]["rows"] == ours["dataset"]["rows"]
     assert theirs["dataset"]["id"] == "photos" and theirs["model"]["id"] == "checkpoint"
+
+
+def test_a_calibration_goes_up_with_its_model_and_leaves_with_it(run: Path) -> None:
+    (run / "model" / "calibration.json").write_text('{"temperature": 1.5}')
+    assert collect(run, run / "model", "card")["calibration.json"] == run / "model" / "calibration.json"
+    assert MODEL.fullmatch("calibration.json")

@@ -283,3 +283,30 @@ def test_a_split_without_a_score_says_why(run: Path) -> None:
     del results["test"]
     (run / "results.json").write_text(json.dumps(results))
     assert "- test has no score: row 7 of test is cut off" in write_card(run, run / "model", "me/leaves").text
+
+
+def calibrate(run: Path, **changes: object) -> None:
+    scores = {"nll": 0.5, "ece": 0.06}
+    content = {
+        "temperature": 1.25,
+        "fitted_on": {"dataset": "photos", "split": "validation", "count": 1200},
+        "scored_on": {"dataset": "my_photos", "split": "test", "count": 40},
+        "before": scores,
+        "after": {"nll": 0.4, "ece": 0.02},
+    }
+    (run / "model" / "calibration.json").write_text(json.dumps(content | changes))
+
+
+def test_a_calibrated_model_says_what_its_temperature_does(run: Path) -> None:
+    assert "alibrat" not in write_card(run, run / "model", "me/leaves").text
+    calibrate(run)
+    text = " ".join(write_card(run, run / "model", "me/leaves").text.split())
+    assert "a temperature of 1.250, fitted on 1,200 validation images" in text
+    assert "calibration error from 6.00 % to 2.00 %" in text
+    assert "log-likelihood from 0.5000 to 0.4000 (40 images, test of my\\_photos), and no prediction" in text
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 0}, {"before": 1}, {"fitted_on": {}}, {"after": {"nll": None}}])
+def test_a_damaged_calibration_costs_the_card_only_its_sentence(changes: dict[str, object], run: Path) -> None:
+    calibrate(run, **changes)
+    assert "alibrat" not in write_card(run, run / "model", "me/leaves").text

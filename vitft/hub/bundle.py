@@ -23,7 +23,7 @@ Bundle = dict[str, Path | bytes]
 
 MODEL = re.compile(
     r"model[\w.\-]*\.safetensors(?:\.index\.json)?|(?:config|preprocessor_config|processor_config)\.json"
-    r"|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
+    r"|calibration\.json|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
 )
 """Paths in a repository that belong to a model."""
 TRAINING = re.compile(r"training/.+")

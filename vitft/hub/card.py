@@ -10,12 +10,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vitft.errors import ModelError
 from vitft.files import at_home
 from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
 from vitft.hub.prose import as_text, data_lines, training_text
 from vitft.names import slug
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
+from vitft.scoring.calibration_file import read_calibration
 from vitft.scoring.evidence import wilson
 from vitft.scoring.per_class import class_scores, worst_first
 
@@ -102,6 +104,7 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "dataset_is_local": "data.dataset" in local or str(recipe.data.dataset).startswith("builtin:"),
         "changes": list(_changes(recipe, local)),
         "columns": _columns(recipe, dataset),
+        "calibration": _calibration(model),
         # Shortened before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
         "unscored": {name: shorten(reason) for name, reason in results.get("unscored", {}).items()},
         "figures_at": "figures" if repo else "../figures",  # on the Hub the model lies at the top
@@ -109,6 +112,22 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "is_local": bool(local),
         "scores": [_score_row(name, results[name], dataset) for name in _SPLITS if name in results],
     }
+
+
+def _calibration(model: Path) -> dict[str, Any] | None:
+    """Return what ``calibration.json`` says of a model; None without one, or with one that is damaged."""
+    try:
+        found = read_calibration(model)
+        if found is None:
+            return None
+        return {
+            "temperature": float(found["temperature"]),
+            "fitted_on": {key: found["fitted_on"][key] for key in ("split", "count")},
+            "scored_on": {key: found["scored_on"][key] for key in ("dataset", "split", "count")},
+            **{when: {name: float(found[when][name]) for name in ("nll", "ece")} for when in ("before", "after")},
+        }
+    except (ModelError, KeyError, TypeError, ValueError):  # edited by hand; the card can do without it
+        return None
 
 
 def _columns(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, str]:

@@ -59,7 +59,14 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str | None]:
             folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
             return folder, folder.name
         weights = weight_files((sibling.rfilename for sibling in info.siblings or []), repo)
-        wanted = ["config.json", "preprocessor_config.json", "processor_config.json", "README.md", *weights]
+        wanted = [
+            "config.json",
+            "preprocessor_config.json",
+            "processor_config.json",
+            "calibration.json",
+            "README.md",
+            *weights,
+        ]
 
         def download() -> Path:
             return Path(snapshot_download(repo, revision=info.sha, allow_patterns=wanted))
