@@ -335,7 +335,7 @@ def test_a_change_that_computes_something_else_is_refused(copied: Path) -> None:
 
 
 def test_a_change_that_computes_the_same_is_taken(copied: Path, uninterrupted: Path) -> None:
-    outcome = resume(copied, train__time_limit="5 h", train__keep_checkpoints=3)
+    outcome = resume(copied, train__time_limit="5 h", train__keep_checkpoints=3, train__keep_after_end=3)
     assert outcome.code == 0, outcome.text
     assert len(list((copied / "checkpoints").iterdir())) == 3
     tiny.assert_same_run(copied, uninterrupted)

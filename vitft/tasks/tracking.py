@@ -34,14 +34,27 @@ def check_trackers(names: Sequence[str]) -> None:
         )
 
 
+def _named(run: str, project: str) -> dict[str, dict[str, str]]:
+    """Return the arguments by which each tracker learns the run's name; accelerate passes on only the project's."""
+    return {
+        "wandb": {"name": run},
+        "trackio": {"name": run},
+        "mlflow": {"run_name": run},
+        "aim": {"experiment": project},
+        "clearml": {"project_name": project, "task_name": run},
+        "swanlab": {"experiment_name": run},
+    }
+
+
 def start_trackers(run: Run, recipe: Recipe, accelerator: Accelerator) -> None:
     """Start the recipe's trackers; raise a TrainError if one cannot, as for want of a login."""
     if not recipe.run.track:
         return
-    accelerator.project_configuration.set_directories(str(run.folder))
+    accelerator.project_configuration.logging_dir = str(run.folder)  # for trackers that write files
     config: Mapping[str, str] = {key: str(value) for key, value in recipe.flat().items()}
     try:
-        accelerator.init_trackers(run.folder.name, config=config)
+        names = _named(run.folder.resolve().name, recipe.run.project)
+        accelerator.init_trackers(recipe.run.project, config=config, init_kwargs=names)
     except Exception as error:  # whatever a stranger's code raises
         raise TrainError(
             f"the tracker {', '.join(recipe.run.track)} cannot start: {one_line(error)}",
