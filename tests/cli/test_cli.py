@@ -403,7 +403,7 @@ def test_a_traceback_holds_no_secret(tasks, capsys):
     def fail(*_, **__):
         raise RuntimeError("https://user:TOKEN@host \x1b")
 
-    tasks.predict = fail
+    tasks.predict_each = fail
     assert run("predict", "m", "a.png", "--debug") == 1
     said = capsys.readouterr().err
     assert "RuntimeError" in said and "TOKEN" not in said and "\x1b" not in said

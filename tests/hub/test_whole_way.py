@@ -237,7 +237,7 @@ def test_a_bit_that_flips_on_the_way_is_noticed(world: Hub, client: Client) -> N
     assert client.run("predict", "acme/tiny-vit", photo, "--device", "cpu", "--format", "json").out == first.out
     forget(client)
     world.faults = [Fault("model.safetensors", "flip")]
-    assert "arrived damaged twice" in client.run("predict", "acme/tiny-vit", photo, "--device", "cpu").err
+    assert "damaged in two downloads" in client.run("predict", "acme/tiny-vit", photo, "--device", "cpu").err
 
 
 def test_without_a_hub_name_nobody_is_called(hub: Hub, client: Client, finished: Path) -> None:
