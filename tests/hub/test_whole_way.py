@@ -133,7 +133,7 @@ def test_the_hub_ends_no_training(stage: str, kind: int | str, world: Hub, clien
     assert outcome.code == 0, outcome.err
     assert len(world.repos["model", "me/tiny-vit-cifar100"].branches["main"]) == 2
     if stage == "lfs-put":  # resuming pushed it, and did nothing else
-        assert "what is missing is made now: the publication" in outcome.err
+        assert "making what is missing: the publication" in outcome.err
         assert client.run("finetune", "--resume", run).code == 2
 
 

@@ -330,7 +330,7 @@ def test_a_recipe_that_was_edited_is_refused_with_the_change(copied: Path) -> No
 def test_a_change_that_computes_something_else_is_refused(copied: Path) -> None:
     outcome = resume(copied, optim__lr=0.1)
     assert outcome.code == 2
-    assert "a resumed run keeps its recipe, but this was to change: optim.lr: 0.01 -> 0.1" in outcome.text
+    assert "a resumed run keeps its recipe, but these keys would change: optim.lr: 0.01 -> 0.1" in outcome.text
     assert "train.time_limit" in outcome.text
 
 

@@ -1,4 +1,4 @@
-"""Scores of a model on a dataset, at one size or several."""
+"""Score a model on a dataset, at one image size or several."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class EvaluationResult(ShownAsText):
     Attributes:
         scores: by name; ``count`` is the exact number of images.
         split: the split that was scored.
-        image_size: (height, width) that the model ran at.
-        images_per_second: of the forward passes, over all processes.
+        image_size: (height, width) of the model's input.
+        images_per_second: speed of the forward passes of all processes together.
     """
 
     scores: dict[str, Any]
@@ -53,7 +53,7 @@ class EvaluationResult(ShownAsText):
         return score_table([(self.split, self.scores)])
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
+        """Return one row per class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
         import pandas as pd
 
         rows = [
@@ -68,8 +68,8 @@ class SizeSweep(ShownAsText):
     """The scores of a model at several image sizes.
 
     Attributes:
-        rows: one result for each size, in the order in which they were asked for.
-        own_size: the size that the checkpoint has, at which it was trained.
+        rows: one result per size, in the requested order.
+        own_size: the checkpoint's own size, at which it was trained.
     """
 
     rows: list[EvaluationResult]
@@ -77,7 +77,7 @@ class SizeSweep(ShownAsText):
 
     @property
     def best(self) -> EvaluationResult:
-        """The size with the highest top-1, of equal ones the fastest."""
+        """The result with the highest top-1; of equal ones, the fastest."""
         return max(self.rows, key=lambda row: (row.scores["top1"], row.images_per_second))
 
     def __str__(self) -> str:
@@ -100,8 +100,8 @@ class SizeSweep(ShownAsText):
         if best.image_size == own.image_size:
             return f"best at the checkpoint's own {show_size(self.own_size)}"
         gain, count = best.scores["top1"] - own.scores["top1"], own.scores["count"]
-        # Two proportions on the same images; their common errors make this an upper bound. The best of several was
-        # picked, so each comparison gets its part of the 5 % (Bonferroni).
+        # Both sizes see the same images and share errors, so this standard error is an upper bound. The best of
+        # several sizes was picked, so each comparison gets its share of the 5 % (Bonferroni).
         error = (sum(row.scores["top1"] * (1 - row.scores["top1"]) for row in (best, own)) / max(count, 1)) ** 0.5
         limit = NormalDist().inv_cdf(1 - 0.05 / 2 / (len(self.rows) - 1))
         sure = "more" if gain > limit * error else "not more"
@@ -111,7 +111,7 @@ class SizeSweep(ShownAsText):
         )
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each size, with its scores."""
+        """Return one row per size, with its scores."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -146,20 +146,20 @@ def evaluate(
     revision: str | None = None,
     shift: int = 0,
 ) -> EvaluationResult:
-    """Score a fine-tuned model on a split, every image exactly once.
+    """Score a fine-tuned model on a split, with every image exactly once.
 
     Args:
         model: folder, run directory or Hub id.
-        dataset: what ``--dataset`` takes, or a recipe's data section; if not given, the run's own.
-        split: ``test`` if not given, else validation.
-        metrics: further `evaluate` metrics by name or folder.
+        dataset: a value of ``--dataset``, or a recipe's data section; by default the run's own dataset.
+        split: by default ``test``, or validation if there is no test split.
+        metrics: names or folders of further `evaluate` metrics.
         batch_size: images per forward pass.
         precision, device: as in the recipe.
         bad_images: ``stop`` or ``skip``.
-        image_size: (height, width) to run at; the model's own when not given.
-        method: how position tables are resampled to it.
+        image_size: (height, width) of the model's input; by default the model's own.
+        method: how position tables are resampled to that size.
         revision: branch, tag or commit of a Hub model.
-        shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
+        shift: also move each image by this many pixels, and count predictions that stay (``shift_consistency``).
     """
     from vitft.architectures.config import require_one_label
     from vitft.scoring.metrics import check_metrics, try_metrics
@@ -188,10 +188,10 @@ def evaluate_sizes(
     revision: str | None = None,
     shift: int = 0,
 ) -> SizeSweep:
-    """Score a model on a split at several image sizes, resampled from its own each time.
+    """Score a model on a split at several image sizes, each resampled from the model's own.
 
     Args:
-        sizes: (height, width) each.
+        sizes: a (height, width) each.
         model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
             :func:`evaluate`.
     """
@@ -213,7 +213,7 @@ def evaluate_sizes(
 def _opened(
     classifier: Classifier, accelerator: Accelerator, dataset: str | DataRecipe | None, split: str | None
 ) -> tuple[ImageSplit, DataRecipe]:
-    """Open the split to be scored, and say what was read; also return the recipe's section that describes it."""
+    """Open the split to score and print what was read; also return its data section."""
     from vitft.reading.overview import overview_of_split
     from vitft.reading.source import open_for_evaluation
 
@@ -232,20 +232,20 @@ def _opened(
 
 
 def _require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None:
-    """Refuse to score a model on nothing; only a run knows a dataset of its own."""
+    """Raise a UsageError if no dataset was given and the model is not a run, which has its own."""
     if dataset is not None or is_file(Path(model) / "recipe.yaml"):
         return
     runs, guess = runs_like(model)
     if runs and (guess or "/" in str(model)) and not exists(model):
         raise UsageError(f"there is no run {model}", allowed=shorten(runs), hint=f"vitft evaluate {guess or runs[0]}")
     raise UsageError(
-        f"no dataset was given, and {model} is not a run, which would know its own",
+        f"no dataset was given, and {model} is not a run with a dataset of its own",
         hint=f"vitft evaluate {model} DATASET",
     )
 
 
 def _of_its_run(classifier: Classifier, split: str | None) -> tuple[ImageSplit, DataRecipe]:
-    """Return a split of the dataset that a run trained on: the same images that it was scored on."""
+    """Return a split of a run's own dataset, with the same images that the run scored."""
     from vitft.reading.source import open_source
 
     recipe = Recipe.load(Path(classifier.name) / "recipe.yaml")
@@ -253,14 +253,14 @@ def _of_its_run(classifier: Classifier, split: str | None) -> tuple[ImageSplit, 
     source = open_source(data, seed=recipe.train.seed)
     if list(source.classes) != classifier.classes:
         raise UsageError(
-            f"the dataset {recipe.data.dataset} has other classes now than the model of {classifier.name}",
-            hint=f"vitft evaluate {classifier.name} DATASET, which matches them by name",
+            f"the classes of the dataset {recipe.data.dataset} have changed since {classifier.name} was trained",
+            hint=f"vitft evaluate {classifier.name} DATASET, which matches classes by name",
         )
     return source.split_to_judge_by(split), data
 
 
 def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMethod, revision: str | None) -> None:
-    """Refuse a size that the family cannot have before the first is scored."""
+    """Reject sizes that the model cannot have, before the first one is scored."""
     from vitft.model.locate import locate
     from vitft.model.opening import open_checkpoint
     from vitft.resolution.retarget import Target, retarget_config
@@ -302,7 +302,7 @@ def _score(
 
 
 def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
-    """Return the scores by name, and say what was noticed on the way to them."""
+    """Return the scores by name, and print the notes."""
     from vitft.scoring.metrics import final_scores, further_scores
 
     said = found.predictions

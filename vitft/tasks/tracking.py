@@ -1,4 +1,4 @@
-"""Experiment trackers, through accelerate: asked for before training, and never the end of a run."""
+"""Start experiment trackers through accelerate, and check before training that they are installed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PIP = {
     "tensorboard": "'vitft[track]'", "trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow",
     "comet_ml": "comet-ml", "aim": "aim", "clearml": "clearml", "swanlab": "swanlab",
 }  # fmt: skip
-"""What to install for a tracker."""
+"""The pip package of each tracker."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise a UsageError for trackers whose packages are not here; accelerate would leave them out without a word."""
+    """Raise a UsageError for trackers that are not installed; accelerate would silently leave them out."""
     if not names:
         return
     from accelerate.tracking import get_available_trackers
@@ -28,8 +28,8 @@ def check_trackers(names: Sequence[str]) -> None:
     here = [str(getattr(each, "value", each)) for each in get_available_trackers()]
     if missing := [name for name in names if name not in here]:
         raise UsageError(
-            f"--track {missing[0]} needs a package that is not installed here",
-            allowed=f"{', '.join(here)} here" if here else "none is installed here",
+            f"--track {missing[0]} needs a package that is not installed",
+            allowed=f"{', '.join(here)}, which are installed" if here else "none: no tracker is installed",
             hint=f"pip install {' '.join(_PIP[name] for name in missing)}",
         )
 
@@ -47,7 +47,7 @@ def _named(run: str, project: str) -> dict[str, dict[str, str]]:
 
 
 def start_trackers(run: Run, recipe: Recipe, accelerator: Accelerator) -> None:
-    """Start the recipe's trackers; raise a TrainError if one cannot, as for want of a login."""
+    """Start the recipe's trackers; raise a TrainError if one fails, for example without a login."""
     if not recipe.run.track:
         return
     accelerator.project_configuration.logging_dir = str(run.folder)  # for trackers that write files
@@ -55,8 +55,8 @@ def start_trackers(run: Run, recipe: Recipe, accelerator: Accelerator) -> None:
     try:
         names = _named(run.folder.resolve().name, recipe.run.project)
         accelerator.init_trackers(recipe.run.project, config=config, init_kwargs=names)
-    except Exception as error:  # whatever a stranger's code raises
+    except Exception as error:  # whatever third-party code raises
         raise TrainError(
             f"the tracker {', '.join(recipe.run.track)} cannot start: {one_line(error)}",
-            hint="mend that, or leave out --track",
+            hint="fix that, or leave out --track",
         ) from error
