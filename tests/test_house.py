@@ -58,7 +58,7 @@ FOLDERS = {
         "rewrite", "trainable", "drop_path",
     ],
     "scoring": [
-        "scores", "per_class", "predictions", "evidence", "collecting", "table", "modules", "metrics", "shifts",
+        "scores", "per_class", "predictions", "evidence", "told", "collecting", "table", "modules", "metrics", "shifts",
         "evaluation", "prediction",
     ],
     "pictures": [
