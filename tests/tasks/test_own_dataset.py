@@ -63,4 +63,4 @@ def test_a_mistyped_run_lists_those_that_there_are(run):
     with pytest.raises(ModelError, match="there is no run") as error:
         evaluate(run.parent / "oen", "builtin:digits", device="cpu")
     assert str(run) in error.value.allowed
-    assert error.value.hint == f"did you mean {run}?"
+    assert error.value.hint == f"{run}, if you mean that"
