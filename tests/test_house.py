@@ -58,8 +58,8 @@ FOLDERS = {
         "fold", "rewrite", "trainable", "drop_path",
     ],
     "scoring": [
-        "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "collecting", "table",
-        "modules", "metrics", "shifts", "evaluation", "prediction",
+        "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "told", "collecting",
+        "table", "modules", "metrics", "shifts", "evaluation", "prediction",
     ],
     "pictures": [
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",

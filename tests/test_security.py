@@ -24,11 +24,11 @@ TESTS = {
         "faults/test_hostile_configs.py::test_what_would_run_code_or_change_the_answer_is_left_out",
         "model/test_load.py::test_code_of_the_checkpoint_s_own_is_never_run",
     ],
-    "Nobody is asked on the terminal": [
+    "vitft never asks on the terminal": [
         "faults/test_hostile_configs.py::test_what_would_run_code_or_change_the_answer_is_left_out",
         "faults/test_hostile_configs.py::test_an_unknown_processor_is_the_family_s_own_as_for_pipeline",
     ],
-    "Every command reads a checkpoint through one gate": [
+    "Every command checks a checkpoint in the same way": [
         "faults/test_hostile_configs.py::test_a_config_that_lies_is_refused_alike_by_every_command",
         "faults/test_hostile_configs.py::test_a_processor_that_lies_is_refused_alike_by_every_command",
         "faults/test_hostile_configs.py::test_any_lie_is_a_result_or_an_error_of_ours",
@@ -58,7 +58,7 @@ TESTS = {
         "faults/test_hostile_names.py::test_a_recipe_that_is_no_regular_file_is_refused",
         "faults/test_hostile_names.py::test_a_csv_path_that_cannot_be_is_a_bad_image",
     ],
-    "A data file that is packed": [
+    "A data file that is compressed": [
         "faults/test_hostile_names.py::test_a_packed_data_file_is_refused_before_anything_is_unpacked"
     ],
     "A recipe is read as plain values": [
@@ -66,7 +66,7 @@ TESTS = {
         "faults/test_hostile_recipes.py::test_an_alias_bomb_takes_no_memory",
     ],
     "Nothing in this package imports pickle": ["test_house.py::test_nothing_unsafe_is_done"],
-    "The only code of others that is run": [
+    "The only third-party code that runs": [
         "test_security.py::test_a_metric_that_is_not_named_is_not_run",
         "faults/test_beginnings.py::test_a_metric_that_a_flag_names_or_trusts_is_run",
     ],
@@ -83,7 +83,7 @@ TESTS = {
         "cli/test_cli.py::test_a_traceback_holds_no_secret",
         "faults/test_hostile_names.py::test_a_name_that_cannot_be_is_an_error_that_shows_it_safely",
     ],
-    "A push stops if a file holds": ["hub/test_bundle.py::test_a_secret_stops_the_push_and_is_named"],
+    "A push stops if a file contains": ["hub/test_bundle.py::test_a_secret_stops_the_push_and_is_named"],
     "Local paths lose": ["hub/test_bundle.py::test_the_bundle_holds_no_path_of_this_machine"],
     "Names, labels and messages": [
         "test_outside.py::test_no_character_of_unicode_is_obeyed",

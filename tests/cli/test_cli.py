@@ -28,12 +28,13 @@ FLAGS = {
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
         --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
-    "evaluate": """--bad-images --batch-size --dataset --dataset-revision --debug --device --format --image-size
-        --method --metrics --model-revision --num-processes --plot --precision --set --shift --split""",
+    "evaluate": """--bad-images --batch-size --calibrate --dataset --dataset-revision --debug --device
+        --fold-temperature --format --image-size --method --metrics --model-revision --num-processes --plot --precision
+        --set --shift --split""",
     "inspect": """--bad-images --class --dataset --dataset-revision --debug --device --format --image-size --method
         --model-revision --num-images --only --output --show --split -o""",
-    "predict": """--batch-size --debug --device --format --image-size --method --model-revision --precision --set
-        --top-k""",
+    "predict": """--batch-size --calibrated --debug --device --format --image-size --method --model-revision --precision
+        --set --top-k""",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",
@@ -403,7 +404,7 @@ def test_a_traceback_holds_no_secret(tasks, capsys):
     def fail(*_, **__):
         raise RuntimeError("https://user:TOKEN@host \x1b")
 
-    tasks.predict = fail
+    tasks.predict_each = fail
     assert run("predict", "m", "a.png", "--debug") == 1
     said = capsys.readouterr().err
     assert "RuntimeError" in said and "TOKEN" not in said and "\x1b" not in said

@@ -83,7 +83,7 @@ def test_a_metric_that_only_a_recipe_file_names_is_not_run(home: Path, witness: 
     named, trace = witness
     path = home / "stranger.yaml"
     path.write_text(attack.recipe(home, "stranger", run__metrics=[named]).dump())
-    error = refused(Recipe.load(path), UsageError, f"{path} names metrics, which are Python code that would run here")
+    error = refused(Recipe.load(path), UsageError, f"{path} names metrics, which are Python code that would run")
     assert "--trust-metrics" in str(error) and not trace.exists() and not (home / "stranger").exists()
     for words in (["--dry-run"], []):
         with pytest.raises(SystemExit) as ended:

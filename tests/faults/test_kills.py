@@ -100,7 +100,7 @@ def test_a_run_without_its_card_and_figures_makes_them_from_what_is_there(whole:
     (run / "model" / "README.md").unlink()
     outcome = attack.resume(run)
     assert outcome.code == 0, outcome.text
-    assert "is trained and scored; what is missing is made now: pictures, the model card" in outcome.text
+    assert "is trained and scored; making what is missing: pictures, the model card" in outcome.text
     shutil.copytree(whole / "checkpoints", run / "checkpoints")
     attack.assert_same(run, whole)
 
@@ -128,7 +128,7 @@ def test_a_finished_run_keeps_no_checkpoint_and_no_half_of_one(home: Path, train
     assert killed.code == -signal.SIGKILL and not (run / "model" / "README.md").exists()
     outcome = attack.resume(run, train__keep_after_end=0)
     assert outcome.code == 0, outcome.text
-    assert "checkpoints removed, as the run is finished" in outcome.text
+    assert "checkpoints removed because the run is finished" in outcome.text
     assert attack.files(run) == {name for name in attack.files(whole) if not name.startswith("checkpoints")}
     assert attack.results(run) == attack.results(whole)
 

@@ -134,7 +134,7 @@ def test_too_few_open_files_are_explained(home: Path, whole: Path, limit: int) -
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["/bin/sh", "-c", command], cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert f"too few open files: {limit} are allowed here (ulimit -n)" in done.stderr, done.stderr
+    assert f"too few open files: the limit here is {limit} (ulimit -n)" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "bug in vitft" not in done.stderr
 
 
@@ -161,7 +161,7 @@ SAYS = {
     RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"): r"reads images \(7, 8\) is gone",
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"): "out of memory: CUDA out of memory",
     MemoryError(): "out of memory: none is left",
-    OSError(28, "No space left on device", "/tmp/x"): "no room on the disk: .* No space left",
+    OSError(28, "No space left on device", "/tmp/x"): "the disk is full: .* No space left",
     OSError(24, "Too many open files"): "too many open files",
 }
 

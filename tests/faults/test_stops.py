@@ -31,7 +31,7 @@ NOTHING = "stopped before the first step (SIGTERM): there is nothing to resume"
 
 AFTER = "stopped after the last step (SIGTERM); the checkpoint is complete"
 
-SCORED = "stopped after the training (SIGTERM); the model and its scores are written"
+SCORED = "stopped after training (SIGTERM); the model and its scores are saved"
 
 PHASES: dict[str, tuple[Callable[[], None], str]] = {
     "while the dataset is opened": (lambda: at_call(source, "find_columns", 1, STOP), NOTHING),
@@ -138,7 +138,7 @@ def test_an_interrupt_in_the_final_scoring_says_how_to_go_on(home: Path, whole: 
     outcome = tiny.in_child(work)
     run = home / "interrupted" / attack.NAME
     assert outcome.code == 130, outcome.text
-    assert outcome.text.endswith(f"interrupted\ngo on with: vitft finetune --resume {run}\n")
+    assert outcome.text.endswith(f"interrupted\nresume with: vitft finetune --resume {run}\n")
     attack.assert_resumes_to(run, whole)
 
 

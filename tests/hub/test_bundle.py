@@ -18,7 +18,7 @@ def test_local_paths_lose_what_stands_before_their_last_part(run: Path) -> None:
     shorten = shortener(run)
     recipe = (run / "recipe.yaml").read_text()
     photos = next(line.split(": ")[1] for line in recipe.splitlines() if "dataset:" in line)
-    assert shorten(f"passed over {photos}/train/ash/003.png: broken") == "passed over photos/train/ash/003.png: broken"
+    assert shorten(f"skipped {photos}/train/ash/003.png: broken") == "skipped photos/train/ash/003.png: broken"
     assert shorten("see /home/ada/secret plans/x.txt") == "see secret plans/x.txt"
     assert shorten(r"C:\Users\ada\x.txt and ~/photos/cat.png") == "x.txt and cat.png"
     for text in (

@@ -232,7 +232,7 @@ def test_what_was_said_along_the_way_is_not_on_the_card(run: Path) -> None:
         file.write(json.dumps({"event": "note", "text": "out of memory with 8 images at once"}) + "\n")
     text = write_card(run, run / "model", "me/leaves").text
     assert "a note on" not in text and "out of memory" not in text
-    assert "- `environment.json` lists every choice that was made in reading the data and the base model." in text
+    assert "- `environment.json` lists every choice that was made while reading the data and the base model." in text
 
 
 def test_the_training_is_told_in_sentences(run: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_training_is_told_in_sentences(run: Path) -> None:
     [
         ("model", "train", "head", "Only the head was trained: 51 of 3,000 parameters."),
         ("model", "train", "last:2", "The head and the last 2 blocks were trained: 51 of 3,000 parameters."),
-        ("model", "init", "random", "All weights were random at the start; only the architecture is that of"),
+        ("model", "init", "random", "All weights started at random values; only the architecture is that of"),
         ("optim", "ema_decay", 0.0, "The weights are those of step"),
     ],
 )
@@ -262,9 +262,9 @@ def test_a_recipe_is_told_as_it_was(run: Path, section: str, key: str, value: ob
 
 def test_a_kept_head_is_told(run: Path) -> None:
     of_environment(run, "model", kept_classes=2)
-    assert "its head knew 2 of the classes, and the rest of the head was new." in training(run)
+    assert "Its head knew 2 of the classes, and the rest of the head was new." in training(run)
     of_environment(run, "model", kept_classes=3)
-    assert "All weights come from checkpoint, which knew these classes already." in training(run)
+    assert "All weights come from checkpoint, which already knew these classes." in training(run)
 
 
 def test_images_are_told_in_sentences(run: Path) -> None:
@@ -274,7 +274,7 @@ def test_images_are_told_in_sentences(run: Path) -> None:
     change_recipe(run, "data", max_train_samples=40)
     text = write_card(run, run / "model", "me/leaves").text
     assert "- The validation images were set aside from the split train, in proportion to the classes (seed 1)" in text
-    assert "- Only 40 images of those for training were used (`data.max_train_samples`)." in text
+    assert "- Training used only 40 images (`data.max_train_samples`)." in text
 
 
 def test_a_split_without_a_score_says_why(run: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_card_that_cannot_be_made_does_not_hold_the_weights_back(hub: Hub, cli
     del results["test"]["macro_f1"]  # as of a version that had none
     path.write_text(json.dumps(results))
     outcome = client.run("push", run)
-    assert outcome.code == 0 and "no model card could be made" in outcome.err, outcome.err
+    assert outcome.code == 0 and "the model card could not be written" in outcome.err, outcome.err
     files = hub.repos["model", "me/leaves"].head("main").files
     assert b"library_name: transformers" in files["README.md"] and "model.safetensors" in files
 
@@ -169,7 +169,7 @@ def test_a_request_to_stop_in_the_middle_of_a_push_is_answered(hub: Hub, client:
     stopper.start()
     code = f"import os, vitft.cli\nopen({str(number)!r}, 'w').write(str(os.getpid()))\n"
     outcome = client.python(f"{code}vitft.cli.main(['push', {str(run)!r}])")
-    assert outcome.code == 3 and "SIGTERM came before" in outcome.err and f"vitft push {run}" in outcome.err
+    assert outcome.code == 3 and "SIGTERM arrived before" in outcome.err and f"vitft push {run}" in outcome.err
 
 
 def test_what_is_made_on_the_way_is_said(hub: Hub, client: Client, run: Path) -> None:

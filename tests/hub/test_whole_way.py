@@ -133,7 +133,7 @@ def test_the_hub_ends_no_training(stage: str, kind: int | str, world: Hub, clien
     assert outcome.code == 0, outcome.err
     assert len(world.repos["model", "me/tiny-vit-cifar100"].branches["main"]) == 2
     if stage == "lfs-put":  # resuming pushed it, and did nothing else
-        assert "what is missing is made now: the publication" in outcome.err
+        assert "making what is missing: the publication" in outcome.err
         assert client.run("finetune", "--resume", run).code == 2
 
 
@@ -237,7 +237,7 @@ def test_a_bit_that_flips_on_the_way_is_noticed(world: Hub, client: Client) -> N
     assert client.run("predict", "acme/tiny-vit", photo, "--device", "cpu", "--format", "json").out == first.out
     forget(client)
     world.faults = [Fault("model.safetensors", "flip")]
-    assert "arrived damaged twice" in client.run("predict", "acme/tiny-vit", photo, "--device", "cpu").err
+    assert "was damaged in two downloads" in client.run("predict", "acme/tiny-vit", photo, "--device", "cpu").err
 
 
 def test_without_a_hub_name_nobody_is_called(hub: Hub, client: Client, finished: Path) -> None:

@@ -58,6 +58,6 @@ def test_a_copy_whose_logits_are_other_ones_is_removed(vit, tmp_path, monkeypatc
     vit.model.classifier = Scaled(head.in_features, head.out_features)
     vit.model.classifier.load_state_dict(head.state_dict())
     monkeypatch.setattr("vitft.model.fold.load_finished", lambda folder, named: vit)
-    with pytest.raises(ModelError, match="its logits are not divided by it"):
+    with pytest.raises(ModelError, match="does not divide its logits"):
         fold_temperature(tmp_path / "own", "own", 2.0, tmp_path / "out")
     assert not (tmp_path / "out").exists()

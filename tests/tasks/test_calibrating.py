@@ -146,7 +146,7 @@ def test_what_cannot_be_calibrated_says_what_to_do(calibrated, digits, tmp_path,
     photo = [next(digits.rglob("*.png"))]
     with pytest.raises(UsageError, match=r"would be scored too[\s\S]*vitft evaluate"):
         evaluate(run, split="validation", calibrate=True)
-    with pytest.raises(UsageError, match=r"for one size[\s\S]*vitft resize"):
+    with pytest.raises(UsageError, match=r"valid for one image size[\s\S]*vitft resize"):
         evaluate(run, calibrate=True, image_size=(48, 48))
     with pytest.raises(UsageError, match="add --calibrate"):
         evaluate(run, fold_temperature=tmp_path / "out")
@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_written_to_keeps_its_result(calibrated, monkeypa
     monkeypatch.setattr("vitft.scoring.calibration_file.flush", refuse)
     again = evaluate(run, calibrate=True)
     assert again.scores["calibration"]["stored"] is None
-    assert "not stored" in capsys.readouterr().err
+    assert "was not stored" in capsys.readouterr().err
     assert stored(run) == before and not list((run / "model").glob(".*"))
 
 
@@ -178,9 +178,9 @@ def test_a_bound_is_said_and_neither_stored_nor_folded(calibrated, tmp_path, mon
     monkeypatch.setattr("vitft.scoring.calibration.TemperatureFit.solve", lambda _: Temperature(0.01, 9, "lower"))
     result = evaluate(run, calibrate=True)
     assert result.scores["calibration"]["at_bound"] == "lower"
-    assert "a bound (0.01 to 100)" in str(result) and "is not stored" in capsys.readouterr().err
+    assert "a bound (0.01 to 100)" in str(result) and "was not stored" in capsys.readouterr().err
     assert stored(run) == before
-    with pytest.raises(DataError, match="none fits"):
+    with pytest.raises(DataError, match="no temperature to fold"):
         evaluate(run, calibrate=True, fold_temperature=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -192,4 +192,6 @@ def test_a_sentence_says_how_sure_the_model_was():
         text = calibrating.in_words(scores | {"calibration": found | {"temperature": temperature}})
         assert words in text and "1,200 images (val of d)" in text
     found |= {"temperature": 100.0, "at_bound": "upper", "bounds": [0.01, 100.0]}
-    assert "so many of the 1,200 val images are misclassified" in calibrating.in_words(scores | {"calibration": found})
+    assert "the 1,200 val images are classified no better than by chance" in calibrating.in_words(
+        scores | {"calibration": found}
+    )

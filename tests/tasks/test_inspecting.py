@@ -49,7 +49,7 @@ def test_files_give_every_picture_but_those_that_need_more(tmp_path, photo_files
         *(f"{kind}.png" for kind in drawn), "index.html", "numbers.json", "distance.csv",
     }  # fmt: skip
     assert set(result.numbers["not_drawn"]) == {"relevance", "neighbours"}
-    assert any("the paper takes 128" in note for note in result.notes)
+    assert any("the paper uses 128" in note for note in result.notes)
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
     assert numbers["images"]["count"] == 3
     with (tmp_path / "out" / "distance.csv").open() as file:
@@ -107,8 +107,8 @@ def test_an_image_that_cannot_be_read_is_named_or_skipped(tmp_path, photo_files)
     result = inspect(MICRO, photo_files, only=["distance"], format="json", bad_images="skip")
     assert result.numbers["images"]["count"] == 2
     assert result.notes == [
-        f"passed over {photo_files[0]}: the file is empty",
-        "2 of the 3 images asked for were there",
+        f"skipped {photo_files[0]}: the file is empty",
+        "only 2 of the 3 requested images were found",
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_convolutional_model_says_what_can_be_drawn(tmp_path, photo_files):
 def test_a_folder_with_something_in_it_is_not_touched(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not overwritten"):
+    with pytest.raises(UsageError, match="will not be overwritten"):
         inspect(MICRO, out=tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 

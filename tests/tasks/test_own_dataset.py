@@ -29,7 +29,7 @@ def test_the_scores_are_those_of_the_run(run, split):
 
 
 def test_a_model_without_a_run_needs_a_dataset(run):
-    with pytest.raises(UsageError, match="is not a run, which would know its own") as error:
+    with pytest.raises(UsageError, match="is not a run with a dataset of its own") as error:
         evaluate(run / "model", device="cpu")
     assert error.value.hint == f"vitft evaluate {run / 'model'} DATASET"
 
@@ -63,4 +63,4 @@ def test_a_mistyped_run_lists_those_that_there_are(run):
     with pytest.raises(ModelError, match="there is no run") as error:
         evaluate(run.parent / "oen", "builtin:digits", device="cpu")
     assert str(run) in error.value.allowed
-    assert error.value.hint == f"did you mean {run}?"
+    assert error.value.hint == f"{run}, if you mean that"

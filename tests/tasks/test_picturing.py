@@ -83,5 +83,5 @@ def test_pictures_that_fail_cost_the_run_nothing(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(picturing, "load_untrained", fail)
     [note], is_there = drawn_for(tmp_path, "auto", train_gflop=1e9)
-    assert f"nothing else is lost: {type(error).__name__}" in note
+    assert f"everything else is saved: {type(error).__name__}" in note
     assert not is_there

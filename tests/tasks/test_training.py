@@ -46,7 +46,7 @@ def test_the_run_directory_is_what_the_readme_says(finished):
     environment = json.loads((run / "environment.json").read_text())
     assert environment["dataset"]["id"] == "builtin:digits"
     assert environment["versions"]["torch"] == torch.__version__
-    assert list(run.rglob("events.out.tfevents*")), "the tracker wrote nothing"
+    assert list((run / "vitft").rglob("events.out.tfevents*")), "the tracker wrote nothing"
 
 
 def test_the_stream_of_metrics_has_each_step_once(finished):

@@ -50,6 +50,7 @@ COMMON = {
     "train.batch_size": 62,
     "train.precision": "fp32",
     "train.device": "cpu",
+    "train.keep_after_end": 3,  # what runs are compared by
     "run.pictures": "off",  # what the main process draws at the end, alone: in the run that is launched
 }
 SGD = {

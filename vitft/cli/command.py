@@ -28,7 +28,7 @@ _HEADING_OF = {
     "data": "Data", "model": "Model", "augment": "Training", "optim": "Training", "train": "Training", "run": "Run",
     "hub": "Hub",
 }  # fmt: skip
-_OF_RUNS = ("--recipe", "--resume", "--from", "--dry-run", "--time")
+_OTHERS = {"--split": "Data"} | dict.fromkeys(("--recipe", "--resume", "--from", "--dry-run", "--time"), "Run")
 
 
 def _heading(parameter: Any) -> str:
@@ -38,7 +38,7 @@ def _heading(parameter: Any) -> str:
     flag = FLAGS.get(parameter.opts[0])
     if flag is not None:
         return _HEADING_OF[flag.key.split(".")[0]]
-    return "Run" if parameter.opts[0] in _OF_RUNS else "More"
+    return _OTHERS.get(parameter.opts[0], "More")
 
 
 class Command(TyperCommand):

@@ -1,4 +1,4 @@
-"""``vitft predict``: labels and probabilities of images, as a table, JSON, JSON lines or CSV."""
+"""``vitft predict``: print the labels of images as a table, JSON, JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vitft.recipe.recipe import Recipe
 
 Row = dict[str, Any]
-"""What ``vitft.tasks.predict_each`` yields of an image."""
+"""The result of an image, from ``vitft.tasks.predict_each``."""
 
 
 @recipe_flags("--model-revision", "--image-size", "--method", "--precision", "--device")
@@ -34,7 +34,7 @@ def predict(
     batch_size: BatchSize = None,
     settings_given: Settings = None,
     format: Annotated[
-        Literal["text", "json", "jsonl", "csv"], typer.Option("--format", help="How predictions are printed.")
+        Literal["text", "json", "jsonl", "csv"], typer.Option("--format", help="How to print the predictions.")
     ] = "text",
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Apply the temperature that vitft evaluate --calibrate stored.")
@@ -43,9 +43,9 @@ def predict(
 ) -> int:
     """Print the most probable labels of images.
 
-    Scores are those of transformers' pipeline: probabilities, or values for a model of regression. An image that
-    cannot be read is reported in its place. --set takes data.max_pixels. Exit code 0: every image has predictions;
-    1: some have none.
+    Scores are those of transformers' pipeline: probabilities, or values for a regression model. An image that cannot
+    be read is reported in its place. --set takes data.max_pixels. Exit code 0: every image has predictions; 1: some
+    have none.
     """
     paths = list(expand_images(images))
     recipe = _recipe(changes, settings(settings_given))
@@ -71,7 +71,7 @@ def predict(
         for note in (f"{row['image']}: {note}" for row in batch for note in row.get("notes", ())):
             print(shown(note), file=sys.stderr)
         printer.add(batch)
-        sys.stdout.flush()  # whoever reads on need not wait for the last image
+        sys.stdout.flush()  # a reading program need not wait for the last image
         failed += sum("error" in row for row in batch)
     printer.end()
     if failed:
@@ -80,19 +80,19 @@ def predict(
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    """Yield rows as they come, without secrets in their names, as many as the model computes at once."""
+    """Yield the rows of one forward pass at a time, without secrets in their names."""
     while batch := [row | {"image": without_secrets(row["image"])} for row in itertools.islice(rows, size)]:
         yield batch
 
 
 def _recipe(changes: Changes, given: dict[str, object]) -> Recipe:
-    """Return what the flags and ``--set`` say, as a recipe; raise UsageError for a setting that is none here."""
+    """Return the flags and ``--set`` as a recipe; raise UsageError for a key that predict does not use."""
     from vitft.recipe.recipe import Recipe
 
     others = [key for key in given if key != "data.max_pixels"]
     if others:
         raise UsageError(
-            f"--set {others[0]}: it is no setting of predict",
+            f"--set {others[0]}: predict does not use this key",
             allowed="data.max_pixels",
             hint="--set data.max_pixels=200000000",
         )
@@ -104,7 +104,7 @@ def _recipe(changes: Changes, given: dict[str, object]) -> Recipe:
 
 
 class _Text:
-    """One line per image: its path, then label and score of each prediction, in columns."""
+    """Print one line per image: its path, then the label and score of each prediction, in columns."""
 
     def __init__(self) -> None:
         self.widths: list[int] = []
@@ -127,12 +127,12 @@ class _Text:
         """Print nothing more."""
 
     def _shortened(self, name: str) -> str:
-        """Keep the end of a name that would take more than half of the terminal."""
+        """Shorten a name that would fill more than half of the terminal to its end."""
         most = self.columns // 2
         return name if not most or len(name) <= most else f"…{name[1 - most :]}"
 
     def _fitting(self, labels: Sequence[str]) -> str:
-        """Return as many labels as there is room for on the terminal; one at least, which may be cut off."""
+        """Return as many labels as fit on the terminal, and at least one, which may be cut off."""
         line = ""
         for label, width in zip(labels, self.widths, strict=False):
             longer = f"{line}{label:{width}}  "
@@ -144,14 +144,14 @@ class _Text:
 
 
 def _widest(widths: Sequence[int], cells: Sequence[Sequence[str]]) -> list[int]:
-    """Return the width of each column, wide enough for more rows of cells."""
+    """Return column widths that also fit these cells."""
     columns = itertools.zip_longest(*cells, fillvalue="")
     longest = [max(map(len, column)) for column in columns]
     return [max(pair) for pair in itertools.zip_longest(widths, longest, fillvalue=0)]
 
 
 class _Csv:
-    """A row per prediction; of an image that cannot be read, a row with the reason."""
+    """Print one row per prediction; for an image that cannot be read, one row with the reason."""
 
     def __init__(self) -> None:
         self.writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -171,7 +171,7 @@ class _Csv:
 
 
 class _JsonLines:
-    """One document per line."""
+    """Print one JSON document per image, each on its own line."""
 
     def add(self, rows: Sequence[Row]) -> None:
         """Print a batch."""
@@ -183,7 +183,7 @@ class _JsonLines:
 
 
 class _Json:
-    """One document with everything, at the end."""
+    """Print a single JSON document at the end."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

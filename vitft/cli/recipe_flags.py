@@ -66,7 +66,7 @@ def _parameter(flag: Flag) -> Parameter:
         text = f"{text.removesuffix('.')}: {', '.join(choices)}." if choices else text
         text += " Repeatable."
     if default not in _SAYS_NOTHING:
-        text += f"  [default: {default}]"
+        text += f"  [default: {default.removesuffix(f' {flag.unit}') if flag.unit else default}]"
     option = typer.Option(flag.name, metavar=flag.metavar, help=text)
     annotation = Annotated[taken | None, option]
     return Parameter(flag.parameter, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,4 +1,4 @@
-"""``vitft runs``: the runs of a folder, and the disk that they take."""
+"""``vitft runs``: list the runs in a folder and free disk space."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ app = typer.Typer(
     context_settings=CONTEXT,
 )
 
-Folder = Annotated[str, typer.Argument(help="Folder of the runs.", metavar="[FOLDER]")]
+Folder = Annotated[str, typer.Argument(help="Folder that holds the runs.", metavar="[FOLDER]")]
 
 
 @app.callback()
 def runs(ctx: typer.Context) -> None:
-    """List runs, and free the disk of what they need no longer. Without a command: list those in runs/."""
+    """List runs, and free disk space that they no longer need. Without a command: list the runs in runs/."""
     if ctx.invoked_subcommand is None:
         list_runs()
 
 
 @app.command("ls", cls=Command, context_settings=CONTEXT)
 def list_runs(folder: Folder = "runs", format: Format = "text", debug: Debug = False) -> int:
-    """List the runs of a folder, the newest first: state, data, model, score, time, size.
+    """List the runs in a folder, the newest first: state, data, model, score, time, size.
 
-    Those that can go on are named with the command that does it.
+    Runs that can be resumed are listed with the command that does it.
     """
     from vitft.report import runs
 
@@ -45,7 +45,7 @@ def list_runs(folder: Folder = "runs", format: Format = "text", debug: Debug = F
 @app.command("clean", cls=Command, context_settings=CONTEXT)
 def clean(
     folder: Folder = "runs",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them; without it they are only shown.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them; without this they are only listed.")] = False,
     debug: Debug = False,
 ) -> int:
     """Remove the checkpoints of finished runs: models, scores and pictures stay."""

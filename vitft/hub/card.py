@@ -1,4 +1,4 @@
-"""The model card: README.md of a run's model, made of what the run wrote down, with nothing left to edit."""
+"""Write the model card, the README.md of a run's model, from the files of the run, with nothing left to edit."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Card:
 
     Attributes:
         text: the whole README.md.
-        headline: the model and its best evidence in a line.
-        notes: what its reader may miss, and how to give it.
+        headline: the model and its best score in one line.
+        notes: what the card lacks, and how to add it.
     """
 
     text: str
@@ -41,27 +41,27 @@ class Card:
 
 
 def write_card(folder: Path, model: Path, repo: str | None = None, license: str | None = None) -> Card:
-    """Make the card of a run.
+    """Return the model card of a run.
 
     Args:
-        folder: of the run, finished or not.
-        model: its transformers folder.
-        repo: ``OWNER/NAME`` where it is to be found; None for a model that stays here.
-        license: as the Hub spells it; the base model's when not given.
+        folder: the run directory, finished or not.
+        model: the run's transformers folder.
+        repo: ``OWNER/NAME`` on the Hub; None for a model that stays local.
+        license: as the Hub spells it; by default the base model's.
     """
     facts = _facts(folder, model, repo, license)
     metadata = _metadata(facts)
     notes = []
     if "license" not in metadata:
         notes.append(
-            f"licence: none is known for {facts['base_name']}, so the card names none; say it with "
+            f"licence: none is known for {facts['base_name']}, so the card names none; set one with "
             "--set hub.license=apache-2.0 (or another), or: vitft push RUN --license apache-2.0"
         )
     return Card(_render(metadata, facts), _headline(facts), tuple(notes))
 
 
 def minimal_card(repo: str) -> str:
-    """Return a card that any Hub accepts, for a model whose own card was refused."""
+    """Return a card that any Hub accepts, for a model whose own card could not be written."""
     lines = ["---", "library_name: transformers", "pipeline_tag: image-classification", "tags:", "- vitft", "---", ""]
     return "\n".join([*lines, f"# {repo.split('/')[-1]}", "", "An image classifier, fine-tuned with vitft.", ""])
 
@@ -70,7 +70,7 @@ def minimal_card(repo: str) -> str:
 
 
 def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> dict[str, Any]:
-    """Gather what the card says, from the files of the run."""
+    """Collect the facts for the card from the files of the run."""
     recipe = Recipe.load(folder / "recipe.yaml")
     environment = read_environment(folder)
     local = local_inputs(recipe, environment)
@@ -105,9 +105,9 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "changes": list(_changes(recipe, local)),
         "columns": _columns(recipe, dataset),
         "calibration": _calibration(model),
-        # Shortened before the page is made: in it ``my_photos`` is ``my\\_photos``, and a path no path any more.
+        # Shortened before Markdown escapes turn ``my_photos`` into ``my\\_photos``, which no longer looks like a path.
         "unscored": {name: shorten(reason) for name, reason in results.get("unscored", {}).items()},
-        "figures_at": "figures" if repo else "../figures",  # on the Hub the model lies at the top
+        "figures_at": "figures" if repo else "../figures",  # on the Hub the model is in the top folder
         "figures": sorted(p.name for p in (folder / "figures").glob("*") if p.suffix in FIGURES),
         "is_local": bool(local),
         "scores": [_score_row(name, results[name], dataset) for name in _SPLITS if name in results],
@@ -131,7 +131,7 @@ def _calibration(model: Path) -> dict[str, Any] | None:
 
 
 def _columns(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns that held images and labels, as far as they are known."""
+    """Return the columns of images and labels, as far as they are known."""
     found = {
         "images": dataset.get("image_column") or recipe.data.image_column,
         "labels": dataset.get("label_column") or recipe.data.label_column or dataset.get("labels_from"),
@@ -140,17 +140,17 @@ def _columns(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _licence(said: str | None, recipe: Recipe, base: Mapping[str, Any]) -> dict[str, str]:
-    """Return the licence as metadata: what was said, else the base model's; weights from nowhere inherit none."""
+    """Return the licence as metadata: the given one, or else the base model's; random weights inherit none."""
     if said:
         return {"license": said}
     return {} if recipe.model.init == "random" else dict(base.get("license") or {})
 
 
 def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of the card, without a null and without a link to what is only here.
+    """Return the metadata of the card, without nulls and without links to local datasets.
 
     Raises:
-        ValueError: huggingface_hub's own, if it would not take them.
+        ValueError: from huggingface_hub, if it does not accept the metadata.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -200,7 +200,7 @@ _METRICS = (
 
 
 def _score_row(split: str, scores: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores of a split, with the name that the dataset itself has for where its images come from."""
+    """Return the scores of a split, with the dataset's own name of the split that its images come from."""
     low, high = wilson(scores["top1"], scores["count"])
     names = dataset.get("splits", {})
     source = names.get(split) or split
@@ -220,7 +220,7 @@ def _headline(facts: Mapping[str, Any]) -> str:
 
 
 def _count_parameters(model: Path) -> int:
-    """Count the numbers in the weights, by the headers of their files."""
+    """Count the parameters, from the headers of the weight files."""
     total = 0
     for path in model.glob("model*.safetensors"):
         with path.open("rb") as file:
@@ -235,7 +235,7 @@ def _count_parameters(model: Path) -> int:
 
 
 def _size_of(results: Mapping[str, Any], config: Mapping[str, Any], processor: Mapping[str, Any]) -> str:
-    """Return height x width of the model's input."""
+    """Return the model's input size as height x width."""
     resized = (results.get("resize") or {}).get("image_size")
     size = resized["after"] if resized else processor.get("crop_size") or processor.get("size")
     size = size or config.get("image_size")
@@ -286,7 +286,7 @@ def _render(metadata: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 
 
 def _class_table(facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the scores of each class on the split that was scored last; of many classes the worst."""
+    """Return the scores of each class on the test split, or else on validation; of many classes only the worst."""
     results = facts["results"]
     split = next((name for name in _SPLITS if results.get(name, {}).get("per_class", {}).get("class")), None)
     if split is None:
@@ -297,7 +297,7 @@ def _class_table(facts: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _link(facts: Mapping[str, Any]) -> Callable[[str], str]:
-    """Return a function that links the name of a Hub model or dataset, and leaves local ones as they are."""
+    """Return a function that links names of Hub models and datasets, and leaves local names as they are."""
 
     def link(kind: str) -> str:
         name = facts["base_name"] if kind == "model" else facts["dataset_name"]
@@ -309,7 +309,7 @@ def _link(facts: Mapping[str, Any]) -> Callable[[str], str]:
 
 
 def _changes(recipe: Recipe, local: Set[str]) -> Iterator[tuple[str, str]]:
-    """Yield the keys in which a recipe differs from the defaults, and their values."""
+    """Yield the keys and values of a recipe that differ from the defaults."""
     defaults = Recipe().flat()
     for key, value in recipe.flat().items():
         if value != defaults[key] and not key.startswith(("hub.", "run.")):

@@ -1,4 +1,4 @@
-"""Sentences of the model card: how the model was trained, and on what."""
+"""Write the sentences of the model card: how the model was trained, and on which images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitft.recipe.recipe import Recipe
 
 
 def as_text(value: object) -> str:
-    """Return a text that Markdown shows as it is, also in a table."""
+    """Escape a value so that Markdown shows it as it is, also in a table."""
     text = html.escape(printable(" ".join(str(value).split())), quote=False)
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)
 
@@ -25,7 +25,7 @@ def hardware_text(environment: Mapping[str, Any]) -> str:
 
 
 def training_text(facts: Mapping[str, Any]) -> str:
-    """Return a paragraph on the training: its start, what was trained, its length, and which weights were kept."""
+    """Return a paragraph on training: where it started, what was trained, for how long, and which weights were kept."""
     recipe: Recipe = facts["recipe"]
     results = facts["results"]
     model, num_classes = facts["environment"].get("model", {}), len(facts["classes"])
@@ -36,7 +36,7 @@ def training_text(facts: Mapping[str, Any]) -> str:
 
 
 def data_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what its readers should know of the images, a line each."""
+    """Yield facts about the images that readers should know, one per line."""
     recipe: Recipe = facts["recipe"]
     dataset = facts["dataset"]
     rows, names = dataset.get("rows", {}), dataset.get("splits", {})
@@ -48,10 +48,10 @@ def data_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         name = as_text(names["train"])
         yield (
             f"The validation images were set aside from the split {name}, in proportion to the classes "
-            f"(seed {recipe.train.seed}); the dataset has none of its own."
+            f"(seed {recipe.train.seed}), because the dataset has no validation split."
         )
     if recipe.data.max_train_samples is not None:
-        yield f"Only {_images(rows.get('train'))} of those for training were used (`data.max_train_samples`)."
+        yield f"Training used only {_images(rows.get('train'))} (`data.max_train_samples`)."
     columns = facts["columns"]
     labels = as_text(columns["labels"]) if columns.get("labels") else ""
     if columns.get("images"):
@@ -59,7 +59,7 @@ def data_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     elif labels:
         yield f"Labels: {labels}."
     if dataset.get("notes") or facts["environment"].get("model", {}).get("notes"):
-        yield "`environment.json` lists every choice that was made in reading the data and the base model."
+        yield "`environment.json` lists every choice that was made while reading the data and the base model."
 
 
 def _images(count: int | None) -> str:
@@ -71,15 +71,15 @@ def _images(count: int | None) -> str:
 def _start(facts: Mapping[str, Any], model: Mapping[str, Any], num_classes: int) -> str:
     base = as_text(facts["base_name"])
     if facts["is_scratch"]:
-        return f"All weights were random at the start; only the architecture is that of {base}."
+        return f"All weights started at random values; only the architecture is that of {base}."
     if "kept_classes" not in model:
         return ""
     kept = model["kept_classes"]
     if not kept:
         return f"The head was new and started at zero; all other weights come from {base}."
     if kept == num_classes:
-        return f"All weights come from {base}, which knew these classes already."
-    return f"The weights come from {base}; its head knew {kept} of the classes, and the rest of the head was new."
+        return f"All weights come from {base}, which already knew these classes."
+    return f"The weights come from {base}. Its head knew {kept} of the classes, and the rest of the head was new."
 
 
 def _trained(what: str, model: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Write a copy of a model whose last linear layer is divided by a temperature, for programs that know of none."""
+"""Write a copy of a model whose last linear layer is divided by a temperature, for use without vitft."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-5  # of the largest logit
 
 
 def check_fold(classifier: Classifier, out: Path) -> None:
-    """Check that a temperature can be folded into a model, and that nothing would be overwritten.
+    """Check that a temperature can be folded into a model and that ``out`` is free.
 
     Raises:
         ModelError: if the parameters that depend on the number of classes are not those of linear layers, or ``out``
@@ -38,7 +38,7 @@ def check_fold(classifier: Classifier, out: Path) -> None:
 
 
 def fold_temperature(folder: Path, named: str, temperature: float, out: Path) -> None:
-    """Write a copy of a model that gives its logits divided by a temperature, and check that it does.
+    """Write a copy of a model whose logits are divided by a temperature, and check them.
 
     The copy is in float32, as half precision would round the quotient.
 
@@ -49,7 +49,7 @@ def fold_temperature(folder: Path, named: str, temperature: float, out: Path) ->
         out: new folder.
 
     Raises:
-        ModelError: if the head is no linear layer, the copy cannot be written, or its logits are other ones.
+        ModelError: if the head does not end in a linear layer, the copy cannot be written, or its logits are wrong.
     """
     classifier = load_finished(folder, named)
     check_fold(classifier, out)
@@ -66,8 +66,8 @@ def fold_temperature(folder: Path, named: str, temperature: float, out: Path) ->
     if not worst <= _TOLERANCE * expected.abs().max():
         shutil.rmtree(out, ignore_errors=True)
         raise ModelError(
-            f"no temperature can be folded into {named}: with its last linear layer divided by {temperature:.4g}, its "
-            "logits are not divided by it",
+            f"no temperature can be folded into {named}: dividing its last linear layer by {temperature:.4g} does not "
+            "divide its logits by the same",
             hint=f"vitft predict {named} IMAGES --calibrated",
         )
 

@@ -38,7 +38,9 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
     runs, guess = runs_like(checkpoint)
     if runs and ("/" in checkpoint or guess):  # a mistyped run must not be looked up on the Hub
         raise ModelError(
-            f"there is no run {checkpoint}", allowed=shorten(runs), hint=f"did you mean {guess}?" if guess else None
+            f"there is no run {checkpoint}",
+            allowed=shorten(runs),
+            hint=f"{guess}, if you mean that" if guess else "vitft runs",
         )
     if is_file(folder) or looks_like_path(checkpoint):
         what = "is a file" if is_file(folder) else "does not exist"

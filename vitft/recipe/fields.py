@@ -163,6 +163,8 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Draw the model before and after training, in `figures/`; auto: if that takes under 5 % of the run's FLOPs."),
     "run.track": ("list", ("tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"), "[]",
         "Experiment trackers that receive the metrics, as accelerate names them."),
+    "run.project": ("str", (), "vitft",
+        "Project that the run belongs to in trackers; the run's name is that of its folder."),
     "hub.push": ("bool", (), "false",
         "Publish the model on the Hub; access is checked before training."),
     "hub.repo": ("str", (), "null",

@@ -270,6 +270,10 @@ class RunRecipe(Section):
     """Draw the model before and after training, in `figures/`; auto: if that takes under 5 % of the run's FLOPs."""
     track: Changeable[tuple[Tracker, ...]] = ()
     """Experiment trackers that receive the metrics, as accelerate names them."""
+    project: Changeable[
+        Annotated[str, Field(pattern=r"^[\w][\w.\-]{0,99}$"), Form((), "letters, digits and - _ .")]
+    ] = "vitft"
+    """Project that the run belongs to in trackers; the run's name is that of its folder."""
 
 
 class HubRecipe(Section):

@@ -1,4 +1,4 @@
-"""The runs in a folder, as a table: what each was, how far it came, what it takes."""
+"""List the runs in a folder: their state, scores and disk space."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ State = Literal["done", "running", "stopped", "begun"]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run directory says of itself.
+    """A run directory at a glance.
 
     Attributes:
-        folder: its directory.
-        state: ``done``; ``running`` now; ``stopped`` with a checkpoint or before its last file was written; or only
-            ``begun``.
-        dataset, model: what it trains on, and from.
-        split, top1: the split that was scored last, test before validation; None without a score.
-        step: of the newest checkpoint, or all steps of a run that is done.
-        seconds: of training; None while it is not done.
-        num_bytes, checkpoint_bytes: on the disk, in all and of its checkpoints.
+        folder: the run directory.
+        state: ``done``, ``running``, ``stopped`` (with a checkpoint, or before its last file was written) or ``begun``.
+        dataset, model: names of the dataset and of the pretrained checkpoint.
+        split, top1: the split that was scored (test if there is one) and its top-1; empty and None without a score.
+        step: step of the newest checkpoint, or the number of steps if training is complete.
+        seconds: training time; None until training is complete.
+        num_bytes, checkpoint_bytes: disk space of the whole run and of its checkpoints.
     """
 
     folder: Path
@@ -45,11 +44,11 @@ class RunSummary:
 
     @property
     def next_command(self) -> str:
-        """What to type to go on with it; empty if it is done or running."""
+        """The command that resumes the run; empty if it is done or running."""
         return Run(self.folder).resume_command if self.state in ("stopped", "begun") else ""
 
     def plain(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return the summary as plain values."""
         return {**vars(self), "folder": str(self.folder), "next": self.next_command}
 
 
@@ -72,17 +71,17 @@ class RunTable(ShownAsText):
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         commands = [f"{each.folder.name}: {each.next_command}" for each in self.runs if each.next_command]
-        return "\n".join([*lines, *(["", "to go on:", *(f"  {line}" for line in commands)] if commands else [])])
+        return "\n".join([*lines, *(["", "to resume:", *(f"  {line}" for line in commands)] if commands else [])])
 
 
 def list_runs(folder: str | Path) -> RunTable:
-    """Return what the run directories in a folder say of themselves; what cannot be read is left empty."""
+    """Return a summary of every run in a folder; values that cannot be read are left empty."""
     folder = at_home(folder)
     return RunTable(folder, [_summary(run) for run in runs_in(folder)])
 
 
 def clean(summary: RunSummary) -> None:
-    """Remove the checkpoints of a run that is done: its model stays, and so does everything else."""
+    """Remove the checkpoints of a finished run; everything else stays."""
     assert summary.state == "done"
     remove_whole(summary.folder / "checkpoints")
 

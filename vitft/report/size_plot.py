@@ -1,4 +1,4 @@
-"""Figures of results."""
+"""Plot accuracy and speed against the image size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 
 def check_figure_path(path: Path) -> Path:
-    """Return a path where a figure can be written, counting up if there is a file; raise UsageError if none can."""
+    """Return a free path for a figure, counting up if the file exists; raise UsageError if it cannot be written."""
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(
             f"a figure cannot be written as {path.name}",
@@ -37,11 +37,11 @@ def draw_size_sweep(
 
     Args:
         rows: ``image_size`` (height, width), ``top1``, ``count`` and ``images_per_second`` of each size.
-        own_size: the size of the checkpoint, which is marked.
-        path: of the file; its suffix is the format.
-        title: what was scored.
+        own_size: the checkpoint's own size, which is marked.
+        path: the file to write; its suffix decides the format.
+        title: the title of the figure.
     """
-    # Without pyplot, which would choose a window system.
+    # Not pyplot, which would choose a window system.
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -74,17 +74,17 @@ def draw_size_sweep(
     right.set_ylim(bottom=0)
     left.set_title("\n".join(map(_shortened, title.splitlines())), fontsize=10, parse_math=False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    with rc_context({"svg.fonttype": "none"}):  # text stays text, to be found and read aloud
+    with rc_context({"svg.fonttype": "none"}):  # text stays text, which can be searched and read aloud
         figure.savefig(path)
 
 
 def _interval(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the 95 % interval of a row's top-1; nothing is known of no images."""
+    """Return the 95 % interval of a row's top-1, or 0 to 1 without images."""
     low, high = wilson(row["top1"], row["count"]) if row["count"] else (0.0, 1.0)
-    # Rounding may carry a bound of 0 or all past the proportion itself, which matplotlib refuses to draw.
+    # Rounding can push a bound past the proportion itself at 0 or 1, and matplotlib refuses to draw that.
     return min(row["top1"], low), max(row["top1"], high)
 
 
 def _shortened(line: str, most: int = 90) -> str:
-    """Keep the end of a long line, where paths differ."""
+    """Shorten a long line to its end, where paths differ."""
     return line if len(line) <= most else "…" + line[1 - most :]

@@ -1,4 +1,4 @@
-"""One temperature that makes a classifier's probabilities mean what they say.
+"""Fit the temperature that calibrates a classifier's probabilities.
 
 Temperature scaling is Guo et al., arXiv:1706.04599, section 4.2. Dividing the logits by a temperature T changes no
 prediction, only how sure it is. The best T minimises the negative log-likelihood (NLL) on images that the model did not
@@ -39,7 +39,7 @@ class Temperature:
 
 
 class TemperatureFit:
-    """Sums from which the best temperature is found after any number of batches, without keeping logits.
+    """Fits a temperature from sums over batches, without keeping logits.
 
     The NLL is convex in beta = 1 / T. At each point of a fixed grid of betas, it and its first two derivatives are
     summed in float64, so neither batches nor processes change the result beyond rounding.

@@ -1,6 +1,6 @@
-"""``calibration.json`` beside a model: its temperature, what that was fitted on, and what it does; no torch.
+"""Read and write ``calibration.json`` beside a model: its temperature, and the scores before and after; no torch.
 
-The weights know nothing of it. It is applied where somebody asks for it, and only there.
+The weights do not include the temperature. It is applied only when asked for.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def record(
 
     Args:
         temperature: what to divide the logits by.
-        fitted_on: ``dataset``, ``split`` and ``count`` of the images that it was fitted on.
-        scored_on: the same of the images that it was scored on.
-        before: scores of these without the temperature, with their ``intervals``.
-        after: the same with it.
+        fitted_on: ``dataset``, ``split`` and ``count`` of the images used for fitting.
+        scored_on: the same for the images used for scoring.
+        before: scores without the temperature, with ``intervals``.
+        after: scores with it.
     """
     found = {"temperature": temperature, "fitted_on": dict(fitted_on), "scored_on": dict(scored_on)}
     for when, scores in (("before", before), ("after", after)):
@@ -93,7 +93,7 @@ def temperature_of(folder: Path, named: str) -> float:
 
 
 def _command(named: str) -> str:
-    """Return the command that calibrates a model."""
+    """Return the command that calibrates this model."""
     if is_file(Path(named) / "recipe.yaml"):
         return f"vitft evaluate {named} --calibrate"
     if is_folder(named):

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the Python interface.
+"""The commands as functions: the Python interface.
 
     from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize
 

@@ -1,4 +1,4 @@
-"""A temperature for a finished model: fitted on validation, reported, stored beside the model, folded into a copy."""
+"""Fit a temperature for a finished model, report what it does, store it beside the model, and fold it into a copy."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Fitted:
 
 
 def check_calibration(classifier: Classifier, fold_into: Path | None) -> None:
-    """Refuse what cannot be calibrated or folded before anything is scored.
+    """Check before scoring that a model can be calibrated and its temperature folded.
 
     Raises:
-        UsageError: if the model is to run at another size than its own.
+        UsageError: if the model was loaded at another size than its own.
         ModelError: if no temperature can be folded into it.
     """
     from vitft.model.fold import check_fold
@@ -51,7 +51,7 @@ def check_calibration(classifier: Classifier, fold_into: Path | None) -> None:
     if classifier.retargeting:
         old, new = (show_size(size) for size in (classifier.retargeting.old, classifier.retargeting.new))
         raise UsageError(
-            f"a temperature is for one size, and the model is {old}, not {new}",
+            f"a temperature is valid for one image size, and the model's own is {old}, not {new}",
             hint=f"vitft resize {classifier.name} OUT --image-size {new}, then: vitft evaluate OUT DATASET --calibrate",
         )
     if fold_into is not None:
@@ -70,7 +70,7 @@ def fit_temperature(
     """Fit the temperature of a model on images, with all processes.
 
     Raises:
-        DataError: if no temperature fits and it is to be folded into a model.
+        DataError: if the temperature is a bound and is to be folded.
     """
     from vitft.scoring.calibration import TemperatureFit
     from vitft.scoring.evaluation import evaluate_split
@@ -81,14 +81,14 @@ def fit_temperature(
     found = fit.reduce(accelerator).solve()
     if must_fold and found.at_bound:
         raise DataError(
-            f"no temperature is folded into the model, as none fits: {_why_bound(found.at_bound, judged.facts())}",
-            hint="calibrate it on more validation images",
+            f"there is no temperature to fold into the model: {_why_bound(found.at_bound, judged.facts())}",
+            hint="use more validation images",
         )
     return Fitted(found, judged.facts() | {"count": found.count})
 
 
 def report(fitted: Fitted, after: Predictions) -> dict[str, Any]:
-    """Return what a result says of a calibration.
+    """Return the ``calibration`` of a result.
 
     Args:
         fitted: the temperature.
@@ -108,7 +108,7 @@ def report(fitted: Fitted, after: Predictions) -> dict[str, Any]:
 
 
 def keep(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[str, object]) -> str | None:
-    """Store a calibration beside its model, if that can be, and say where or why not.
+    """Store a calibration beside its model if possible, and print where, or why not.
 
     Args:
         classifier: the model.
@@ -123,9 +123,9 @@ def keep(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
     found, named, folder = scores["calibration"], classifier.name, classifier.folder
     bound, path, why = found["at_bound"], None, None
     if bound:
-        why = f"it is a bound: {_why_bound(bound, found['fitted_on'])}"
+        why = _why_bound(bound, found["fitted_on"])
     elif folder is None or not is_folder(at_home(named)):
-        why = f"{named} is not a folder: download it, then calibrate that"
+        why = f"{named} is not a local folder (download it and calibrate the copy)"
     else:
         try:
             content = record(found["temperature"], found["fitted_on"], scored_on, scores, found)
@@ -133,7 +133,7 @@ def keep(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
         except OSError as error:
             why = f"{folder} cannot be written: {one_line(error)}"
     if path is None:
-        _say(f"the temperature is not stored, as {why}")
+        _say(f"the temperature was not stored: {why}")
         return None
     _say(f"temperature: {path}; apply it with: vitft predict {named} IMAGES --calibrated")
     if is_run(named):
@@ -142,9 +142,9 @@ def keep(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
 
 
 def fold(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[str, object], out: Path) -> str:
-    """Write a copy of the model with the temperature in its last layer, and return its path.
+    """Write a copy of the model whose last layer is divided by the temperature, and return its path.
 
-    Its own ``calibration.json`` has the temperature 1, and says why.
+    The copy's ``calibration.json`` has the temperature 1 and a note.
 
     Raises:
         ModelError: if it cannot be folded or written.
@@ -156,14 +156,14 @@ def fold(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
     assert classifier.folder is not None
     fold_temperature(classifier.folder, classifier.name, found["temperature"], out)
     content = record(1.0, found["fitted_on"], scored_on, scores, found)
-    note = "the temperature `folded` is in the last linear layer already, so none is left to apply"
+    note = "the last linear layer is already divided by the temperature `folded`"
     write_calibration(out, content | {"folded": found["temperature"], "note": note})
     _say(f"calibrated model: {out}, whose last linear layer is divided by {found['temperature']:.4g}")
     return str(out)
 
 
 def in_words(scores: Mapping[str, Any]) -> str:
-    """Return the scores before and after as a table, and a sentence about the temperature."""
+    """Return a table of the scores before and after, and a sentence about the temperature."""
     found = scores["calibration"]
     rows = [(when, {name: each[name] for name in _COMPARED}) for when, each in (("before", scores), ("after", found))]
     on = found["fitted_on"]
@@ -178,15 +178,15 @@ def in_words(scores: Mapping[str, Any]) -> str:
 
 
 def _why_bound(bound: str, on: Mapping[str, object]) -> str:
-    """Return why the NLL on some images has no minimum."""
-    which = f"of the {on['count']:,} {on['split']} images"
+    """Return why the NLL on the images has no minimum."""
+    images = f"the {on['count']:,} {on['split']} images"
     if bound == "lower":
-        return f"so few {which} are misclassified that no temperature is too low; more of them would settle it"
-    return f"so many {which} are misclassified that no temperature is too high"
+        return f"{images} are classified so well that a lower temperature always scores better on them"
+    return f"{images} are classified no better than by chance, so a higher temperature always scores better on them"
 
 
 def _renew_card(run: Run) -> None:
-    """Write the card of a run anew, which then speaks of the calibration; a failure costs only the card."""
+    """Rewrite the model card of a run, which now describes the calibration; an error is only printed."""
     from vitft.hub.card import write_card
     from vitft.recipe.recipe import Recipe
 
@@ -195,7 +195,7 @@ def _renew_card(run: Run) -> None:
         license = Recipe.load(run.folder / "recipe.yaml").hub.license
         run.write_text("model/README.md", write_card(run.folder, run.model_folder, repo, license).text)
     except Exception as error:  # whatever it is: the calibration is stored
-        _say(f"the model card does not speak of the calibration: {type(error).__name__}: {one_line(error)}")
+        _say(f"the model card could not be rewritten with the calibration: {type(error).__name__}: {one_line(error)}")
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a dataset is taken for, before anything is done with it."""
+"""Show how a dataset is read, without training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def describe(dataset: str | DataRecipe, *, seed: int = 0) -> Overview:
-    """Read a dataset as training would, and return what was made of it.
+    """Read a dataset as training would, and return a summary of splits and classes.
 
     Args:
-        dataset: what ``--dataset`` takes, or a recipe's data section.
-        seed: the run's seed, by which validation images are chosen.
+        dataset: a value of ``--dataset``, or a recipe's data section.
+        seed: the run's seed, which decides on the validation images.
 
     Raises:
-        DataError: if it cannot be read, or can be read in two ways.
+        DataError: if the dataset cannot be read, or in more than one way.
     """
     from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source

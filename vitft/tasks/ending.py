@@ -1,6 +1,6 @@
-"""How a task ends when something from outside ends it: a request, an interrupt, a lost process, want of memory.
+"""Report why a task was cut short: a request to stop, an interrupt, a lost process, lack of memory or disk space.
 
-Each gets the words that help: what happened, what is safe on the disk, and what to type next.
+Each message says what happened, what is safe on the disk, and what to type next.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _FEWEST_FILES, _ENOUGH_FILES = 256, 4096
 
 @dataclass
 class Session:
-    """A task that works on a run, and what is known of it so far.
+    """A task and its run, as far as it has come.
 
     Attributes:
-        run: once there is one.
-        ownership: of that run, in the process that writes.
-        is_trained: whether its last step is done.
-        num_processes: that train together.
+        run: None until it exists.
+        ownership: the lock on the run, in the process that writes.
+        is_trained: whether the last step is done.
+        num_processes: number of training processes.
     """
 
     run: Run | None = None
@@ -37,10 +37,10 @@ class Session:
     num_processes: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE") or 1))
 
     def own(self, run: Run) -> None:
-        """Take a run as this session's own; the process that does not write only keeps it in mind.
+        """Make this the session's run, and lock it in the process that writes.
 
         Raises:
-            TrainError: if another process works on it.
+            TrainError: if another process is working on it.
         """
         if run.is_main:
             self.ownership = Ownership.take(run.folder)
@@ -49,20 +49,20 @@ class Session:
         self.run = run
 
     def forget(self) -> None:
-        """Give the run free, whatever became of it."""
+        """Unlock the run and forget it."""
         if self.ownership is not None:
             self.ownership.release()
         self.ownership = self.run = None
 
     def stopped(self, signal: str) -> StoppedEarly:
-        """Return the outcome of a run that was asked to stop where it does not wait for the end of a step."""
+        """Return the outcome of a request to stop that came outside the training loop."""
         if self.run is None:
             return StoppedEarly(
                 f"stopped before the first step ({signal}): there is nothing to resume", hint="the same command again"
             )
         if self.run.is_scored:
             return StoppedEarly(
-                f"stopped after the training ({signal}); the model and its scores are written",
+                f"stopped after training ({signal}); the model and its scores are saved",
                 hint=self.run.resume_command,
             )
         safe = self.run.newest_checkpoint()
@@ -75,27 +75,27 @@ class Session:
         return StoppedEarly(f"stopped {when} ({signal}); the checkpoint is complete", hint=self.run.resume_command)
 
     def what_is_safe(self) -> str:
-        """Say what of the run is on the disk."""
+        """Say what is safe on the disk."""
         if self.run is None:
             return ""
         if self.run.is_scored:
-            return "; the model and its scores are written"
+            return "; the model and its scores are saved"
         safe = self.run.newest_checkpoint()
         return f"; the checkpoint of step {step_of(safe.name)} is complete" if safe else "; there is no checkpoint yet"
 
 
 def step_of(name: str) -> int:
-    """Return the step that a checkpoint's folder is of."""
+    """Return the step from the name of a checkpoint folder."""
     return int(name.removeprefix("step-"))
 
 
 @contextmanager
 def ended_well(session: Session) -> Iterator[None]:
-    """Say how to go on with a run, whatever ends it, and give it free.
+    """Say how to resume a run, whatever ends it, and unlock it.
 
     Raises:
-        StoppedEarly: after SIGTERM or SIGUSR1, where they do not wait for the end of a step.
-        TrainError: for a lost process, want of memory, of disk or of files.
+        StoppedEarly: after SIGTERM or SIGUSR1, outside the training loop.
+        TrainError: for a lost process, or lack of memory, disk space or file handles.
     """
     try:
         with signals.stoppable(session.stopped), explained(session):
@@ -104,7 +104,7 @@ def ended_well(session: Session) -> Iterator[None]:
         if session.run is not None and not getattr(interrupt, "__notes__", ()):
             is_new = not (session.run.is_scored or session.run.newest_checkpoint())
             where = " (from the first step)" if is_new else ""
-            interrupt.add_note(f"go on with: {session.run.resume_command}{where}")
+            interrupt.add_note(f"resume with: {session.run.resume_command}{where}")
         raise
     finally:
         session.forget()
@@ -112,14 +112,14 @@ def ended_well(session: Session) -> Iterator[None]:
 
 @contextmanager
 def explained(session: Session | None = None) -> Iterator[None]:
-    """Turn what a machine does to a program into an error that says so."""
+    """Turn errors that the machine caused into errors that say so."""
     session = session or Session()
     try:
         need_open_files()
         yield
-    except Exception as error:  # of any library: what is not the machine's doing goes on as it is
+    except Exception as error:  # any library may raise; explain() decides
         if not isinstance(error, VitftError):
-            signals.check()  # asked to stop as well, and torn out of a collective by a process that heard it first
+            signals.check()  # we were asked to stop too, but a peer heard it first and broke our collective
         found = explain(error, session)
         if found is None:
             raise
@@ -127,13 +127,13 @@ def explained(session: Session | None = None) -> Iterator[None]:
 
 
 def explain(error: BaseException, session: Session) -> VitftError | None:
-    """Return what an error of others means if this machine, or somebody on it, is the cause; None if it does not say.
+    """Explain another library's error if this machine or its user caused it; otherwise return None.
 
     Args:
-        error: that came out of torch, the operating system or a library.
-        session: what was being done.
+        error: from torch, the operating system or a library.
+        session: the task that it ended.
     """
-    from vitft.data.workers import ReaderLost  # torch: not before it is needed
+    from vitft.data.workers import ReaderLost  # imports torch
 
     if isinstance(error, ReaderLost):
         return _lost_reader(str(error.process), error.signal, session)
@@ -146,7 +146,7 @@ def explain(error: BaseException, session: Session) -> VitftError | None:
     if session.num_processes > 1 and _is_lost_connection(error):
         return worker.PeerLost(
             f"another training process is gone: it failed, crashed or was killed (out of memory?){safe}; "
-            f"the connection to it says: {one_line(error)}",
+            f"the connection failed with: {one_line(error)}",
             hint=again,
         )
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
@@ -156,20 +156,20 @@ def explain(error: BaseException, session: Session) -> VitftError | None:
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
         limit = _file_limit()
         return TrainError(
-            f"too many open files{f': {limit} are allowed here (ulimit -n)' if limit else ''}{safe}",
+            f"too many open files{f': the limit here is {limit} (ulimit -n)' if limit else ''}{safe}",
             hint=f"ulimit -n 1024, then: {again}",
         )
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return TrainError(f"no room on the disk: {one_line(error)}{safe}", hint=f"make room, then: {again}")
+        return TrainError(f"the disk is full: {one_line(error)}{safe}", hint=f"make room, then: {again}")
     return None
 
 
 def _lost_reader(process: str, signal: str, session: Session) -> TrainError:
-    """Return what is to be said of a process that read images and ended without a word."""
+    """Return the error for a process that read images and died without a message."""
     if signal in ("Bus error", "SIGBUS"):
         why = "shared memory is full (/dev/shm; in a container, --shm-size)"
     elif signal in ("Killed", "SIGKILL", ""):
-        why = "it was killed, or crashed (out of memory is the usual reason)"
+        why = "it was killed, or crashed (running out of memory is the usual reason)"
     else:
         why = f"{signal} ended it"
     command = session.run.resume_command if session.run else "the same command again"
@@ -195,7 +195,7 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """Return the operating system's number for an error, or for what it was made of."""
+    """Return the operating system's number of an error or of its cause."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
@@ -212,10 +212,10 @@ def _file_limit() -> int | None:
 
 
 def need_open_files() -> None:
-    """Let this process open as many files as it may; images on their way from other processes take some each.
+    """Raise this process's limit of open files, because batches that other processes send take some each.
 
     Raises:
-        TrainError: if that is too few. Later it would be found out in threads of Python's own, which only hang.
+        TrainError: if the limit stays too low. Without this, Python's own threads would hang later.
     """
     try:
         import resource
@@ -227,7 +227,7 @@ def need_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft != resource.RLIM_INFINITY and soft < _FEWEST_FILES:
         raise TrainError(
-            f"too few open files: {soft} are allowed here (ulimit -n)",
-            allowed=f"{_FEWEST_FILES} at least",
+            f"too few open files: the limit here is {soft} (ulimit -n)",
+            allowed=f"at least {_FEWEST_FILES}",
             hint=f"ulimit -n {_ENOUGH_FILES}, then the same command again",
         )

@@ -1,4 +1,4 @@
-"""Scores of a model on a dataset, at one size or several."""
+"""Score a model on a dataset, at one image size or several."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class EvaluationResult(ShownAsText):
     Attributes:
         scores: by name; ``count`` is the exact number of images.
         split: the split that was scored.
-        image_size: (height, width) that the model ran at.
-        images_per_second: of the forward passes, over all processes.
+        image_size: (height, width) of the model's input.
+        images_per_second: speed of the forward passes of all processes together.
     """
 
     scores: dict[str, Any]
@@ -55,7 +55,7 @@ class EvaluationResult(ShownAsText):
         return f"{table}\n\n{calibrating.in_words(self.scores)}" if "calibration" in self.scores else table
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
+        """Return one row per class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
         import pandas as pd
 
         rows = [
@@ -70,8 +70,8 @@ class SizeSweep(ShownAsText):
     """The scores of a model at several image sizes.
 
     Attributes:
-        rows: one result for each size, in the order in which they were asked for.
-        own_size: the size that the checkpoint has, at which it was trained.
+        rows: one result per size, in the requested order.
+        own_size: the checkpoint's own size, at which it was trained.
     """
 
     rows: list[EvaluationResult]
@@ -79,7 +79,7 @@ class SizeSweep(ShownAsText):
 
     @property
     def best(self) -> EvaluationResult:
-        """The size with the highest top-1, of equal ones the fastest."""
+        """The result with the highest top-1; of equal ones, the fastest."""
         return max(self.rows, key=lambda row: (row.scores["top1"], row.images_per_second))
 
     def __str__(self) -> str:
@@ -102,8 +102,8 @@ class SizeSweep(ShownAsText):
         if best.image_size == own.image_size:
             return f"best at the checkpoint's own {show_size(self.own_size)}"
         gain, count = best.scores["top1"] - own.scores["top1"], own.scores["count"]
-        # Two proportions on the same images; their common errors make this an upper bound. The best of several was
-        # picked, so each comparison gets its part of the 5 % (Bonferroni).
+        # Both sizes see the same images and share errors, so this standard error is an upper bound. The best of
+        # several sizes was picked, so each comparison gets its share of the 5 % (Bonferroni).
         error = (sum(row.scores["top1"] * (1 - row.scores["top1"]) for row in (best, own)) / max(count, 1)) ** 0.5
         limit = NormalDist().inv_cdf(1 - 0.05 / 2 / (len(self.rows) - 1))
         sure = "more" if gain > limit * error else "not more"
@@ -113,7 +113,7 @@ class SizeSweep(ShownAsText):
         )
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each size, with its scores."""
+        """Return one row per size, with its scores."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -150,20 +150,20 @@ def evaluate(
     calibrate: bool = False,
     fold_temperature: str | Path | None = None,
 ) -> EvaluationResult:
-    """Score a fine-tuned model on a split, every image exactly once.
+    """Score a fine-tuned model on a split, with every image exactly once.
 
     Args:
         model: folder, run directory or Hub id.
-        dataset: what ``--dataset`` takes, or a recipe's data section; if not given, the run's own.
-        split: ``test`` if not given, else validation.
-        metrics: further `evaluate` metrics by name or folder.
+        dataset: a value of ``--dataset``, or a recipe's data section; by default the run's own dataset.
+        split: by default ``test``, or validation if there is no test split.
+        metrics: names or folders of further `evaluate` metrics.
         batch_size: images per forward pass.
         precision, device: as in the recipe.
         bad_images: ``stop`` or ``skip``.
-        image_size: (height, width) to run at; the model's own when not given.
-        method: how position tables are resampled to it.
+        image_size: (height, width) of the model's input; by default the model's own.
+        method: how position tables are resampled to that size.
         revision: branch, tag or commit of a Hub model.
-        shift: also count how many predictions stay when an image moves by so many pixels (``shift_consistency``).
+        shift: also move each image by this many pixels, and count predictions that stay (``shift_consistency``).
         calibrate: also fit a temperature, on the run's own validation split or else the dataset's, report what it does
             (``calibration``), and store it in the model's folder for ``predict(..., calibrated=True)``.
         fold_temperature: new folder for a copy of the model with the temperature in its last layer.
@@ -212,10 +212,10 @@ def evaluate_sizes(
     revision: str | None = None,
     shift: int = 0,
 ) -> SizeSweep:
-    """Score a model on a split at several image sizes, resampled from its own each time.
+    """Score a model on a split at several image sizes, each resampled from the model's own.
 
     Args:
-        sizes: (height, width) each.
+        sizes: a (height, width) each.
         model, dataset, split, batch_size, precision, device, bad_images, method, revision, shift: as for
             :func:`evaluate`.
     """
@@ -251,7 +251,7 @@ def _add_calibration(
 
 
 def _check_sizes(model: str, sizes: Sequence[tuple[int, int]], method: ResizeMethod, revision: str | None) -> None:
-    """Refuse a size that the family cannot have before the first is scored."""
+    """Reject sizes that the model cannot have, before the first one is scored."""
     from vitft.model.locate import locate
     from vitft.model.opening import open_checkpoint
     from vitft.resolution.retarget import Target, retarget_config
@@ -283,7 +283,7 @@ def _score(
 
 
 def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
-    """Return the scores by name, and say what was noticed on the way to them."""
+    """Return the scores by name, and print the notes."""
     from vitft.scoring.metrics import final_scores, further_scores
 
     said = found.predictions

@@ -1,7 +1,8 @@
-"""After the last step: model, scores, pictures, card. Each is made whole, and a resumed run makes what is missing.
+"""Finish a run after its last step: save the model, score it, write the model card, remove checkpoints.
 
-The model is saved before it is scored, so that an image that cannot be read costs its row, or a split its score, and no
-training. ``results.json`` comes next, then ``figures/``, and last of all the model card: with it a run is finished.
+The model is saved before scoring, so an unreadable test image costs its row or a split's score, not the training.
+``results.json`` comes next, then ``figures/``, and last the model card, which marks the run as finished. Each is
+written completely or not at all, and a resumed run makes what is missing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict[str, Any]:
-    """Write the model and its results; return them in the main process, which alone has them."""
+    """Save the model and its results; return the results, which only the main process has."""
     run, accelerator, source = training.run, training.accelerator, training.source
     peak = _peak_memory(accelerator)
     on_main_process(lambda: training.classifier.save(run.model_folder), accelerator)
@@ -43,7 +44,7 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     for name, split in (("validation", source.validation), ("test", source.test)):
         if split is not None:
             _score(session, training, name, split, found)
-    signals.check()  # somebody's decoder may have swallowed the request
+    signals.check()  # an image decoder may have swallowed the request
     retargeting = training.classifier.retargeting
     record = {
         "train": _training_record(training, fitted, peak),
@@ -53,7 +54,7 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
         "resize": retargeting.record() if retargeting else None,
     }
     results: dict[str, Any] = {}
-    # Nobody ends before everything is written.
+    # No process ends before everything is written.
     on_main_process(lambda: _write_results(training, fitted, found, record, results), accelerator)
     return results
 
@@ -64,23 +65,23 @@ def log_results(run: Run, results: dict[str, Any]) -> None:
 
 
 def finish(run: Run, recipe: Recipe) -> None:
-    """Remove what only the training needed, and write the card, with which the run is finished."""
+    """Remove what only training needed, then write the model card, which marks the run as finished."""
     if not run.is_main:
         return
-    shutil.rmtree(run.best_folder, ignore_errors=True)  # what was pushed from it is the model now, or was not the best
+    shutil.rmtree(run.best_folder, ignore_errors=True)  # was only needed for pushes during training
     run.sweep()
     _remove_checkpoints(run, recipe.train.keep_after_end)
     signals.check()
     try:
         text = write_card(run.folder, run.model_folder, license=recipe.hub.license).text
-    except Exception as error:  # whatever it is: the model is there
+    except Exception as error:  # whatever it is, the model is saved
         run.note(f"no model card was written: {type(error).__name__}: {one_line(error)}")
         return
     run.write_text("model/README.md", text)
 
 
 def _remove_checkpoints(run: Run, num_kept: int) -> None:
-    """Free the disk of checkpoints that nothing will resume from: the model and its scores are written."""
+    """Remove all but the newest ``num_kept`` checkpoints, because nothing will resume from them."""
     found = complete_checkpoints(run.checkpoints)
     doomed = found[: len(found) - num_kept] if num_kept else found
     if not doomed:
@@ -90,22 +91,22 @@ def _remove_checkpoints(run: Run, num_kept: int) -> None:
         remove_whole(folder)
     if not num_kept:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
-    run.say(f"checkpoints removed, as the run is finished: {freed} freed (train.keep_after_end keeps them)")
+    run.say(f"checkpoints removed because the run is finished: {freed} freed (train.keep_after_end keeps them)")
 
 
-# --- the model, and what it is worth -----------------------------------------------------------------------
+# --- scores ------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Found:
-    """What scoring the splits gave: an evaluation for each, or why there is none."""
+    """For each split its evaluation, or why there is none."""
 
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     unscored: dict[str, str] = field(default_factory=dict)
 
 
 def _score(session: Session, training: Training, name: str, split: ImageSplit | StreamSplit, found: _Found) -> None:
-    """Score a split with whatever of it can be read; all processes do, and learn the same."""
+    """Score the readable images of a split; all processes take part and learn of a failure in any."""
     from accelerate.utils import gather_object
 
     from vitft.train.validation import evaluate
@@ -113,7 +114,7 @@ def _score(session: Session, training: Training, name: str, split: ImageSplit | 
     failures: list[str] = []
 
     def keep(error: Exception) -> None:
-        if explain(error, session) is not None:  # the machine's fault: the same again gives a score
+        if explain(error, session) is not None:  # the machine's fault: resuming gives a score
             raise error
         failures.append(one_line(error) or type(error).__name__)
 
@@ -124,15 +125,15 @@ def _score(session: Session, training: Training, name: str, split: ImageSplit | 
     found.evaluations[name] = evaluation
     if evaluation.bad_rows and training.recipe.data.bad_images == "stop":
         training.run.note(
-            f"{name}: its score leaves out what cannot be read, images: {len(evaluation.bad_rows)} (data.bad_images: "
-            "stop holds for training, which is over)"
+            f"{name}: its score leaves out unreadable images: {len(evaluation.bad_rows)} (data.bad_images: stop "
+            "applies only to training)"
         )
 
 
 def _write_results(
     training: Training, fitted: Fitted, found: _Found, record: dict[str, Any], results: dict[str, Any]
 ) -> None:
-    """Fill in the results, say what is not in them, and write them down."""
+    """Fill in the results, note what is missing from them, and write ``results.json``."""
     run = training.run
     for name, evaluation in found.evaluations.items():
         _take_scores(name, evaluation, training.source.classes, results, found.unscored)
@@ -140,7 +141,7 @@ def _write_results(
     if found.unscored:
         results["unscored"] = found.unscored
     for name, reason in found.unscored.items():
-        run.note(f"{name} has no score, and the model is saved all the same: {reason}")
+        run.note(f"{name} has no score, but the model is saved: {reason}")
     _add_metrics_of_others(run, training.recipe, found.evaluations, results)
     for name, evaluation in found.evaluations.items():
         split = getattr(training.source, name)
@@ -160,7 +161,7 @@ def _take_scores(
 
     try:
         results[name] = final_scores(evaluation.tally, classes, evaluation.predictions)
-    except DataError as error:  # not one image of it can be read
+    except DataError as error:  # none of its images can be read
         unscored[name] = error.wrong
 
 
@@ -181,7 +182,7 @@ def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str,
 def _add_metrics_of_others(
     run: Run, recipe: Recipe, evaluations: dict[str, Evaluation], results: dict[str, Any]
 ) -> None:
-    """Compute the recipe's further metrics; one that fails costs itself, and is named."""
+    """Compute the recipe's further metrics; one that fails is noted and left out."""
     from vitft.scoring.metrics import further_scores
 
     refused: dict[str, str] = {}
@@ -197,25 +198,24 @@ def _add_metrics_of_others(
         run.note(f"{reason}; everything else of the run is complete")
     if refused:
         results["refused_metrics"] = refused
-    signals.check()  # a stranger's code may have swallowed the request
+    signals.check()  # third-party code may have swallowed the request
 
 
 def end_training(run: Run, accelerator: Accelerator) -> None:
-    """Let trackers and processes end together.
+    """End the trackers once all processes are here.
 
-    What holds connections between processes must be gone by now: torch may hang where one that wraps a model
-    for several processes is freed after its peers have ended.
+    Models wrapped for several processes are freed first: torch may hang if one is freed after its peers have ended.
     """
     accelerator.free_memory()
     accelerator.wait_for_everyone()
     try:
         accelerator.end_training()
-    except Exception as error:  # of a tracker, which has had its numbers
-        run.note(f"a tracker did not end well: {one_line(error)}")
+    except Exception as error:  # the tracker has its numbers already
+        run.note(f"a tracker failed at the end of the run: {one_line(error)}")
 
 
 def reset_peak_memory(accelerator: Accelerator) -> None:
-    """Begin to measure the memory of a run."""
+    """Start measuring the peak memory of a run."""
     import torch
 
     if accelerator.device.type == "cuda":
@@ -223,7 +223,7 @@ def reset_peak_memory(accelerator: Accelerator) -> None:
 
 
 def _peak_memory(accelerator: Accelerator) -> int:
-    """Return the most memory that this process had: of the GPU, or resident on the CPU."""
+    """Return this process's peak memory in bytes: of the GPU, or resident on the CPU."""
     import torch
 
     if accelerator.device.type == "cuda":

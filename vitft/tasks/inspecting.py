@@ -1,4 +1,4 @@
-"""Pictures of what a model learnt, as the ViT paper draws them."""
+"""Draw what a model has learnt, as in the ViT paper."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ FORMATS = get_args(PictureFormat)
 
 @dataclass
 class InspectResult(ShownAsText):
-    """What was seen in a model.
+    """The pictures of a model and their numbers.
 
     Attributes:
-        folder: of the pictures; None if none was to be written.
-        numbers: what the pictures show, as plain values.
+        folder: the new folder; None if nothing was written.
+        numbers: the data of the pictures, as plain values.
         pictures: the files, by kind.
-        notes: what was noticed.
+        notes: remarks on the images and the model.
     """
 
     folder: Path | None
@@ -69,28 +69,28 @@ def inspect(
     device: str = "auto",
     revision: str | None = None,
 ) -> InspectResult:
-    """Look inside a model, and draw what is there.
+    """Draw what a model has learnt and where it looks.
 
     Args:
         model: folder, run directory or Hub id; a trained head is not needed.
         images: paths of image files.
-        dataset: what ``--dataset`` takes: images in their place, and the training images for neighbours.
-        split: of the dataset; test if not given, else validation.
-        only: kinds of pictures, of :data:`vitft.pictures.look.KINDS`; if empty all that can be, but ``relevance``
-            only with a class.
-        num_images: at most; if not given all files, and 128 of a dataset, evenly spaced.
-        show: images that are shown one by one, the first.
-        target_class: name or number of the class whose relevance is shown; the predicted one if not given.
-        out: folder to be made; if not given, one with the model's name, and none for ``json``.
+        dataset: a value of ``--dataset``; gives images if there are no paths, and training images for neighbours.
+        split: of the dataset; by default test, or validation if there is no test split.
+        only: kinds of pictures, from :data:`vitft.pictures.look.KINDS`; by default all that are possible, but
+            ``relevance`` only with a class.
+        num_images: at most; by default all files, or 128 evenly spaced images of a dataset.
+        show: number of images, from the first, that are shown one by one.
+        target_class: name or number of the class whose relevance is shown; by default the predicted one.
+        out: the new folder; by default named after the model, and none for ``json``.
         format: ``png``, ``svg``, or ``json`` for the numbers alone.
-        image_size: (height, width) to run at; positions are then shown at both sizes.
-        method: how position tables are resampled to it.
+        image_size: (height, width) of the model's input; positions are then shown at both sizes.
+        method: how position tables are resampled to that size.
         bad_images: ``stop`` or ``skip``.
         device: as in the recipe.
         revision: branch, tag or commit of a Hub model.
 
     Raises:
-        UsageError: for kinds, formats, classes or folders that cannot be.
+        UsageError: for a kind, format, class or folder that cannot be used.
         DataError: if an image cannot be read.
         ModelError: if the model cannot be loaded.
     """
@@ -129,7 +129,7 @@ def _load(
     *,
     has_positions: bool,
 ) -> tuple[Classifier, Looks]:
-    """Return the model at the size that was asked for, and what its positions were before if that is another."""
+    """Return the model at the requested size, and its positions before the resize if there was one."""
     from vitft.pictures.look import look
 
     classifier, _ = load_model(model, "fp32", device, revision=revision, needs_head=False)
@@ -140,13 +140,13 @@ def _load(
     return load_model(model, "fp32", device, image_size, method, revision, needs_head=False)[0], before
 
 
-# --- what is to be drawn -----------------------------------------------------------------------------------
+# --- which pictures ----------------------------------------------------------------------------------------
 
 
 def _kinds(
     only: Sequence[str], target_class: str | None, *, has_images: bool, has_dataset: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the kinds of pictures to draw, and why others of all of them are not."""
+    """Return the kinds of pictures to draw, and why the others are left out."""
     from vitft.pictures.look import KINDS, OF_WEIGHTS, check_kinds
 
     wanted = check_kinds(only or KINDS)
@@ -162,7 +162,7 @@ def _kinds(
             hint="vitft inspect MODEL photos/, or --dataset builtin:digits",
         )
     if not only and target_class is None:
-        reasons |= {"relevance": "it is drawn when asked for: --class NAME, or --only relevance"}
+        reasons |= {"relevance": "it is drawn only on request: --class NAME, or --only relevance"}
     if target_class is not None and has_images and "relevance" not in wanted:
         wanted = check_kinds([*wanted, "relevance"])
     kept = [kind for kind in wanted if kind not in reasons]
@@ -170,19 +170,19 @@ def _kinds(
 
 
 def _require_one(kinds: Sequence[str], seen: Look, classifier: Classifier) -> None:
-    """Refuse to write pictures of which not one could be drawn."""
+    """Raise a ModelError if none of the requested pictures can be drawn."""
     from vitft.pictures.look import drawable
 
     if all(kind in seen.reasons for kind in kinds):
         raise ModelError(
-            f"nothing of what was asked for can be drawn of {classifier.name}: {'; '.join(_told(seen.reasons))}",
+            f"none of these pictures can be drawn of {classifier.name}: {'; '.join(_told(seen.reasons))}",
             allowed=", ".join(drawable(classifier.config)),
             hint="--only filters",
         )
 
 
 def _class_number(classes: Sequence[str], wanted: str | None) -> int | None:
-    """Return the number of a class that was named, or given by its number."""
+    """Return the number of a class, given its name or its number."""
     if wanted is None:
         return None
     names = {name: number for number, name in enumerate(classes)}
@@ -192,19 +192,19 @@ def _class_number(classes: Sequence[str], wanted: str | None) -> int | None:
         return int(wanted)
     guess = did_you_mean(wanted, names)
     raise UsageError(
-        f"the model knows no class {wanted!r}",
+        f"the model has no class {wanted!r}",
         allowed=f"{', '.join(list(names)[:8])}{', ...' if len(names) > 8 else ''}, or a number below {len(names)}",
         hint=f"--class {guess!r}" if guess else None,
     )
 
 
 def _free_folder(out: str | Path | None, model: str | Path) -> Path:
-    """Return the folder to be made; nothing that exists is touched."""
+    """Return the folder to write; an existing one is never touched."""
     if out is not None:
         folder = at_home(out)
         if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(
-                f"{folder} exists already and is not overwritten", hint=f"-o {folder}-2, or remove it first"
+                f"{folder} already exists and will not be overwritten", hint=f"-o {folder}-2, or remove it first"
             )
         return folder
     name, number = f"pictures-{slug(str(model))}", 1
@@ -214,7 +214,7 @@ def _free_folder(out: str | Path | None, model: str | Path) -> Path:
 
 
 def _told(reasons: Mapping[str, str]) -> list[str]:
-    """Return reasons as sentences, kinds of pictures with the same one together."""
+    """Return reasons as sentences, one for all kinds of pictures with the same reason."""
     sentences = []
     for reason in dict.fromkeys(reasons.values()):
         sentences.append(f"{', '.join(kind for kind, each in reasons.items() if each == reason)}: {reason}")
@@ -227,7 +227,7 @@ def _told(reasons: Mapping[str, str]) -> list[str]:
 def _written(
     folder: Path | None, format: str, kinds: Sequence[str], before: Looks, seen: Look, notes: list[str]
 ) -> InspectResult:
-    """Write the figures, the numbers and the page; the folder is there whole or not at all."""
+    """Write figures, numbers and the page; the folder is written completely or not at all."""
     from vitft.pictures.numbers import plain, write_distances
 
     result = InspectResult(folder, plain(seen), notes=notes)
@@ -252,7 +252,7 @@ def _written(
 def _draw(
     folder: Path, format: str, kinds: Sequence[str], before: Looks, seen: Look, notes: list[str]
 ) -> dict[str, str]:
-    """Draw the figures and the page; return the names of the files by kind."""
+    """Draw the figures and the page; return the file names by kind."""
     from vitft.pictures.captions import short_name
     from vitft.pictures.figures import draw
     from vitft.pictures.page import write_page

@@ -1,4 +1,4 @@
-"""The images that a model is scored on, and those that its temperature is fitted on."""
+"""Open the images to score a model on, and those to fit its temperature on."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ class Judged:
 
 
 def is_run(model: str | Path) -> bool:
-    """Whether a model is named by its run, which knows a dataset of its own."""
+    """Whether this is a run directory, which has a dataset of its own."""
     return is_file(Path(model) / "recipe.yaml")
 
 
 def require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None:
-    """Refuse to score a model on nothing; only a run knows a dataset of its own."""
+    """Raise a UsageError if no dataset was given and the model is not a run, which has its own."""
     if dataset is not None or is_run(model):
         return
     runs, guess = runs_like(model)
     if runs and (guess or "/" in str(model)) and not exists(model):
         raise UsageError(f"there is no run {model}", allowed=shorten(runs), hint=f"vitft evaluate {guess or runs[0]}")
     raise UsageError(
-        f"no dataset was given, and {model} is not a run, which would know its own",
+        f"no dataset was given, and {model} is not a run with a dataset of its own",
         hint=f"vitft evaluate {model} DATASET",
     )
 
@@ -87,7 +87,7 @@ def require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None
 def open_judged(
     classifier: Classifier, accelerator: Accelerator, dataset: str | DataRecipe | None, split: str | None
 ) -> Judged:
-    """Open the split to be scored, and say what was read."""
+    """Open the split to score, and print what was read."""
     scored, _ = _opened(classifier, accelerator, dataset, split, calibrate=False)
     return scored
 
@@ -95,7 +95,7 @@ def open_judged(
 def open_to_calibrate(
     classifier: Classifier, accelerator: Accelerator, dataset: str | DataRecipe | None, split: str | None
 ) -> tuple[Judged, Judged]:
-    """Open the split to be scored and the one to fit a temperature on: a run's own validation, else the dataset's.
+    """Open the split to score and the one to fit a temperature on: a run's own validation split, else the dataset's.
 
     Raises:
         UsageError: if they have images in common.
@@ -114,7 +114,7 @@ def _opened(
     *,
     calibrate: bool,
 ) -> tuple[Judged, Judged | None]:
-    """Return the split to be scored and, with ``calibrate``, the one to fit a temperature on."""
+    """Return the split to score and, with ``calibrate``, the one to fit a temperature on."""
     from vitft.reading.source import open_for_evaluation, open_validation
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
@@ -140,7 +140,7 @@ def _opened(
 
 
 def _said(judged: Judged, classifier: Classifier, accelerator: Accelerator) -> Judged:
-    """Say what was read; 16-bit images are taken as the model was trained, unless the recipe's section says how."""
+    """Print what was read, and take the white level of 16-bit images from the model unless the data section sets it."""
     from vitft.reading.overview import overview_of_split
 
     if accelerator.is_main_process:
@@ -152,7 +152,7 @@ def _said(judged: Judged, classifier: Classifier, accelerator: Accelerator) -> J
 
 
 def _own_source(classifier: Classifier) -> tuple[ImageSource, DataRecipe]:
-    """Return the dataset that a run trained on: the same images in the same splits."""
+    """Return a run's own dataset, with the same images in the same splits."""
     from vitft.reading.source import open_source
 
     recipe = Recipe.load(Path(classifier.name) / "recipe.yaml")
@@ -160,28 +160,28 @@ def _own_source(classifier: Classifier) -> tuple[ImageSource, DataRecipe]:
     source = open_source(data, seed=recipe.train.seed)
     if list(source.classes) != classifier.classes:
         raise UsageError(
-            f"the dataset {recipe.data.dataset} has other classes now than the model of {classifier.name}",
-            hint=f"vitft evaluate {classifier.name}/model DATASET, which matches them by name",
+            f"the classes of the dataset {recipe.data.dataset} have changed since {classifier.name} was trained",
+            hint=f"vitft evaluate {classifier.name}/model DATASET, which matches classes by name",
         )
     return source, data
 
 
 def _require_apart(scored: Judged, fitted: Judged, model: str) -> None:
-    """Refuse to score a temperature on images that it is fitted on."""
+    """Raise a UsageError if images would be both fitted on and scored."""
     if _place(scored) != _place(fitted):
         return
     common = np.intersect1d(scored.rows.source_rows, fitted.rows.source_rows)
     if len(common):
         raise UsageError(
-            f"the temperature is fitted on the {fitted.rows.name} images, and {len(common):,} of them would be scored "
-            "too, which shows nothing",
+            f"the temperature is fitted on the {fitted.rows.name} images, so it cannot be judged on the same images: "
+            f"{len(common):,} of them would be scored too",
             allowed="a test split, or a dataset of other images",
             hint=f"vitft evaluate {model} DATASET --split test --calibrate",
         )
 
 
 def _place(judged: Judged) -> tuple[str, str | None, str]:
-    """Return where images come from: dataset, configuration and split."""
+    """Return the dataset, configuration and split that images come from."""
     named = str(judged.data.dataset)
     path = at_home(named)
     return str(path.resolve()) if exists(path) else named, judged.data.config, judged.rows.source_name

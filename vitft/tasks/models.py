@@ -1,4 +1,4 @@
-"""A finished model on its device."""
+"""Load a finished model onto its device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_model(
     *,
     needs_head: bool = True,
 ) -> tuple[Classifier, Accelerator]:
-    """Load a finished checkpoint, at its own size or another, and say what was noticed."""
+    """Load a finished checkpoint, at its own size or another, and print its notes."""
     from vitft.model.load import load_finished
     from vitft.model.locate import locate
     from vitft.processes.device import make_accelerator

@@ -1,4 +1,4 @@
-"""The images that pictures are taken of, one by one."""
+"""Read images one by one for pictures of a model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from vitft.pictures.look import Look, Photo
 
 NUM_IMAGES = 128
-"""Images that the ViT paper takes attention distances over."""
+"""Images over which the ViT paper averages attention distances."""
 POOL = 256
-"""Training images among which neighbours are sought, evenly spaced; each costs a forward pass."""
+"""Training images, evenly spaced, that can be neighbours; each costs a forward pass."""
 
 
 class Photos:
-    """The images to look at, read one by one.
+    """The images for the pictures, read one by one.
 
     Attributes:
-        source: where they come from, for the person.
-        notes: what was noticed about them.
+        source: where they come from, in words.
+        notes: remarks on them.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Photos:
             self.source = f"of the {self._split.source_name or self._split.name} split of {short_name(self._opened.id)}"
 
     def read(self) -> Iterator[Photo]:
-        """Yield the images to look at; the first ``show`` of a dataset come from all over it."""
+        """Yield the images; the first ``show`` of a dataset are spread over all of it."""
         if self._paths:
             files = ((path, path, None) for path in self._paths)
             yield from read_photos(files, self._classifier, self._skipped, self._max_pixels)
@@ -64,11 +64,11 @@ class Photos:
             yield from self._rows(self._split, self._asked, self._show)
 
     def training(self) -> Iterator[Photo]:
-        """Yield the training images among which neighbours are sought."""
+        """Yield the training images that can be neighbours."""
         from vitft.data.images import ImageSplit
 
         if self._opened is not None:
-            assert isinstance(self._opened.train, ImageSplit)  # streams were refused
+            assert isinstance(self._opened.train, ImageSplit)  # streams were rejected
             yield from self._rows(self._opened.train, POOL)
 
     def _rows(self, split: ImageSplit, count: int, first: int = 0) -> Iterator[Photo]:
@@ -84,12 +84,12 @@ class Photos:
         )
 
     def note_few(self, seen: Look) -> None:
-        """Note if there were fewer images than asked for, or than the paper takes."""
+        """Add a note if there were fewer images than requested, or than the paper uses."""
         found = seen.num_images
         if 0 < found < self._asked:
-            self.notes.append(f"{found} of the {self._asked} images asked for were there")
+            self.notes.append(f"only {found} of the {self._asked} requested images were found")
         elif 0 < found < NUM_IMAGES and seen.layers:
-            self.notes.append(f"attention is the mean over few images, {found}; the paper takes {NUM_IMAGES}")
+            self.notes.append(f"attention is the mean of only {found} images; the paper uses {NUM_IMAGES}")
 
 
 def evenly_spaced(
@@ -102,14 +102,14 @@ def evenly_spaced(
     skipped: list[str] | None = None,
     max_pixels: int | None = None,
 ) -> Iterator[Photo]:
-    """Yield images of a split, evenly spaced, and before the rest of them ``first`` that are so, too.
+    """Yield evenly spaced images of a split, starting with ``first`` of them that are evenly spaced themselves.
 
     Args:
-        split: with random access.
+        split: the split to read.
         classes: names by number.
-        classifier: whose image processor makes them.
-        count: images at most.
-        first: how many are to come from all over the split.
+        classifier: its image processor prepares the images.
+        count: at most this many images.
+        first: number of images at the start that are spread over the whole split.
         skipped: gets a line for each image that cannot be read; None raises DataError.
         max_pixels: as the recipe's ``data.max_pixels``.
     """
@@ -128,11 +128,11 @@ def read_photos(
     skipped: list[str] | None,
     max_pixels: int | None = None,
 ) -> Iterator[Photo]:
-    """Yield images as a model gets them.
+    """Yield images as the model sees them.
 
     Args:
         encoded: (name, file or its path, class) of each.
-        classifier: whose image processor makes them.
+        classifier: its image processor prepares the images.
         skipped: gets a line for each image that cannot be read; None raises DataError.
         max_pixels: as the recipe's ``data.max_pixels``.
     """
@@ -145,9 +145,9 @@ def read_photos(
             pixels = process(decode(content, max_pixels or MAX_PIXELS, process.white_level)[0])
         except BadImage as error:
             if skipped is None:
-                hint = "mend or remove it, or pass over such images with --bad-images skip"
+                hint = "--bad-images skip, or fix or remove the image"
                 raise DataError(f"{name} cannot be used: {error.wrong}", hint=hint) from error
-            skipped.append(f"passed over {name}: {error.wrong}")
+            skipped.append(f"skipped {name}: {error.wrong}")
             continue
         shown_as = printable(name if label else Path(name).name)
         yield Photo(shown_as, pixels, printable(label) if label else None)
@@ -158,5 +158,5 @@ def _open(dataset: str | DataRecipe) -> ImageSource:
 
     data = DataRecipe(dataset=dataset) if isinstance(dataset, str) else dataset
     if data.streaming:
-        raise DataError("pictures need images from all over a dataset, not a stream", hint="leave --streaming")
+        raise DataError("pictures need images from all over a dataset, not a stream", hint="leave out --streaming")
     return open_source(data, seed=0)

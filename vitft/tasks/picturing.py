@@ -1,4 +1,4 @@
-"""Pictures of a run's checkpoint before and after the fine-tuning, small, in its ``figures/``."""
+"""Draw small pictures of a run's checkpoint before and after fine-tuning, into its ``figures/``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST = 0.05  # of the run's FLOPs, with run.pictures: auto
 
 
 def picture_run(run: Run, setup: Setup) -> None:
-    """Draw what fine-tuning changed, once results and model are safely written; pictures that are there stay.
+    """Draw what fine-tuning changed, after model and results are saved; existing pictures stay.
 
-    The main process does it alone. A failure is a note: everything else is saved already. A request to stop and a full
-    disk are none: the resumed run draws them.
+    Only the main process draws. A failure is only noted, but a request to stop or a full disk ends the run, and
+    resuming it draws the pictures.
     """
     recipe, plan = setup.recipe, setup.plan
     if recipe.run.pictures == "off" or not setup.accelerator.is_main_process:
@@ -35,7 +35,7 @@ def picture_run(run: Run, setup: Setup) -> None:
     if (run.folder / "figures").is_dir():
         note_pictures(run)
         return
-    # Two checkpoints; reading attention costs about as much again as the forward pass, and twice is generous.
+    # Two checkpoints; reading attention costs at most as much again as the forward pass.
     part = 2 * _IMAGES * 2 * plan.phases[-1].gflop / (3 * plan.work())
     if recipe.run.pictures == "auto" and part > _MOST:
         run.note(
@@ -45,10 +45,10 @@ def picture_run(run: Run, setup: Setup) -> None:
         return
     try:
         _draw(run, setup)
-    except Exception as error:  # whatever it is: the run is complete without them
+    except Exception as error:  # whatever it is, the run is complete without pictures
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
-        run.note(f"no pictures, and nothing else is lost: {type(error).__name__}: {one_line(error)}")
+        run.note(f"no pictures, but everything else is saved: {type(error).__name__}: {one_line(error)}")
         return
     signals.check()
     note_pictures(run)
@@ -96,9 +96,9 @@ def _look(classifier: Classifier, setup: Setup) -> Look:
 
 
 def _photos(classifier: Classifier, source: ImageSource) -> Iterator[Photo]:
-    """Yield a few images; one that cannot be read is left out, as the run has said already."""
+    """Yield a few images; unreadable ones are left out, because the run has already reported them."""
     from vitft.data.images import ImageSplit
 
     split = source.validation if source.validation is not None else source.train
-    if isinstance(split, ImageSplit):  # a stream has no images from all over it
+    if isinstance(split, ImageSplit):  # a stream cannot be read at evenly spaced places
         yield from evenly_spaced(split, source.classes, classifier, _IMAGES, first=_SHOWN, skipped=[])

@@ -1,4 +1,4 @@
-"""Labels of image files."""
+"""Predict the labels of image files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Predictions(list[dict[str, Any]]):
     """What :func:`predict` returns: a list, which notebooks show as a table."""
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each label of each image: ``image``, ``rank``, ``label``, ``score``, ``error``."""
+        """Return one row per label of each image: ``image``, ``rank``, ``label``, ``score``, ``error``."""
         import pandas as pd
 
         rows: list[tuple[Any, ...]] = []
@@ -53,7 +53,7 @@ def predict(
     max_pixels: int | None = None,
     calibrated: bool = False,
 ) -> Predictions:
-    """Return for each image file its most probable labels, or the reason why it has none.
+    """Return the most probable labels of each image file, or the error for an image that cannot be read.
 
     Args:
         model: folder, run directory or Hub id.
@@ -61,16 +61,16 @@ def predict(
         top_k: labels per image.
         batch_size: images per forward pass.
         device, precision: as in the recipe.
-        image_size: (height, width) to run at; the model's own when not given.
-        method: how position tables are resampled to it.
+        image_size: (height, width) of the model's input; by default the model's own.
+        method: how position tables are resampled to that size.
         revision: branch, tag or commit of a Hub model.
         max_pixels: as the recipe's ``data.max_pixels``.
         calibrated: divide the logits by the temperature that ``evaluate(..., calibrate=True)`` stored beside the model.
 
     Returns:
-        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` where an image was
-        not read as it is, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline:
-        probabilities of the classes, of each label for several labels or one logit, values for regression.
+        ``{"image": path, "predictions": [{"label": ..., "score": ...}, ...]}``, with ``"notes"`` if an image had to be
+        converted, or ``{"image": path, "error": ...}``. Scores are those of transformers' pipeline: probabilities of
+        the classes, independent probabilities if there are several labels or one logit, values for regression.
     """
     return Predictions(
         predict_each(
@@ -103,7 +103,7 @@ def predict_each(
     max_pixels: int | None = None,
     calibrated: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield what :func:`predict` returns, image by image, as soon as it is computed."""
+    """Yield the results of :func:`predict` image by image, as soon as they are computed."""
     from vitft.scoring.prediction import predict_files
 
     with explained():

@@ -1,4 +1,4 @@
-"""Publishing a run on the Hub: before, while and after it trains, and once more by hand."""
+"""Publish a run on the Hub: check before training, push during and after it, or push later by hand."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def push(
     force: bool = False,
     training: bool = False,
 ) -> Published:
-    """Publish a finished run, or finish a publication that broke off.
+    """Publish a finished run, or complete a push that broke off.
 
     Args:
-        run: its directory.
-        repo: ``OWNER/NAME`` or ``NAME``; what the run's recipe says, else the name of its directory.
+        run: the run directory.
+        repo: ``OWNER/NAME`` or ``NAME``; by default the one in the run's recipe, or else the directory's name.
         private, revision, create_pr, license, force: as in the recipe's ``hub`` section.
-        training: also the newest resumable checkpoint, below ``training/``.
+        training: also push the newest resumable checkpoint, into ``training/``.
 
     Raises:
-        UsageError: if it is no finished run.
+        UsageError: if the run is not finished.
         PublishError: if the Hub refuses or cannot be reached.
     """
     opened = Run.open(run, "vitft push")
@@ -52,7 +52,7 @@ def push(
         broken = [line for line in opened.broken() if line.startswith("results.json")]
         raise UsageError(
             f"the run {opened.folder} is not finished: {broken[0] if broken else 'there is no model to push yet'}",
-            hint=f"{opened.resume_command}, then push it",
+            hint=f"{opened.resume_command} && vitft push {shlex.quote(str(opened.folder))}",
         )
     asked = {
         "repo": repo, "private": private or None, "revision": revision, "create_pr": create_pr or None,
@@ -68,10 +68,10 @@ def push(
 
 
 def prepare(destination: Destination | None) -> tuple[Destination | None, list[str]]:
-    """Make the repository and the branch that are missing, once everything else is ready to train.
+    """Create the repository and the branch if they are missing, once everything else is ready to train.
 
     Returns:
-        The destination, None if the Hub does not answer now; and what is to be said.
+        The destination, None if the Hub does not answer; and notes.
 
     Raises:
         HubError: if the Hub refuses.
@@ -81,28 +81,28 @@ def prepare(destination: Destination | None) -> tuple[Destination | None, list[s
     try:
         notes = make_destination(destination)
     except Unreachable as error:
-        return None, [f"hub: {error.wrong}; training goes on, and pushing is tried at its end"]
+        return None, [f"hub: {error.wrong}; training continues, and the push is tried at the end"]
     return replace(destination, missing=()), notes
 
 
 def announce(hub: HubRecipe, run_name: str) -> tuple[Destination | None, list[str]]:
-    """Find out before training whether the result may be pushed, and where to.
+    """Check before training whether the result may be pushed, and where to.
 
     Returns:
-        The repository, None if the Hub does not answer now, which ends no training; and what is to be said.
+        The destination, None if the Hub does not answer, which does not stop training; and notes.
 
     Raises:
-        VitftError: if it may not.
+        VitftError: if it may not be pushed.
     """
     try:
         found = find_destination(hub, run_name)
     except Unreachable as error:
-        return None, [f"hub: {error.wrong}; training goes on, and pushing is tried at its end"]
-    return found, [f"hub: the model goes to {found.url}"]
+        return None, [f"hub: {error.wrong}; training continues, and the push is tried at the end"]
+    return found, [f"hub: the model will be pushed to {found.url}"]
 
 
 def pushes_during_training(run: Run, hub: HubRecipe, destination: Destination | None) -> AbstractContextManager[object]:
-    """Return what pushes in the background while it is entered, by the recipe's ``hub.every``."""
+    """Return a context that pushes in the background as often as the recipe's ``hub.every`` says."""
     if not hub.push or hub.every == "end" or not run.is_main:
         return nullcontext()
 
@@ -122,10 +122,10 @@ def pushes_during_training(run: Run, hub: HubRecipe, destination: Destination | 
 def publish(
     run: Run, hub: HubRecipe, destination: Destination | None = None, *, with_training: bool = False
 ) -> Published:
-    """Push a finished run as one commit, and note in it where it is.
+    """Push a finished run as one commit, and write ``published.json``.
 
     Raises:
-        PublishError: naming the command that finishes it; the run itself is complete.
+        PublishError: with the command that completes the push; the run itself is complete.
     """
     again = _command(run, hub, with_training=with_training)
     try:
@@ -142,7 +142,7 @@ def publish(
             published = push_bundle(bundle, to, card.headline, run.say, is_last=True)
     except HubError as error:
         raise PublishError(
-            f"the model is trained and saved in {run.model_folder}, but not published: {error.wrong}",
+            f"the model is trained and saved in {run.model_folder} but not published: {error.wrong}",
             allowed=error.allowed,
             hint=f"{error.hint}; then: {again}" if error.hint else again,
         ) from error
@@ -154,7 +154,7 @@ def publish(
 
 
 def _destination(run: Run, hub: HubRecipe) -> Destination:
-    """Find out where a run's model goes, and make what is missing there."""
+    """Return the destination of a run's model, and create what is missing there."""
     found = find_destination(hub, run.folder.resolve().name)
     for note in make_destination(found):
         run.say(f"  {note}")
@@ -162,21 +162,21 @@ def _destination(run: Run, hub: HubRecipe) -> Destination:
 
 
 def _give_up(signal: str) -> HubError:
-    return HubError(f"{signal} came before the push was done")
+    return HubError(f"{signal} arrived before the push was complete")
 
 
 def _card(run: Run, repo: str, license: str | None) -> Card:
-    """Return the card of a finished run; a minimal one if its own cannot be made, which keeps no model back."""
+    """Return the model card of a finished run, or a minimal one if that fails, so that the push goes through."""
     try:
         return write_card(run.folder, run.model_folder, repo, license)
-    except Exception as error:  # whatever it is: the model is there
+    except Exception as error:  # whatever it is, the model is saved
         why = f"{type(error).__name__}: {error}"
-        note = f"hub: no model card could be made ({why}); the model goes up with a minimal one"
+        note = f"hub: the model card could not be written ({why}); the model is pushed with a minimal one"
         return Card(minimal_card(repo), f"{repo.split('/')[-1]}, fine-tuned with vitft", (note,))
 
 
 def _command(run: Run, hub: HubRecipe, *, with_training: bool) -> str:
-    """Return the command that pushes a run as it was to be pushed, with what its recipe does not say."""
+    """Return the command that repeats a push, with flags for everything that differs from the run's recipe."""
     said = Recipe.load(run.folder / "recipe.yaml").hub
     words = ["vitft", "push", str(run.folder), *([hub.repo] if hub.repo else [])]
     words += ["--training"] if with_training else []
@@ -192,7 +192,7 @@ def _newest_checkpoint(run: Run) -> Path:
     found = run.newest_checkpoint()
     if found is None:
         raise UsageError(
-            f"the run {run.folder} has no checkpoint left: a finished run keeps none unless its recipe says so",
-            hint="leave out --training; next time, --set train.keep_after_end=1",
+            f"the run {run.folder} has no checkpoint left; by default a run removes them when it finishes",
+            hint="leave out --training; for the next run, --set train.keep_after_end=1",
         )
     return found

@@ -1,4 +1,4 @@
-"""What a run is made of, said before its first step and written into ``environment.json``."""
+"""Print what a run is made of before its first step, and write it into ``environment.json``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
-    """Say and record everything that was chosen before the first step."""
+    """Print and record everything that was chosen before the first step."""
     classifier = setup.classifier
     run.say(f"run      {run.folder}")
     run.say(f"model    {classifier.name} at {show_size(classifier.image_size)}")
     for note in hub_notes:
         run.say(f"  {note}")
-    if run.newest_checkpoint():  # a resumed run, in which all this is written already
+    if run.newest_checkpoint():  # a resumed run has already recorded all this
         run.say(str(setup.plan))
         if run.is_main and run.read_json("environment.json") is None:
-            run.say("  environment.json is missing or broken: written anew, with what is here now")
+            run.say("  environment.json is missing or broken: written again, with the present versions and hardware")
             write_environment(run, setup)
         return
     run.cut_metrics(0)
-    for note in setup.source.notes:  # said at once, when the dataset was read
+    for note in setup.source.notes:  # already printed when the dataset was read
         run.log("note", text=shown(note))
     for note in classifier.notes:
         run.note(note)
@@ -40,7 +40,7 @@ def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
 
 
 def write_environment(run: Run, setup: Setup) -> None:
-    """Write down what the run was made of, and where."""
+    """Write ``environment.json``: dataset, model, device and versions."""
     source, classifier = setup.source, setup.classifier
     splits = {name: split for name in ("train", "validation", "test") if (split := getattr(source, name)) is not None}
     train = source.train
@@ -50,7 +50,7 @@ def write_environment(run: Run, setup: Setup) -> None:
         "revision": source.revision,
         "fingerprint": source.fingerprint,
         "rows": {name: _num_images(split) for name, split in splits.items()},
-        # The source's own names: a validation split that was carved has that of the training split.
+        # The dataset's own names: a validation split that was set aside has the name of the training split.
         "splits": {name: getattr(split, "source_name", "") for name, split in splits.items()},
         "image_column": next(iter(train.image_columns), None) if source.label_column else None,
         "label_column": source.label_column,

@@ -1,4 +1,4 @@
-"""A checkpoint at another size."""
+"""Write a checkpoint at another size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vitft.tasks.ending import explained
 
 @dataclass
 class ResizeResult(ShownAsText):
-    """What a resize made.
+    """A resized checkpoint.
 
     Attributes:
-        folder: of the new checkpoint.
-        record: what changed, as in its ``resize.json``.
+        folder: the new checkpoint.
+        record: the changes, as in its ``resize.json``.
         lines: the same as sentences.
     """
 
@@ -41,20 +41,20 @@ def resize(
     method: ResizeMethod = "bicubic",
     revision: str | None = None,
 ) -> ResizeResult:
-    """Write a checkpoint at another size; plain transformers runs the result.
+    """Write a checkpoint at another size, which plain transformers can run.
 
     Args:
         model: folder, run directory or Hub id.
-        out: folder to be made.
+        out: the new folder.
         image_size: (height, width) in pixels.
         patch_size: side of a patch in pixels.
         window_size: side of an attention window in patches (Swin).
         method: how position tables are resampled: ``bicubic``, ``bicubic-plain``, ``bilinear``, ``corners`` or
             ``geometric``.
-        revision: of a Hub model.
+        revision: branch, tag or commit of a Hub model.
 
     Raises:
-        ModelError: if it cannot have that size, does not fit its own config, or cannot be written.
+        ModelError: if the model cannot have that size, does not fit its own config, or cannot be written.
     """
     from vitft.model.locate import locate
     from vitft.model.rewrite import rewrite_checkpoint

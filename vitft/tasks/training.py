@@ -1,4 +1,4 @@
-"""Fine-tuning as a whole: from a recipe to a run directory with scores and model."""
+"""Fine-tune a model: from a recipe to a run directory with the model and its scores."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class FinetuneResult(ShownAsText):
-    """What a run made.
+    """The result of a run.
 
     Attributes:
-        run_dir: its folder; None for a dry run.
-        results: what stands in ``results.json``.
+        run_dir: the run's folder; None for a dry run.
+        results: the content of ``results.json``.
         plan_text: the plan as it was printed.
-        published: where it is on the Hub, if it is.
+        published: where the model is on the Hub; None if it was not pushed.
     """
 
     run_dir: Path | None
@@ -61,12 +61,12 @@ class FinetuneResult(ShownAsText):
         return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published, *self._next()])
 
     def _next(self) -> list[str]:
-        """Return what can be typed next, with what it does."""
+        """Return commands to type next, with what each does."""
         run = shlex.quote(str(self.run_dir))
         commands = [
             (f"vitft predict {run} IMAGES", "labels of your images"),
             (f"vitft evaluate {run} --dataset DATASET", "scores on other images"),
-            (f"vitft inspect {run} --dataset DATASET", "what it has learnt, in pictures"),
+            (f"vitft inspect {run} --dataset DATASET", "pictures of what it has learnt"),
             *([] if self.published else [(f"vitft push {run}", "publish it on the Hub")]),
         ]
         width = max(len(command) for command, _ in commands)
@@ -82,19 +82,19 @@ def finetune(
     is_timed: bool = False,
     trust_metrics: bool = False,
 ) -> FinetuneResult:
-    """Fine-tune a checkpoint on a dataset, score it and save it.
+    """Fine-tune a checkpoint on a dataset, then save and score it.
 
     Args:
-        recipe: what to do; not given when resuming.
-        resume: run directory to go on with. Of one that is trained and scored, what is missing is made.
-        changes: values by dotted key, laid over the resumed run's recipe as far as those may change.
-        dry_run: derive and return the plan, train nothing and write nothing.
-        is_timed: in a dry run, also time a few steps, and say how long the training will take.
-        trust_metrics: run the metrics that a recipe file or a resumed run names: they are code.
+        recipe: everything the run needs; None when resuming.
+        resume: run directory to continue. If the run is trained and scored, only what is missing is made.
+        changes: new values for the resumed run's recipe, by dotted key; only some keys may change.
+        dry_run: return the plan without training or writing anything.
+        is_timed: in a dry run, also time a few steps and estimate the training time.
+        trust_metrics: run the metrics that a recipe file or a resumed run names; they are code.
 
     Raises:
-        VitftError: if it cannot be done.
-        StoppedEarly: after SIGTERM, SIGUSR1 or the time limit; it says how to go on.
+        VitftError: if the run fails.
+        StoppedEarly: after SIGTERM, SIGUSR1 or the time limit; says how to resume.
     """
     session = Session()
     with ended_well(session):
@@ -152,7 +152,7 @@ _LIBRARIES = ("torch", "accelerate", "datasets", "transformers", "vitft.train.fi
 
 
 def _import_libraries() -> None:
-    """Import what training needs while a request to stop waits: breaking into an import of torch ends in C++."""
+    """Import torch and the rest while a request to stop waits, because interrupting these imports crashes in C++."""
     with signals.postponed():
         for name in _LIBRARIES:
             import_module(name)
@@ -160,15 +160,15 @@ def _import_libraries() -> None:
 
 
 def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
-    """Refuse code that nobody asked for, and packages that are not here, before anything is loaded."""
+    """Reject untrusted metrics and missing packages before anything is loaded."""
     from vitft.scoring.metrics import check_metrics
 
     if recipe.metrics_from and not trust_metrics:
         raise UsageError(
-            f"{recipe.metrics_from} names metrics, which are Python code that would run here: "
+            f"{recipe.metrics_from} names metrics, which are Python code that would run on this machine: "
             f"{', '.join(recipe.run.metrics)}",
             allowed="metrics that a flag names (--metrics NAME), or code that you trust",
-            hint="--trust-metrics to run it, or --set run.metrics=[] to leave it out",
+            hint="--trust-metrics to run them, or --set run.metrics=[] to leave them out",
         )
     check_metrics(recipe.run.metrics)
     check_trackers(recipe.run.track)
@@ -177,7 +177,7 @@ def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
 def _load(
     run: Run | None, recipe: Recipe, accelerator: Accelerator, reasons: Mapping[str, str], *, is_quiet: bool = False
 ) -> Setup:
-    """Open the dataset, which is shown, load the checkpoint and make the plan, the main process first."""
+    """Open and print the dataset, load the checkpoint and make the plan; the main process goes first."""
     from vitft.data.staging import WHITE_LEVEL
     from vitft.model.trainable import choose_trainable
     from vitft.reading.overview import overview_of
@@ -202,7 +202,7 @@ def _load(
 
 
 def _expected_time(setup: Setup) -> str:
-    """Time a few training passes and say how long all of them will take."""
+    """Time a few training passes and estimate the time of the whole training."""
     from vitft.train.cost import seconds_per_image
 
     plan, phase = setup.plan, setup.plan.phases[-1]
@@ -215,14 +215,14 @@ def _expected_time(setup: Setup) -> str:
 def _begin(
     session: Session, recipe: Recipe, destination: Destination | None, accelerator: Accelerator
 ) -> tuple[Run, Destination | None, list[str]]:
-    """Make the run directory, the repository that is missing and the trackers; all of it or no run."""
+    """Make the run directory, a missing repository and the trackers; if one fails, the run is removed again."""
     folder = on_main_process(lambda: Run.create(recipe, _name(recipe)).folder, accelerator)
     run = _run_at(folder, recipe, is_main=accelerator.is_main_process)
     try:
         on_main_process(lambda: session.own(run), accelerator)
         destination, made = on_main_process(lambda: prepare(destination), accelerator)
         start_trackers(run, recipe, accelerator)
-    except BaseException:  # a request to stop too: there is nothing yet that could be resumed
+    except BaseException:  # also a request to stop, because there is nothing to resume yet
         session.forget()
         run.discard()
         raise
@@ -245,18 +245,18 @@ def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) 
     return score_and_save(session, training, fitted)
 
 
-# --- going on with a run -----------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------------------
 
 
 def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Recipe]:
-    """Open a run to go on with; its recipe may change only in what does not change the computation."""
+    """Open a run to resume; only recipe keys that do not affect the computation may change."""
     folder = Run.open(folder).folder
     recipe = Recipe.load(folder / "recipe.yaml")
     changed = Recipe.load(folder / "recipe.yaml", changes)
     run = _run_at(folder, changed, is_main=worker.is_main())
     if lines := recipe.broken_by(changed):
         raise UsageError(
-            f"a resumed run keeps its recipe, but this was to change: {'; '.join(lines)}",
+            f"a resumed run keeps its recipe, but these keys would change: {'; '.join(lines)}",
             allowed=f"changes of {', '.join(sorted(RESUMABLE_CHANGES))}",
             hint=f"{run.resume_command}, or a new run",
         )
@@ -268,7 +268,7 @@ def _run_at(folder: Path, recipe: Recipe, *, is_main: bool) -> Run:
 
 
 def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelerator) -> Run:
-    """Become the owner of a run that exists, say what is broken in it, and take away what a killed process left."""
+    """Lock an existing run, report what is broken in it, and remove what a killed process left behind."""
     run = _run_at(run.folder, recipe, is_main=accelerator.is_main_process)
 
     def take() -> None:
@@ -280,11 +280,11 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
                 hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} --dataset DATASET scores it again",
             )
         for line in run.broken():
-            run.say(f"  {line}: it is made anew")
+            run.say(f"  {line}: made again")
         if left := run.sweep():
-            run.say(f"  taken away, as a process was ended while it wrote or removed them: {', '.join(left)}")
+            run.say(f"  removed what a killed process left half written or half removed: {', '.join(left)}")
         before = Recipe.load(run.folder / "recipe.yaml")
-        if before.data.bad_images != recipe.data.bad_images:  # from now on the recipe could not replay the run else
+        if before.data.bad_images != recipe.data.bad_images:  # the saved recipe must still replay the run
             data = before.data.model_copy(update={"bad_images": recipe.data.bad_images})
             run.write_text("recipe.yaml", before.model_copy(update={"data": data}).dump())
 
@@ -297,20 +297,20 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
 def _make_what_is_missing(
     session: Session, recipe: Recipe, accelerator: Accelerator, reasons: Mapping[str, str]
 ) -> FinetuneResult:
-    """Go on with a run that is trained and scored: pictures, card and publication, and no training."""
+    """Complete a run that is trained and scored, without training: pictures, model card and push."""
     run = session.run
     assert run is not None
     session.is_trained = True
     results = run.results()
     assert results is not None
-    # The main process looks, for all: it may soon make what the others would then not miss any more.
+    # The main process decides for all: it may soon make files that the others would then no longer find missing.
     missing = on_main_process(lambda: _missing(run, recipe), accelerator)
     if not missing:
         raise UsageError(
             f"the run {run.folder} is finished: its model, results.json and model card are written",
-            hint=f"{_further(run)} (a new run that trains its model on)",
+            hint=f"{_further(run)} (a new run that trains its model further)",
         )
-    run.say(f"{run.folder} is trained and scored; what is missing is made now: {', '.join(missing)}")
+    run.say(f"{run.folder} is trained and scored; making what is missing: {', '.join(missing)}")
     destination, notes = _announce(run, recipe, accelerator, dry_run=False)
     for note in notes:
         run.say(f"  {note}")
@@ -337,7 +337,7 @@ _ENVIRONMENT, _PUBLICATION = "environment.json", "the publication"
 
 
 def _missing(run: Run, recipe: Recipe) -> list[str]:
-    """Return what a trained and scored run still lacks; pictures only where the card, which comes after them, does."""
+    """Return what a trained and scored run still lacks; pictures only if the model card, written later, is missing."""
     has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
     lacks = {
         _PICTURES: not run.is_finished and not has_pictures,
@@ -350,9 +350,9 @@ def _missing(run: Run, recipe: Recipe) -> list[str]:
 
 
 def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) -> int | None:
-    """Return the micro-batch that the checkpoint was made with, if as many processes go on with it.
+    """Return the micro-batch of the newest checkpoint, if the number of processes is still the same.
 
-    None also when another one was asked for, as somebody does whose processes ran out of memory.
+    None if the recipe asks for another one, for example after running out of memory.
     """
     from vitft.train import checkpoint
 
@@ -366,7 +366,7 @@ def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) ->
 
 
 def _name(recipe: Recipe) -> str:
-    """Return the name of a run that was given none."""
+    """Return the default name of a run."""
     assert recipe.data.dataset is not None
     return f"{slug(recipe.model.checkpoint)}-{slug(recipe.data.dataset)}"
 
@@ -374,7 +374,7 @@ def _name(recipe: Recipe) -> str:
 def _announce(
     run: Run | None, recipe: Recipe, accelerator: Accelerator, *, dry_run: bool
 ) -> tuple[Destination | None, list[str]]:
-    """Ask the Hub whether the result may be pushed; all processes learn the answer, or end alike."""
+    """Ask the Hub whether the result may be pushed; all processes get the same answer or error."""
     if not recipe.hub.push:
         return None, []
     name = run.folder.resolve().name if run else Run.free_name(recipe, _name(recipe))
@@ -385,7 +385,7 @@ def _announce(
 
 
 def _published(run: Run, recipe: Recipe, destination: Destination | None, result: FinetuneResult) -> FinetuneResult:
-    """Push the model, if that was asked for; only the main process does."""
+    """Push the model if the recipe says so; only the main process does."""
     if not recipe.hub.push or not run.is_main:
         return result
     try:
@@ -397,6 +397,6 @@ def _published(run: Run, recipe: Recipe, destination: Destination | None, result
 
 
 def _tell_parent(run: Run) -> None:
-    """Let a launcher of ours know the run: if we are killed, it says how to go on."""
+    """Tell our launcher about the run, so that it can say how to resume if we are killed."""
     if run.is_main:
         worker.tell(str(run.folder.absolute()), run.resume_command)
