@@ -11,8 +11,8 @@ from vitft.errors import ModelError
 from vitft.model.fold import check_fold, fold_temperature
 from vitft.model.load import load_finished
 
-# A plain head, one that reads two parts, one behind a norm, one of several modules, a convolutional family's.
-FAMILIES = ["vit", "dinov2", "levit", "hgnet_v2", "resnet"]
+# A plain head, one that reads two parts, one behind a norm, one of several modules, two heads.
+FAMILIES = ["vit", "dinov2", "levit", "hgnet_v2", "swiftformer"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -37,7 +37,7 @@ def test_a_file_is_no_checkpoint(tmp_path):
 
 def test_of_a_hub_checkpoint_only_what_is_read_is_downloaded(folder, monkeypatch):
     names = ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin",
-             "tf_model.h5", "onnx/model.onnx"]  # fmt: skip
+             "tf_model.h5", "onnx/model.onnx", "calibration.json"]  # fmt: skip
     asked = {}
 
     class Hub:
@@ -54,4 +54,5 @@ def test_of_a_hub_checkpoint_only_what_is_read_is_downloaded(folder, monkeypatch
     pretrained = loaded("someone/something")
     assert pretrained.name == "someone/something" and pretrained.revision == "abc"
     assert asked == {"repo": "someone/something", "revision": "abc",
-                     "files": {"config.json", "preprocessor_config.json", "model.safetensors"}}  # fmt: skip
+                     "files": {"config.json", "preprocessor_config.json", "model.safetensors",
+                               "calibration.json"}}  # fmt: skip
