@@ -19,7 +19,7 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["outside"],
     ["errors", "disk", "files", "libraries", "notebook"],
-    ["builtin", "retry", "ownership", "environment", "quantities", "status"],
+    ["builtin", "retry", "ownership", "environment", "quantities", "status", "svg"],
     ["recipe"],
     ["processes", "names"],
     ["run"],
