@@ -69,11 +69,13 @@ FOLDERS = {
         "cost", "memory", "plan", "averages", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
         "validation", "fit",
     ],
-    "report": ["runs", "size_plot"],
+    "report": [
+        "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
+    ],
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
-        "models", "describing", "photos", "ending", "tracking", "picturing", "publishing", "recording", "finishing",
-        "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
+        "models", "describing", "photos", "ending", "tracking", "picturing", "thumbnails", "publishing", "recording",
+        "reporting", "finishing", "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",

@@ -28,7 +28,9 @@ _DARK = {
 _NAMES = {colour: f"--c{number}" for number, colour in enumerate(_DARK)}
 
 
-def canvas(width: float, height: float, *, dpi: int = 110, layout: Literal["constrained"] | None = "constrained") -> Figure:
+def canvas(
+    width: float, height: float, *, dpi: int = 110, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
     """Return an empty figure of a size in inches, whose parts make room for each other unless ``layout`` is None."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,7 +1,8 @@
 """After the last step: model, scores, pictures, card. Each is made whole, and a resumed run makes what is missing.
 
 The model is saved before it is scored, so that an image that cannot be read costs its row, or a split its score, and no
-training. ``results.json`` comes next, then ``figures/``, and last of all the model card: with it a run is finished.
+training. ``results.json`` comes next, then ``figures/``, ``thumbnails/`` and ``report.html``, and last of all the model
+card: with it a run is finished.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from vitft.processes import signals
 from vitft.processes.turns import on_main_process
 from vitft.quantities import size_text
 from vitft.recipe.recipe import Recipe
+from vitft.report.gallery import FOLDER
 from vitft.run import Run, complete_checkpoints
 from vitft.scoring.predictions import file_name, write_predictions
 from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
+from vitft.tasks.reporting import PAGE, report_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -63,10 +66,33 @@ def log_results(run: Run, results: dict[str, Any]) -> None:
     run.log("results", **{name: headline(results[name]) for name in ("validation", "test") if name in results})
 
 
+PICTURES, THUMBNAILS, ENVIRONMENT, PUBLICATION = "pictures", "thumbnails", "environment.json", "the publication"
+_CARD, _LOG = "the model card", "metrics.jsonl"
+
+
+def missing_parts(run: Run, recipe: Recipe) -> list[str]:
+    """Return what a trained and scored run still lacks.
+
+    Pictures, thumbnails and page only where the card, which comes after them, does: without them a run is finished.
+    """
+    has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
+    lacks = {
+        PICTURES: not run.is_finished and not has_pictures,
+        THUMBNAILS: not run.is_finished and not (run.folder / FOLDER).is_dir(),
+        PAGE: not run.is_finished and not (run.folder / PAGE).is_file(),
+        _CARD: not run.is_finished,
+        _LOG: not run.has_whole_log(),
+        ENVIRONMENT: run.read_json("environment.json") is None,
+        PUBLICATION: recipe.hub.push and run.read_json("published.json") is None,
+    }
+    return [what for what, is_missing in lacks.items() if is_missing]
+
+
 def finish(run: Run, recipe: Recipe) -> None:
-    """Remove what only the training needed, and write the card, with which the run is finished."""
+    """Write the page, remove what only the training needed, and write the card, with which the run is finished."""
     if not run.is_main:
         return
+    report_run(run)
     shutil.rmtree(run.best_folder, ignore_errors=True)  # what was pushed from it is the model now, or was not the best
     run.sweep()
     _remove_checkpoints(run, recipe.train.keep_after_end)
