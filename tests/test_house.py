@@ -71,6 +71,7 @@ FOLDERS = {
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
+        "comparison",
     ],
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
@@ -79,7 +80,7 @@ FOLDERS = {
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "push", "recipes", "runs", "__init__",
+        "inspect", "report", "push", "recipes", "runs", "__init__",
     ],
 }  # fmt: skip
 
@@ -236,6 +237,7 @@ def test_the_public_names_exist():
         "predict_each",
         "push",
         "resize",
+        "write_report",
     ]
     assert dir(vitft) == vitft.__all__
     for name in vitft.__all__:

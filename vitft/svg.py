@@ -76,6 +76,11 @@ def palette() -> str:
     return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
+def series_colour(number: int) -> str:
+    """Return the colour of a curve as the style sheet of a page takes it."""
+    return f"var({_NAMES[SERIES[number % len(SERIES)]]})"
+
+
 def address(content: bytes, kind: str) -> str:
     """Return a picture as an address that holds all of it.
 

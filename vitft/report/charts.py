@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from vitft.outside import printable
 from vitft.svg import INK, LINE, SERIES, SOFT, canvas, inline_svg
 
 _MOST_POINTS = 400  # of a curve: more than a figure has pixels to show
@@ -20,11 +19,9 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-        name: of the run, where there are several; outside text.
-        x, y: its points; what is not a number is left out.
+        x, y: its points.
     """
 
-    name: str
     x: Sequence[float]
     y: Sequence[float]
 
@@ -39,21 +36,21 @@ KINDS = {
 """What is drawn of a training: the key of its events, and the title."""
 
 
-def learning_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]]) -> list[str]:
+def learning_curves(runs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]]) -> list[str]:
     """Return a figure for each kind of curve that the runs have.
 
     Args:
-        runs: the name of each, with its ``step`` and its ``validation`` events.
+        runs: the ``step`` and the ``validation`` events of each.
     """
     figures = []
     for kind, title in KINDS.items():
         curves = []
-        for name, steps, validations in runs:
+        for steps, validations in runs:
             events = validations if kind in ("top1", "nll") else steps
             points = [(each["step"], each[kind]) for each in events if _is_number(each.get(kind))]
             points = [point for point in points if kind != "images_per_second" or point[1] > 0]  # unknown at first
             factor = 100 if kind == "top1" else 1
-            curves.append(Curve(name, [x for x, _ in points], [factor * y for _, y in points]))
+            curves.append(Curve([x for x, _ in points], [factor * y for _, y in points]))
         if any(len(curve.x) for curve in curves):
             figures.append(draw_curves(curves, title))
     return figures
@@ -65,9 +62,9 @@ def draw_curves(curves: Sequence[Curve], title: str) -> str:
     for number, curve in enumerate(curves):
         x, y = _thinned(np.asarray(curve.x, dtype=float), np.asarray(curve.y, dtype=float))
         marker = "o" if len(x) <= 30 else None
-        axes.plot(x, y, color=SERIES[number % len(SERIES)], marker=marker, markersize=3, linewidth=1.4)
+        style = "--" if number % 2 else "-"  # the page says which run has which colour and which line
+        axes.plot(x, y, style, color=SERIES[number % len(SERIES)], marker=marker, markersize=3, linewidth=1.4)
     axes.set_xlim(0, 1.02 * max((max(curve.x) for curve in curves if len(curve.x)), default=1))
-    _tell_apart(axes, curves)
     return inline_svg(figure, title)
 
 
@@ -132,20 +129,6 @@ def _few_ticks(most: int) -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(most)
-
-
-def _tell_apart(axes: Any, curves: Sequence[Curve]) -> None:
-    """Name the curves, if there are several; the page itself says which colour is which, for long names."""
-    if len(curves) < 2:
-        return
-    for number, curve in enumerate(curves):
-        if len(curve.x):
-            label = printable(curve.name)
-            label = label if len(label) <= 16 else f"{label[:15]}…"
-            axes.annotate(
-                label, (curve.x[-1], curve.y[-1]), xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=7,
-                color=SERIES[number % len(SERIES)], parse_math=False,
-            )  # fmt: skip
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

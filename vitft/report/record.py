@@ -141,7 +141,6 @@ def _with_gaps(record: Record, gaps: list[str]) -> Record:
     for split, reason in dict(record.results.get("unscored") or {}).items():
         record.gaps.append(f"{split} has no score: {reason}")
     record.gaps.extend(f"{gap[:1].upper()}{gap[1:]}." for gap in gaps)
-    record.gaps.extend(f"{note[:1].upper()}{note[1:]}." for note in record.thumbnails.notes if record.results)
     if record.results and not record.split:
         record.gaps.append("No split was scored.")
     if record.split and "intervals" not in record.scores:

@@ -25,9 +25,13 @@ _MOST_FIGURE_BYTES = 3_000_000  # of all pictures together: a page is to stay sm
 
 def sections_of(record: Record) -> dict[str, Any]:
     """Return what stands in each part of a page; a part that fails is left out, and named."""
-    gaps = list(record.gaps)
+    gaps = [*record.gaps, *(_sentence(note) for note in record.thumbnails.notes if record.results)]
     found = {name: _made(name, make, record, gaps) for name, make in _PARTS.items()}
     return found | {"title": title_of(record), "headline": _headline(record), "gaps": gaps}
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def title_of(record: Record) -> str:
@@ -71,7 +75,7 @@ def _scores(record: Record) -> dict[str, Any] | None:
 
 
 def _curves(record: Record) -> list[str]:
-    return learning_curves([(record.name, record.steps, record.validations)])
+    return learning_curves([(record.steps, record.validations)])
 
 
 def _trust(record: Record) -> dict[str, Any] | None:
