@@ -100,7 +100,7 @@ def test_a_thousand_classes_and_fifty_thousand_images_make_a_small_page(tmp_path
     page = run_page(read_record(run))
     assert len(page.encode()) < 8_000_000
     assert "could not be made" not in page
-    assert "each cell holds 2 x 2 classes" in page
+    assert "each cell holds 5 x 5 of them" in page
     assert page.count("<tr><td><bdi>class number") == 1000
 
 

@@ -64,6 +64,9 @@ def draw_curves(curves: Sequence[Curve], title: str) -> str:
         marker = "o" if len(x) <= 30 else None
         style = "--" if number % 2 else "-"  # the page says which run has which colour and which line
         axes.plot(x, y, style, color=SERIES[number % len(SERIES)], marker=marker, markersize=3, linewidth=1.4)
+    highest = max((max(curve.y) for curve in curves if len(curve.y)), default=0)
+    if all(y == highest for curve in curves for y in curve.y) and highest > 0:  # a line without a slope
+        axes.set_ylim(0, 1.25 * highest)
     axes.set_xlim(0, 1.02 * max((max(curve.x) for curve in curves if len(curve.x)), default=1))
     return inline_svg(figure, title)
 
@@ -120,6 +123,7 @@ def _plain(axes: Any) -> None:
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(_few_ticks(6))
     axes.yaxis.set_major_locator(_few_ticks(5))
+    axes.yaxis.set_major_formatter("{x:.4g}")
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(LINE)

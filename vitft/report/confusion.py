@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitft.outside import printable
+from vitft.report.words import brief
 from vitft.svg import INK, LINE, SERIES, SOFT, canvas, inline_svg
 
 _MOST_NAMES, _MOST_COUNTS = 60, 24
-_MOST_CELLS = 500  # a side; more could not be told apart
+_MOST_CELLS = 200  # a side; smaller ones could not be seen
 _EXACT = 200  # classes up to which neighbours are ordered optimally: the time grows with the cube
 _LONGEST = 24
 
@@ -56,16 +56,16 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> tuple[str, 
     """
     order = order_of(confusion)
     counts = confusion[np.ix_(order, order)]
-    names = [_short(classes[number]) for number in order]
-    shares, per_cell = _pooled(_shares(counts))
-    side = len(shares)
+    names = [brief(classes[number], _LONGEST) for number in order]
+    pixels, per_cell = _pixels(_shares(counts))
+    side = len(pixels)
     inches = min(8.0, max(3.2, 0.3 * side)) if side <= _MOST_NAMES else 7.0
     has_names, has_counts = len(names) <= _MOST_NAMES, len(names) <= _MOST_COUNTS
     margin = 0.35 + (0.085 * max(map(len, names)) if has_names else 0.3)
     width = inches + margin + 0.15
     figure = canvas(width, inches + margin + 0.15, dpi=100, layout=None)
     axes = figure.add_axes((margin / width, margin / width, inches / width, inches / width))
-    image = axes.imshow(_coloured(shares), interpolation="none", extent=(0, side, side, 0))
+    image = axes.imshow(pixels, interpolation="none", extent=(0, side, side, 0))
     image.set_gid("cells")
     if has_names:
         size = max(5.0, min(9.0, 60 * inches / side))
@@ -95,7 +95,10 @@ def _caption(per_cell: int) -> str:
     )
     if per_cell == 1:
         return f"{text}."
-    return f"{text}; each cell holds {per_cell} x {per_cell} classes, and shows the largest share of them."
+    return (
+        f"{text}; each cell holds {per_cell} x {per_cell} of them and shows the largest share. A cell on the diagonal "
+        "turns from blue to orange with the confusions inside it."
+    )
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
@@ -104,31 +107,31 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _pooled(shares: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the largest share in each block of classes, (G, G), and how many classes a block has on a side."""
+def _pixels(shares: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the colour of each cell, (G, G, 4), and how many classes it holds on a side.
+
+    Colours are see-through where nothing is, so that they suit light and dark pages.
+    """
     size = -(-len(shares) // _MOST_CELLS)
-    if size == 1:
-        return shares, 1
+    right = np.diag(shares)
+    wrong = _largest(shares - np.diag(right), size)
+    groups = np.arange(len(shares)) // size
+    recognised = np.bincount(groups, right) / np.bincount(groups)
+    blue, orange = (np.array([int(each[at : at + 2], 16) / 255 for at in (1, 3, 5)]) for each in SERIES[:2])
+    pixels = np.empty((*wrong.shape, 4))
+    pixels[..., :3] = orange
+    pixels[..., 3] = np.where(wrong > 0, 0.1 + 0.9 * np.sqrt(wrong), 0)
+    diagonal = np.arange(len(wrong))
+    inside = np.sqrt(wrong[diagonal, diagonal])[:, None]
+    pixels[diagonal, diagonal, :3] = (1 - inside) * blue + inside * orange
+    pixels[diagonal, diagonal, 3] = np.maximum(0.75 * recognised, pixels[diagonal, diagonal, 3])
+    return pixels, size
+
+
+def _largest(shares: np.ndarray, size: int) -> np.ndarray:
+    """Return the largest share in each block of ``size`` x ``size`` classes, (G, G)."""
     groups = -(-len(shares) // size)
     padded = np.zeros((groups * size, groups * size))
     padded[: len(shares), : len(shares)] = shares
-    pooled = padded.reshape(groups, size, groups, size)
-    largest: np.ndarray = pooled.max(axis=(1, 3))
-    return largest, size
-
-
-def _coloured(shares: np.ndarray) -> np.ndarray:
-    """Return colours (G, G, 4): see-through where nothing is, so that they suit light and dark pages."""
-    right, wrong = (tuple(int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)) for colour in SERIES[:2])
-    pixels = np.empty((*shares.shape, 4))
-    pixels[..., :3] = wrong
-    pixels[..., 3] = np.sqrt(shares)
-    diagonal = np.arange(len(shares))
-    pixels[diagonal, diagonal, :3] = right
-    pixels[diagonal, diagonal, 3] = 0.75 * shares[diagonal, diagonal]
-    return pixels
-
-
-def _short(name: str) -> str:
-    name = printable(name)
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    largest: np.ndarray = padded.reshape(groups, size, groups, size).max(axis=(1, 3))
+    return largest

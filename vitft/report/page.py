@@ -13,7 +13,7 @@ from vitft.disk import flush
 from vitft.outside import shown
 from vitft.report.record import Record
 from vitft.report.sections import sections_of
-from vitft.report.words import percent
+from vitft.report.words import brief, percent
 from vitft.svg import palette
 
 MARK = '<meta name="generator" content="vitft report">'
@@ -44,7 +44,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent}
+    environment.filters |= {"percent": percent, "brief": brief}
     folder = resources.files("vitft.report")
     style = palette() + folder.joinpath("page.css").read_text("utf-8")
     script = folder.joinpath("page.js").read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vitft.outside import printable
 from vitft.scoring.evidence import answered_at
 
 SCORES = {
@@ -21,6 +22,12 @@ SCORES = {
 _PARTS = ("top1", "top5", "mean_per_class_accuracy", "macro_f1")
 PRECISION = 0.95
 """The precision for which a page says how many images can be answered."""
+
+
+def brief(name: str, most: int = 48) -> str:
+    """Return a name that fits under a picture."""
+    name = printable(name)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
