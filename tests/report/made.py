@@ -126,6 +126,12 @@ def make_run(folder, name="one", *, classes=("ash", "birch", "cedar"), num_rows=
     return run
 
 
+def make_hostile_run(folder, *, seed=0):
+    """Make a run whose folder somebody renamed, with hostile class names."""
+    run = make_run(folder, classes=HOSTILE, num_rows=140, seed=seed)
+    return Run(run.folder.rename(run.folder.with_name("x<img src=x>")))
+
+
 def keep_thumbnails(run, predictions, classes):
     (run.folder / FOLDER).mkdir()
     file = BytesIO()
