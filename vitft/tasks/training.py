@@ -285,7 +285,7 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
             raise TrainError(
                 f"{run.folder / 'results.json'} cannot be read, and the checkpoints were removed when the run "
                 f"finished; the model in {run.model_folder} is complete",
-                hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} --dataset DATASET scores it again",
+                hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} DATASET scores it again",
             )
         for line in run.broken():
             run.say(f"  {line}: it is made anew")
