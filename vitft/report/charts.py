@@ -121,8 +121,8 @@ def _plain(axes: Any) -> None:
     axes.tick_params(colors=SOFT, labelsize=8, length=2)
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(_few_ticks(6))
-    axes.yaxis.set_major_locator(_few_ticks(5))
+    axes.xaxis.set_major_locator(_few_ticks(5))
+    axes.yaxis.set_major_locator(_few_ticks(4))
     axes.yaxis.set_major_formatter("{x:.4g}")
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitft.disk import flush
 from vitft.outside import shown
@@ -15,6 +16,9 @@ from vitft.report.record import Record
 from vitft.report.sections import sections_of
 from vitft.report.words import brief, percent
 from vitft.svg import palette
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MARK = '<meta name="generator" content="vitft report">'
 """Stands near the beginning of every page, so that we know which files are ours."""
@@ -29,8 +33,18 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     """Return a page: of a template of this folder, with style sheet and script in it.
 
     Every text is escaped, and freed of control characters and secrets; only what the template calls
-    ``safe``, our own SVG, is taken as it is.
+    ``safe`` is taken as it is: our own SVG, and pictures as base64.
     """
+    folder = resources.files("vitft.report")
+    style = palette() + folder.joinpath("page.css").read_text("utf-8")
+    script = folder.joinpath("page.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
+    page = _environment().get_template(template).render(**facts, mark=MARK, style=style, script=script, digest=digest)
+    return page + "\n"
+
+
+@cache
+def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     def plain(value: Any) -> Any:
@@ -45,12 +59,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "brief": brief}
-    folder = resources.files("vitft.report")
-    style = palette() + folder.joinpath("page.css").read_text("utf-8")
-    script = folder.joinpath("page.js").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
-    page = environment.get_template(template).render(**facts, mark=MARK, style=style, script=script, digest=digest)
-    return page + "\n"
+    return environment
 
 
 def write_page(path: Path, page: str) -> None:

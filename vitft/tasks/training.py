@@ -72,7 +72,7 @@ class FinetuneResult(ShownAsText):
         commands = [
             (f"vitft predict {run} IMAGES", "labels of your images"),
             (f"vitft evaluate {run} DATASET", "scores on other images"),
-            (f"vitft report {run}", "the page with its mistakes, made again; of several runs a comparison"),
+            (f"vitft report {run}", "its page again, or several runs compared"),
             (f"vitft inspect {run} --dataset DATASET", "what it has learnt, in pictures"),
             *([] if self.published else [(f"vitft push {run}", "publish it on the Hub")]),
         ]
