@@ -104,6 +104,26 @@ def test_a_thousand_classes_and_fifty_thousand_images_make_a_small_page(tmp_path
     assert page.count("<tr><td><bdi>class number") == 1000
 
 
+def test_without_a_confusion_matrix_the_page_says_so_and_has_the_pairs(run, tmp_path):
+    folder = tmp_path / "many"
+    shutil.copytree(run.folder, folder)
+    results = json.loads((folder / "results.json").read_text())
+    del results["test"]["confusion"]
+    (folder / "results.json").write_text(json.dumps(results))
+    page = run_page(read_record(Run(folder)))
+    assert "There is no confusion matrix of this many classes" in page and "could not be made" not in page
+    assert 'id="confusion"' not in page and 'id="pairs"' in page and 'id="classes"' in page
+
+
+def test_a_temperature_that_was_fitted_stands_beside_the_calibration(run, tmp_path):
+    folder = tmp_path / "calibrated"
+    shutil.copytree(run.folder, folder)
+    fitted = {"temperature": 1.25, "before": {"nll": 0.5, "ece": 0.2}, "after": {"nll": 0.4, "ece": 0.1}}
+    (folder / "model" / "calibration.json").write_text(json.dumps(fitted))
+    page = run_page(read_record(Run(folder)))
+    assert "Temperature 1.250" in page and ">0.5000<" in page and ">0.4000<" in page
+
+
 def test_two_classes_and_no_mistake_are_a_page_too(tmp_path):
     run = make_run(tmp_path, classes=("cat", "dog"), num_rows=4, seed=3)
     record = read_record(run)

@@ -145,6 +145,8 @@ def _with_gaps(record: Record, gaps: list[str]) -> Record:
         record.gaps.append("No split was scored.")
     if record.split and "intervals" not in record.scores:
         record.gaps.append("The scores have no intervals: the run was made by an older version of vitft.")
+    if record.split and record.scores.get("confusion") is None:
+        record.gaps.append("There is no confusion matrix of this many classes; the most confused pairs stand below.")
     return record
 
 
