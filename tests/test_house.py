@@ -19,7 +19,7 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["outside"],
     ["errors", "disk", "files", "libraries", "notebook"],
-    ["builtin", "retry", "ownership", "environment", "quantities", "status"],
+    ["builtin", "retry", "ownership", "environment", "quantities", "status", "svg"],
     ["recipe"],
     ["processes", "names"],
     ["run"],
@@ -69,15 +69,19 @@ FOLDERS = {
         "cost", "memory", "plan", "averages", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
         "validation", "fit",
     ],
-    "report": ["runs", "size_plot"],
+    "report": [
+        "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
+        "comparison",
+    ],
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
-        "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "publishing",
-        "recording", "finishing", "training", "evaluating", "predicting", "resizing", "inspecting", "__init__",
+        "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
+        "publishing", "recording", "reporting", "finishing", "training", "evaluating", "predicting", "resizing",
+        "inspecting", "__init__",
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "push", "recipes", "runs", "__init__",
+        "inspect", "report", "push", "recipes", "runs", "__init__",
     ],
 }  # fmt: skip
 
@@ -234,6 +238,7 @@ def test_the_public_names_exist():
         "predict_each",
         "push",
         "resize",
+        "write_report",
     ]
     assert dir(vitft) == vitft.__all__
     for name in vitft.__all__:

@@ -22,6 +22,7 @@ _PUBLIC = {
     "predict_each": "vitft.tasks",
     "push": "vitft.tasks",
     "resize": "vitft.tasks",
+    "write_report": "vitft.tasks",
 }
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "predict_each",
     "push",
     "resize",
+    "write_report",
 ]
 
 

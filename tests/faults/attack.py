@@ -59,15 +59,20 @@ def results(run: Path) -> dict[str, Any]:
     return found | {"train": {key: value for key, value in found["train"].items() if key not in timed}}
 
 
+def is_of_the_page(event: dict[str, Any]) -> bool:
+    """Whether an event says that the page could not be written, which a run does not need to be complete."""
+    return event["event"] == "note" and event["text"].startswith("no report was written")
+
+
 def assert_same(run: Path, expected: Path) -> None:
-    """Assert that two runs left the same: weights and figures byte for byte, card, results, log, and nothing else."""
+    """Assert that two runs left the same: weights and pictures byte for byte, card, results, log, and nothing else."""
     assert files(run) == files(expected)
     for name in sorted(files(expected)):
-        if name.endswith((".safetensors", ".png")):
+        if name.endswith((".safetensors", ".png", ".jpg")):
             assert (run / name).read_bytes() == (expected / name).read_bytes(), name
     assert results(run) == results(expected)
     assert card(run).replace(str(run.parent), "") == card(expected).replace(str(expected.parent), "")
-    assert tiny.events(run) == tiny.events(expected)
+    assert [each for each in tiny.events(run) if not is_of_the_page(each)] == tiny.events(expected)
 
 
 def assert_resumes_to(run: Path, expected: Path) -> None:

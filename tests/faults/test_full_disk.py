@@ -13,7 +13,7 @@ import attack
 import pytest
 import tiny
 
-from vitft import finetune
+from vitft import finetune, write_report
 from vitft.errors import VitftError
 
 SLOW = os.environ.get("VITFT_SLOW") == "1"
@@ -72,6 +72,9 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(home: Path, whole: Path, pa
         if not (run / "model" / "README.md").exists():
             print("RESUMED")
             finetune(resume=run)
+        elif not (run / "report.html").exists():  # the run is complete without it
+            print("PAGE LEFT OUT")
+            write_report(run)
         shutil.copytree(run, out / attack.NAME)
 
     outcome = tiny.in_child(work)
@@ -79,6 +82,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_time(home: Path, whole: Path, pa
     said = outcome.text
     assert "REFUSED" not in said or "room" in said[said.index("REFUSED") :], said
     assert "this is a bug" not in said and "Traceback" not in said, said
-    assert "REFUSED" in said or part > 20, "the disk was not full at all"
+    assert "REFUSED" in said or "PAGE LEFT OUT" in said or part > 20, "the disk was not full at all"
+    assert ("to make it: vitft report" in said) == ("PAGE LEFT OUT" in said), said
     if "NOTHING LEFT" not in said:
         attack.assert_same(out / attack.NAME, whole)

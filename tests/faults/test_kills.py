@@ -16,6 +16,7 @@ from tiny import at_call, send
 
 from vitft import disk
 from vitft.model.classifier import Classifier
+from vitft.report import page
 from vitft.run import Run
 from vitft.tasks import finishing, picturing
 
@@ -63,11 +64,16 @@ AFTER_THE_TRAINING: dict[str, Callable[[], None]] = {
     "while figures are drawn": lambda: at_call(picturing, "_look", 2, KILL),
     "while figures are flushed": lambda: at_call(disk, "flush_folder", 1, KILL, only=is_named(".figures.partial")),
     "before the figures are noted": lambda: at_call(picturing, "note_pictures", 1, KILL),
+    "while thumbnails are flushed": lambda: at_call(
+        disk, "flush_folder", 1, KILL, only=is_named(".thumbnails.partial")
+    ),
+    "while the report is flushed": lambda: at_call(page, "flush", 1, KILL),
+    "after the report": lambda: at_call(page, "write_page", 1, KILL, after=True),
     "before the card": lambda: at_call(finishing, "write_card", 1, KILL),
     "in the card": lambda: at_call(os, "fsync", 1, KILL, only=is_card),
     "after the card": lambda: at_call(Run, "write_text", 1, KILL, only=is_named("README.md"), after=True),
 }
-SELDOM = ("while figures are flushed", "before the card", "before the results")
+SELDOM = ("while figures are flushed", "after the report", "before the card", "before the results")
 
 
 @pytest.fixture(scope="module")

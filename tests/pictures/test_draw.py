@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vitft.pictures.draw import canvas, caption, lit, mosaic, save, usual_range
+from vitft.pictures.draw import caption, lit, mosaic, save, usual_range
+from vitft.svg import canvas
 
 
 def test_a_mosaic_keeps_every_tile_in_its_place():

@@ -21,7 +21,7 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, resize, runs
+from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, report, resize, runs
 from vitft.cli.command import CONTEXT, Command, complaint, is_complaint, with_flags
 from vitft.errors import DataError, RecipeError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
 from vitft.outside import shown
@@ -58,6 +58,9 @@ vitft resize google/vit-base-patch16-224 vit-32 --patch-size 32""",
     inspect.inspect: """vitft inspect runs/photos holiday.jpg
 vitft inspect runs/photos --dataset ./photos --only rollout,distance
 vitft inspect google/vit-base-patch16-224 --only filters,positions""",
+    report.report: """vitft report runs/photos
+vitft report runs/photos runs/photos-2
+vitft report runs/* -o all.html""",
     push.push: """vitft push runs/photos
 vitft push runs/photos my-lab/flowers --private
 vitft push runs/photos --create-pr --license apache-2.0""",
@@ -178,7 +181,7 @@ _OTHER_WORDS = {
     "train": "finetune", "fit": "finetune", "fine-tune": "finetune", "eval": "evaluate", "test": "evaluate",
     "val": "evaluate", "score": "evaluate", "classify": "predict", "infer": "predict", "dataset": "data",
     "info": "data", "upload": "push", "publish": "push", "list": "runs", "ls": "runs", "recipe": "recipes",
-    "look": "inspect", "visualize": "inspect", "interpolate": "resize",
+    "look": "inspect", "compare": "report", "page": "report", "visualize": "inspect", "interpolate": "resize",
 }  # fmt: skip
 
 

@@ -1,13 +1,10 @@
-"""How pictures are drawn: canvases, mosaics of tiles, photos with maps, captions.
+"""How pictures are drawn: mosaics of tiles, photos with maps, captions.
 
-Colour maps are those whose lightness grows evenly, for the colour-blind and for grey print. No pyplot: it would
-choose a window system, and keep every figure.
+Colour maps are those whose lightness grows evenly, for the colour-blind and for grey print.
 """
 
 from __future__ import annotations
 
-import io
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,29 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitft.svg import INK
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAP = "viridis"
-DPI = 110
 _CHARACTERS_PER_INCH = 15  # of a caption
-_INK = "#222222"
-_DARK = {
-    _INK: "#e6e6e6", "#000000": "#e6e6e6", "#777777": "#a6a6a6", "#e5e5e5": "#3a3a3a", "#440154": "#c79be8",
-    "#31688e": "#79b4e0", "#5a7fa8": "#79a5d6", "#8a8a00": "#cfcf4a",
-}  # fmt: skip
-"""What a colour of a figure becomes on a dark page."""
-
-
-def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, whose parts make room for each other."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def caption(figure: Figure, title: str, lines: Sequence[str]) -> None:
@@ -50,7 +32,7 @@ def caption(figure: Figure, title: str, lines: Sequence[str]) -> None:
     headed = textwrap.wrap(title, int(width * 0.6))
     wrapped = [part for line in lines for part in textwrap.wrap(line, width)]
     figure.set_figheight(figure.get_figheight() + 0.2 * (len(headed) - 1) + 0.155 * max(0, len(wrapped) - 3))
-    above = figure.suptitle("\n".join(headed), x=0.01, ha="left", fontsize=12, color=_INK)
+    above = figure.suptitle("\n".join(headed), x=0.01, ha="left", fontsize=12, color=INK)
     below = figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=8, color="#444444", linespacing=1.35)
     for text in (above, below):
         text.set_parse_math(False)
@@ -63,24 +45,6 @@ def save(figure: Figure, path: Path) -> None:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vitft"}):  # text stays text; same picture, same file
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, metadata=metadata)
-
-
-def page_svg(figure: Figure) -> str:
-    """Return a figure for a page: without a background, in colours that follow the reader's light or dark mode."""
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vitft"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    start, svg, rest = file.getvalue().partition("<svg ")
-    head, close, body = rest.partition(">")
-    names = {colour: f"--c{number}" for number, colour in enumerate(_DARK)}
-    light = ";".join(f"{name}:{colour}" for colour, name in names.items())
-    dark = ";".join(f"{names[colour]}:{other}" for colour, other in _DARK.items())
-    rules = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
-    style = f"<style>{rules}text{{fill:var({names[_INK]})}}</style>"  # black text has no colour of its own
-    body = re.sub("|".join(_DARK), lambda colour: f"var({names[colour[0]]})", body)
-    return f"{start}{svg}{head}{close}{style}{body}"
 
 
 def mosaic(tiles: Tensor, *, gap: int = 1) -> np.ndarray:
@@ -155,7 +119,7 @@ def show_tiles(
         for place, title in enumerate(titles):
             axes, tile = several[number][place], row[place] if place < len(row) else None
             if number == 0:
-                axes.set_title(title, fontsize=8.5, color=_INK, parse_math=False)
+                axes.set_title(title, fontsize=8.5, color=INK, parse_math=False)
             axes.set_xticks([])
             axes.set_yticks([])
             if tile is None:
@@ -166,7 +130,7 @@ def show_tiles(
                 tile.image.float().numpy(), cmap=MAP, interpolation="nearest", vmin=float(low), vmax=float(high)
             )
             text = "\n".join(shortened(line, 30) for line in tile.below.splitlines()[:below_lines])
-            axes.set_xlabel(text, fontsize=7.5, color=_INK, parse_math=False, labelpad=3)
+            axes.set_xlabel(text, fontsize=7.5, color=INK, parse_math=False, labelpad=3)
 
 
 def usual_range(weights: Tensor) -> tuple[Tensor, Tensor]:

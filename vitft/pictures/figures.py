@@ -13,10 +13,11 @@ from torch import Tensor
 from vitft.pictures import captions
 from vitft.pictures.attention import SINK, Layer
 from vitft.pictures.captions import Looks
-from vitft.pictures.draw import Tile, canvas, caption, lit, page_svg, photo_of, save, shortened, show_mosaic, show_tiles
+from vitft.pictures.draw import Tile, caption, lit, photo_of, save, shortened, show_mosaic, show_tiles
 from vitft.pictures.filters import Filters
 from vitft.pictures.look import Look, Shown
 from vitft.pictures.positions import Positions
+from vitft.svg import canvas, page_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitft.pictures.figures import Drawn
+from vitft.svg import address
 
 
 def write_page(
@@ -25,13 +25,8 @@ def write_page(
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    environment.filters["address"] = _address
+    environment.filters["address"] = lambda svg: address(svg.encode(), "image/svg+xml")
     template = environment.get_template("page.html.j2")
     path.write_text(
         template.render(title=title, facts=facts, pictures=pictures, reasons=reasons) + "\n", encoding="utf-8"
     )
-
-
-def _address(svg: str) -> str:
-    """Return a figure as an address that holds all of it."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"

@@ -203,19 +203,19 @@ def confused_pairs(predictions: Predictions, classes: Sequence[str], most: int =
         Names of the ``true`` and the ``predicted`` class, the ``count`` of images, and their ``share`` of the true
         class's images.
     """
+    support = np.bincount(predictions.label)
+    return [
+        {"true": classes[true], "predicted": classes[said], "count": count, "share": float(count / support[true])}
+        for true, said, count in frequent_mistakes(predictions, most)
+    ]
+
+
+def frequent_mistakes(predictions: Predictions, most: int = 10) -> list[tuple[int, int, int]]:
+    """Return the ids of the true and the predicted class, and how often: the most frequent mistakes first."""
     wrong = predictions.take(~predictions.is_correct)
     pairs, counts = np.unique(np.stack((wrong.label, wrong.predicted), 1), axis=0, return_counts=True)
-    support = np.bincount(predictions.label)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:most]
-    return [
-        {
-            "true": classes[pairs[place, 0]],
-            "predicted": classes[pairs[place, 1]],
-            "count": int(counts[place]),
-            "share": float(counts[place] / support[pairs[place, 0]]),
-        }
-        for place in order
-    ]
+    return [(int(pairs[place, 0]), int(pairs[place, 1]), int(counts[place])) for place in order]
 
 
 def surest_mistakes(predictions: Predictions, most: int = 20) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The commands as functions: the Python interface.
 
-    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize
+    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize, write_report
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -14,6 +14,7 @@ from vitft.tasks.evaluating import EvaluationResult, SizeSweep, evaluate, evalua
 from vitft.tasks.inspecting import InspectResult, inspect
 from vitft.tasks.predicting import Predictions, predict, predict_each
 from vitft.tasks.publishing import push
+from vitft.tasks.reporting import ReportResult, write_report
 from vitft.tasks.resizing import ResizeResult, resize
 from vitft.tasks.training import FinetuneResult, finetune
 
@@ -23,6 +24,7 @@ __all__ = [
     "InspectResult",
     "Predictions",
     "Published",
+    "ReportResult",
     "ResizeResult",
     "SizeSweep",
     "describe",
@@ -34,4 +36,5 @@ __all__ = [
     "predict_each",
     "push",
     "resize",
+    "write_report",
 ]

@@ -1,8 +1,8 @@
 """Finish a run after its last step: save the model, score it, write the model card, remove checkpoints.
 
 The model is saved before scoring, so an unreadable test image costs its row or a split's score, not the training.
-``results.json`` comes next, then ``figures/``, and last the model card, which marks the run as finished. Each is
-written completely or not at all, and a resumed run makes what is missing.
+``results.json`` comes next, then ``figures/``, ``thumbnails/`` and ``report.html``. The model card comes last and marks
+the run as finished. Each is written completely or not at all, and a resumed run makes what is missing.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from vitft.processes import signals
 from vitft.processes.turns import on_main_process
 from vitft.quantities import size_text
 from vitft.recipe.recipe import Recipe
+from vitft.report.gallery import FOLDER
 from vitft.run import Run, complete_checkpoints
 from vitft.scoring.predictions import file_name, write_predictions
 from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
+from vitft.tasks.reporting import PAGE, report_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,10 +66,33 @@ def log_results(run: Run, results: dict[str, Any]) -> None:
     run.log("results", **{name: headline(results[name]) for name in ("validation", "test") if name in results})
 
 
+PICTURES, THUMBNAILS, ENVIRONMENT, PUBLICATION = "pictures", "thumbnails", "environment.json", "the publication"
+_CARD, _LOG = "the model card", "metrics.jsonl"
+
+
+def missing_parts(run: Run, recipe: Recipe) -> list[str]:
+    """Return what a trained and scored run still lacks.
+
+    Pictures, thumbnails and page only where the card, which comes after them, does: without them a run is finished.
+    """
+    has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
+    lacks = {
+        PICTURES: not run.is_finished and not has_pictures,
+        THUMBNAILS: not run.is_finished and not (run.folder / FOLDER).is_dir(),
+        PAGE: not run.is_finished and not (run.folder / PAGE).is_file(),
+        _CARD: not run.is_finished,
+        _LOG: not run.has_whole_log(),
+        ENVIRONMENT: run.read_json("environment.json") is None,
+        PUBLICATION: recipe.hub.push and run.read_json("published.json") is None,
+    }
+    return [what for what, is_missing in lacks.items() if is_missing]
+
+
 def finish(run: Run, recipe: Recipe) -> None:
-    """Remove what only training needed, then write the model card, which marks the run as finished."""
+    """Write the page, remove what only training needed, then write the model card, which marks the run as finished."""
     if not run.is_main:
         return
+    report_run(run)
     shutil.rmtree(run.best_folder, ignore_errors=True)  # was only needed for pushes during training
     run.sweep()
     _remove_checkpoints(run, recipe.train.keep_after_end)

@@ -1,4 +1,4 @@
-"""Print what a run is made of before its first step, and write it into ``environment.json``."""
+"""Print what a run is made of before its first step, and write it into ``plan.json`` and ``environment.json``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
         if run.is_main and run.read_json("environment.json") is None:
             run.say("  environment.json is missing or broken: written again, with the present versions and hardware")
             write_environment(run, setup)
+        if run.is_main and run.read_json("plan.json") is None:
+            _write_plan(run, setup)
         return
     run.cut_metrics(0)
     for note in setup.source.notes:  # already printed when the dataset was read
@@ -36,7 +38,13 @@ def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
     for note in classifier.notes:
         run.note(note)
     run.say(str(setup.plan))
+    _write_plan(run, setup)
     write_environment(run, setup)
+
+
+def _write_plan(run: Run, setup: Setup) -> None:
+    rows = [{"name": name, "value": value, "reason": shown(reason)} for name, value, reason in setup.plan.rows()]
+    run.write_json("plan.json", {"rows": rows, "notes": [*map(shown, setup.plan.notes)]})
 
 
 def write_environment(run: Run, setup: Setup) -> None:

@@ -24,11 +24,14 @@ from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
 from vitft.recipe.sizes import show_size
 from vitft.run import Run
 from vitft.scoring.table import score_table
+from vitft.tasks import finishing
 from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import load_untrained, note_pictures, picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
 from vitft.tasks.recording import tell, write_environment
+from vitft.tasks.reporting import PAGE
+from vitft.tasks.thumbnails import keep_thumbnails, note_thumbnails
 from vitft.tasks.tracking import check_trackers, start_trackers
 
 if TYPE_CHECKING:
@@ -58,14 +61,18 @@ class FinetuneResult(ShownAsText):
             return self.plan_text
         rows = [(name, self.results[name]) for name in ("validation", "test") if name in self.results]
         published = [f"published: {self.published.url}"] if self.published else []
-        return "\n".join([score_table(rows), f"model: {self.run_dir / 'model'}", *published, *self._next()])
+        page = self.run_dir / PAGE
+        report = [f"report: {page}"] if page.is_file() else []
+        model = f"model: {self.run_dir / 'model'}"
+        return "\n".join([score_table(rows), model, *report, *published, *self._next()])
 
     def _next(self) -> list[str]:
         """Return commands to type next, with what each does."""
         run = shlex.quote(str(self.run_dir))
         commands = [
             (f"vitft predict {run} IMAGES", "labels of your images"),
-            (f"vitft evaluate {run} --dataset DATASET", "scores on other images"),
+            (f"vitft evaluate {run} DATASET", "scores on other images"),
+            (f"vitft report {run}", "its page again, or several runs compared"),
             (f"vitft inspect {run} --dataset DATASET", "pictures of what it has learnt"),
             *([] if self.published else [(f"vitft push {run}", "publish it on the Hub")]),
         ]
@@ -144,6 +151,7 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
         results = _train_and_score(session, run, setup, resume=not is_new)
         end_training(run, accelerator)
         picture_run(run, setup)
+        keep_thumbnails(run, setup)
     finish(run, recipe)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results, str(setup.plan)))
 
@@ -277,7 +285,7 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
             raise TrainError(
                 f"{run.folder / 'results.json'} cannot be read, and the checkpoints were removed when the run "
                 f"finished; the model in {run.model_folder} is complete",
-                hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} --dataset DATASET scores it again",
+                hint=f"vitft evaluate {shlex.quote(str(run.model_folder))} DATASET scores it again",
             )
         for line in run.broken():
             run.say(f"  {line}: made again")
@@ -304,7 +312,7 @@ def _make_what_is_missing(
     results = run.results()
     assert results is not None
     # The main process decides for all: it may soon make files that the others would then no longer find missing.
-    missing = on_main_process(lambda: _missing(run, recipe), accelerator)
+    missing = on_main_process(lambda: finishing.missing_parts(run, recipe), accelerator)
     if not missing:
         raise UsageError(
             f"the run {run.folder} is finished: its model, results.json and model card are written",
@@ -314,39 +322,24 @@ def _make_what_is_missing(
     destination, notes = _announce(run, recipe, accelerator, dry_run=False)
     for note in notes:
         run.say(f"  {note}")
-    if missing != [_PUBLICATION]:
+    if missing != [finishing.PUBLICATION]:
         if not run.cut_metrics_after("results"):
             log_results(run, results)
-        if {_ENVIRONMENT, _PICTURES} & set(missing):
+        if {finishing.ENVIRONMENT, finishing.PICTURES, finishing.THUMBNAILS} & set(missing):
             setup = _load(run, recipe, accelerator, reasons)
-            if _ENVIRONMENT in missing:
+            if finishing.ENVIRONMENT in missing:
                 write_environment(run, setup)
             picture_run(run, setup)
+            keep_thumbnails(run, setup)
         elif accelerator.is_main_process:
             note_pictures(run)
+            note_thumbnails(run)
         finish(run, recipe)
     return _published(run, recipe, destination, FinetuneResult(run.folder, results))
 
 
 def _further(run: Run) -> str:
     return f"vitft finetune --from {shlex.quote(str(run.folder))} --epochs 5"
-
-
-_PICTURES, _CARD, _LOG = "pictures", "the model card", "metrics.jsonl"
-_ENVIRONMENT, _PUBLICATION = "environment.json", "the publication"
-
-
-def _missing(run: Run, recipe: Recipe) -> list[str]:
-    """Return what a trained and scored run still lacks; pictures only if the model card, written later, is missing."""
-    has_pictures = recipe.run.pictures == "off" or (run.folder / "figures").is_dir()
-    lacks = {
-        _PICTURES: not run.is_finished and not has_pictures,
-        _CARD: not run.is_finished,
-        _LOG: not run.has_whole_log(),
-        _ENVIRONMENT: run.read_json("environment.json") is None,
-        _PUBLICATION: recipe.hub.push and run.read_json("published.json") is None,
-    }
-    return [what for what, is_missing in lacks.items() if is_missing]
 
 
 def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) -> int | None:

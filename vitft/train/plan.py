@@ -129,7 +129,8 @@ class Plan:
         part = -(-self.batch_size // self.world_size)
         return -(-part // self.micro_batch_size)
 
-    def __str__(self) -> str:
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return each number as text, with its name and its reason or unit."""
         rows = [
             ("device", self.device, f"{self.world_size} process{'es' if self.world_size > 1 else ''}"),
             ("precision", self.precision, ""),
@@ -157,7 +158,10 @@ class Plan:
         if len(self.phases) > 1:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
             rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
-        lines = [f"  {name:<17}{value!s:>10}  {self.reasons.get(name, note)}".rstrip() for name, value, note in rows]
+        return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
+
+    def __str__(self) -> str:
+        lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
         return "\n".join(["plan", *lines, *(f"  {note}" for note in self.notes)])
 
 

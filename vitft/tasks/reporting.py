@@ -1,0 +1,110 @@
+"""The page of a run, and the page that compares several; no torch, from the files of the runs alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitft.errors import UsageError, one_line
+from vitft.files import at_home, exists, is_folder
+from vitft.notebook import ShownAsText
+from vitft.processes import signals
+from vitft.run import Run
+
+if TYPE_CHECKING:
+    from vitft.report.comparison import Comparison
+
+PAGE, COMPARISON = "report.html", "comparison.html"
+
+
+@dataclass(frozen=True)
+class ReportResult(ShownAsText):
+    """A page that was written.
+
+    Attributes:
+        path: where it is.
+        comparison: what it says of several runs; None for the page of one.
+    """
+
+    path: Path
+    comparison: Comparison | None = None
+
+    def __str__(self) -> str:
+        said = [str(self.comparison), ""] if self.comparison else []
+        return "\n".join([*said, f"report: {self.path}"])
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {"report": str(self.path), **(self.comparison.plain() if self.comparison else {})}
+
+
+def write_report(runs: str | Path | Sequence[str | Path], output: str | Path | None = None) -> ReportResult:
+    """Write the page of a run, or one page that compares several.
+
+    Args:
+        runs: run directories, finished or not.
+        output: file to write; ``report.html`` in the run when not given, and ``comparison.html`` here for several. A
+            file that is not a page of ours stays: the name counts up.
+
+    Raises:
+        UsageError: if a folder is no run, or the page cannot be written.
+    """
+    from vitft.report.comparison import compare, comparison_page
+    from vitft.report.page import run_page
+    from vitft.report.record import read_record
+
+    named = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not named:
+        raise UsageError("no run was given", hint="vitft report runs/NAME")
+    opened = {run.folder.resolve(): run for run in (Run.open(each, "vitft report") for each in named)}
+    records = [read_record(run) for run in opened.values()]
+    default = records[0].run.folder / PAGE if len(records) == 1 else Path(COMPARISON)
+    path = _free(at_home(output) if output is not None else default)
+    comparison = compare(records) if len(records) > 1 else None
+    page = comparison_page(comparison) if comparison else run_page(records[0])
+    _write(path, page, is_default=output is None)
+    return ReportResult(path, comparison)
+
+
+def report_run(run: Run) -> None:
+    """Write the page of a run that is being finished; whatever fails there costs the page alone."""
+    if not run.is_main:
+        return
+    try:
+        from vitft.report.page import run_page, write_page
+        from vitft.report.record import read_record
+
+        write_page(run.folder / PAGE, run_page(read_record(run)))
+    except Exception as error:  # whatever it is: model and results are written
+        run.note(
+            f"no report was written, and nothing else is lost: {type(error).__name__}: {one_line(error)}; to make it: "
+            f"vitft report {shlex.quote(str(run.folder))}"
+        )
+    signals.check()
+
+
+def _free(path: Path) -> Path:
+    """Return a path where a page can be written: a file that is not ours is left, and the name counts up."""
+    from vitft.report.page import is_ours
+
+    if is_folder(path):
+        raise UsageError(f"{path} is a folder", hint=f"-o {path / COMPARISON}")
+    if not is_folder(path.parent):
+        raise UsageError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
+    number, free = 2, path
+    while exists(free) and not is_ours(free):
+        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return free
+
+
+def _write(path: Path, page: str, *, is_default: bool) -> None:
+    from vitft.report.page import write_page
+
+    try:
+        write_page(path, page)
+    except OSError as error:
+        hint = "make room, or -o FILE elsewhere" if is_default else "make room, or another -o FILE"
+        raise UsageError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error

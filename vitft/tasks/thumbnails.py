@@ -1,0 +1,183 @@
+"""Small copies of the images that a run's page shows: its mistakes, and what the network saw while it trained."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitft.disk import whole_folder
+from vitft.errors import one_line
+from vitft.outside import shown
+from vitft.processes import signals
+from vitft.report.gallery import FOLDER, INDEX, choose
+from vitft.run import Run
+from vitft.scoring.predictions import file_name, read_predictions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from vitft.data.batches import StagedBatch
+    from vitft.data.images import ImageSplit
+    from vitft.train.setup import Setup
+
+SIDE = 112  # pixels of the longer side
+NUM_VIEWS = 16
+_QUALITY = 80
+_MOST_LABELS, _LEAST_SHARE = 3, 0.01
+
+
+def keep_thumbnails(run: Run, setup: Setup) -> None:
+    """Write ``thumbnails/``, once predictions and results are safely written; what is there stays.
+
+    The main process does it alone. A failure is a note: everything else is saved already. A request to stop and a full
+    disk are none: the resumed run makes them.
+    """
+    if not setup.accelerator.is_main_process:
+        return
+    try:
+        if not (run.folder / FOLDER / INDEX).is_file():
+            _write(run, setup)
+    except Exception as error:  # whatever it is: the run is complete without them
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        run.note(f"no thumbnails, and nothing else is lost: {type(error).__name__}: {one_line(error)}")
+    signals.check()
+    note_thumbnails(run)
+
+
+def note_thumbnails(run: Run) -> None:
+    """Note which thumbnails a run does not have, and why."""
+    for note in (run.read_json(f"{FOLDER}/{INDEX}") or {}).get("notes", []):
+        run.note(str(note))
+
+
+def _write(run: Run, setup: Setup) -> None:
+    notes: list[str] = []
+    with whole_folder(run.folder / FOLDER) as folder:
+        split, images = _write_mistakes(run, setup, folder, notes)
+        views = _write_views(setup, folder, notes)
+        index = {"split": split, "images": images, "views": views, "notes": notes}
+        (folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------
+
+
+def _write_mistakes(run: Run, setup: Setup, folder: Path, notes: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Write the images that a page shows of the split that was scored last; return its name and their index."""
+    from vitft.data.images import ImageSplit
+
+    name = next((name for name in ("test", "validation") if (run.folder / file_name(name)).is_file()), "")
+    split = getattr(setup.source, name) if name else None
+    if split is None:
+        return name, []
+    if not isinstance(split, ImageSplit):
+        notes.append(f"no thumbnails of mistakes: {name} is a stream, which cannot be read from the middle")
+        return name, []
+    predictions, sources = read_predictions(run.folder / file_name(name), setup.source.classes)
+    found = []
+    for place in choose(predictions).places:
+        row = int(predictions.row[place])
+        image = _decoded(split, row, setup.recipe.data.max_pixels)
+        if image is None:  # it could be read when it was scored
+            continue
+        file = f"{name}-{row:08d}.jpg"
+        _save(image, folder / file)
+        found.append({"row": row, "file": file, "source": shown(sources[place])})
+    return name, found
+
+
+def _decoded(split: ImageSplit, row: int, max_pixels: int) -> Image | None:
+    from vitft.data.staging import BadImage, decode
+
+    try:
+        return decode(split.encoded(row), max_pixels, split.white_level)[0]
+    except BadImage:
+        return None
+
+
+def _save(image: Image, path: Path) -> None:
+    from PIL import Image
+
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.save(path, quality=_QUALITY)
+
+
+# --- training views ----------------------------------------------------------------------------------------
+
+
+def _write_views(setup: Setup, folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Write the first views of the training as the network saw them, after mixing; return their index."""
+    from vitft.data.images import ImageSplit
+
+    if not isinstance(setup.source.train, ImageSplit):
+        notes.append("no training views: a stream is read only once")
+        return []
+    found: list[dict[str, Any]] = []
+    for pixels, target in _views(setup, setup.source.train):
+        file = f"view-{len(found):02d}.jpg"
+        _save(_as_image(pixels, setup), folder / file)
+        best = [(share, number) for number, share in enumerate(target.tolist()) if share >= _LEAST_SHARE]
+        best.sort(key=lambda each: (-each[0], each[1]))
+        labels = [[setup.source.classes[number], round(share, 4)] for share, number in best[:_MOST_LABELS]]
+        found.append({"file": file, "labels": labels})
+        if len(found) == NUM_VIEWS:
+            break
+    return found
+
+
+def _views(setup: Setup, train: ImageSplit) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pixel values (3, H, W) and targets (K,) from the first step on.
+
+    Label smoothing is left out: it would stand at every image alike.
+    """
+    from vitft.views.policy import policy
+
+    recipe, plan = setup.recipe, setup.plan
+    for step, batch in _first_batches(setup, train):
+        view = policy(
+            recipe.augment.model_copy(update={"label_smoothing": 0.0}),
+            resize_mode=recipe.data.fit,
+            image_size=plan.phase_at(step).image_size,
+            normalise=setup.classifier.pixel_values,
+            num_classes=len(setup.source.classes),
+            seed=recipe.train.seed,
+        )
+        yield from zip(*view(batch), strict=True)
+
+
+def _first_batches(setup: Setup, train: ImageSplit) -> Iterator[tuple[int, StagedBatch]]:
+    """Yield the first images of the training, staged; an image's partner in mixing is the same in any batch."""
+    from vitft.data.train_batches import StepSlices, TrainBatches
+
+    recipe, plan = setup.recipe, setup.plan
+    size = min(plan.batch_size, NUM_VIEWS)
+    batches = TrainBatches(
+        train,
+        StepSlices(len(train), size, size + size % 2, plan.total_samples),
+        seed=recipe.train.seed,
+        stage_size=plan.stage_size,
+        skip_bad=True,
+        workers=0,
+        pin=False,
+        max_pixels=recipe.data.max_pixels,
+    )
+    for step, parts in enumerate(batches.steps(0, min(plan.total_steps, NUM_VIEWS))):
+        yield from ((step, part) for part in parts)
+
+
+def _as_image(pixels: Tensor, setup: Setup) -> Image:
+    """Return normalised pixel values (3, H, W) as an image."""
+    import torch
+    from PIL import Image
+
+    normalisation = setup.classifier.pixel_values
+    statistics = torch.tensor([normalisation.mean, normalisation.std])
+    mean, std = statistics[:, :, None, None]
+    rgb = pixels.flip(0) if normalisation.is_bgr else pixels
+    levels = ((rgb * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())
