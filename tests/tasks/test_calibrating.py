@@ -188,7 +188,7 @@ def test_a_bound_is_said_and_neither_stored_nor_folded(calibrated, tmp_path, mon
 def test_a_sentence_says_how_sure_the_model_was():
     scores = dict.fromkeys(("nll", "brier", "ece", "ece_equal_count"), 0.5)
     found = scores | {"at_bound": None, "fitted_on": {"dataset": "d", "split": "val", "count": 1200}}
-    for temperature, words in ((1.5, "too sure"), (0.5, "not sure enough"), (1.0, "as sure as it should be")):
+    for temperature, words in ((1.5, "too sure"), (0.5, "not sure enough"), (1.02, "about as sure as it should be")):
         text = calibrating.in_words(scores | {"calibration": found | {"temperature": temperature}})
         assert words in text and "1,200 images (val of d)" in text
     found |= {"temperature": 100.0, "at_bound": "upper", "bounds": [0.01, 100.0]}

@@ -173,7 +173,7 @@ def in_words(scores: Mapping[str, Any]) -> str:
         said = f"temperature {found['temperature']:g}, a bound ({lowest:g} to {highest:g}), {fitted}: "
         return f"{score_table(rows)}\n{said}{_why_bound(found['at_bound'], on)}"
     value = found["temperature"]
-    was = "too sure" if value > 1 else "not sure enough" if value < 1 else "as sure as it should be"
+    was = "too sure" if value > 1.05 else "not sure enough" if value < 0.95 else "about as sure as it should be"
     return f"{score_table(rows)}\ntemperature {value:.4g}, {fitted}: the model was {was}; no prediction changes"
 
 
