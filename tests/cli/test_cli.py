@@ -36,6 +36,7 @@ FLAGS = {
     "predict": """--batch-size --calibrated --debug --device --format --image-size --method --model-revision --precision
         --set --top-k""",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
+    "report": "--debug --format --output -o",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",
     "recipes ls": "--debug",
     "recipes show": "--debug",

@@ -119,9 +119,14 @@ def test_a_temperature_that_was_fitted_stands_beside_the_calibration(run, tmp_pa
     folder = tmp_path / "calibrated"
     shutil.copytree(run.folder, folder)
     fitted = {"temperature": 1.25, "before": {"nll": 0.5, "ece": 0.2}, "after": {"nll": 0.4, "ece": 0.1}}
+    fitted |= {"fitted_on": {"split": "validation", "count": 30}, "scored_on": {"split": "test", "count": 60}}
     (folder / "model" / "calibration.json").write_text(json.dumps(fitted))
     page = run_page(read_record(Run(folder)))
-    assert "Temperature 1.250" in page and ">0.5000<" in page and ">0.4000<" in page
+    assert (
+        "Temperature 1.250, fitted on validation (30 images), scored on test (60 images);" in page
+        and ">0.5000<" in page
+        and ">0.4000<" in page
+    )
 
 
 def test_two_classes_and_no_mistake_are_a_page_too(tmp_path):

@@ -93,6 +93,15 @@ def _trust(record: Record) -> dict[str, Any] | None:
     }
 
 
+_CALIBRATED_ON = (("fitted", "fitted_on"), ("scored", "scored_on"))
+
+
+def _images_of(facts: dict[str, Any]) -> str:
+    """Say which images a temperature was fitted or scored on."""
+    count = f" ({facts['count']:,} images)" if isinstance(facts.get("count"), int) else ""
+    return f"{facts.get('split', 'a split')}{count}"
+
+
 def _calibration(record: Record) -> dict[str, Any] | None:
     """Return the temperature that was fitted, and the scores before and after it."""
     found = record.calibration
@@ -104,7 +113,8 @@ def _calibration(record: Record) -> dict[str, Any] | None:
         for key, (name, _) in SCORES.items()
         if key in before
     ]
-    return {"temperature": f"{found['temperature']:.3f}", "rows": rows}
+    where = [f"{what} on {_images_of(found[key])}" for what, key in _CALIBRATED_ON if isinstance(found.get(key), dict)]
+    return {"temperature": f"{found['temperature']:.3f}", "where": ", ".join(where), "rows": rows}
 
 
 # --- classes and mistakes ----------------------------------------------------------------------------------
