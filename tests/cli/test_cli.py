@@ -29,8 +29,8 @@ FLAGS = {
         --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
     "evaluate": """--bad-images --batch-size --calibrate --dataset --dataset-revision --debug --device
-        --fold-temperature --format --image-size --method --metrics --model-revision --num-processes --plot --precision
-        --set --shift --split""",
+        --fold-temperature --format --image-size --method --metrics --model-revision --num-processes --output -o
+        --per-class --plot --precision --set --shift --split""",
     "inspect": """--bad-images --class --dataset --dataset-revision --debug --device --format --image-size --method
         --model-revision --num-images --only --output --show --split -o""",
     "predict": """--batch-size --calibrated --debug --device --format --image-size --method --model-revision --precision

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from vitft import cli, evaluate, predict
-from vitft.errors import DataError, ModelError
+from vitft.errors import DataError, ModelError, UsageError
 from vitft.recipe.keys import DataRecipe
+from vitft.scoring.predictions import read_predictions
 from vitft.tasks import EvaluationResult, SizeSweep, evaluate_sizes
 
 
@@ -89,3 +90,35 @@ def test_evaluate_with_several_sizes_prints_one_document_and_draws(finished, dig
     assert cli._run([*words, "--plot", str(tmp_path / "sizes.jpeg")])[0] == 2
     assert cli._run([*words, "--metrics", "f1"])[0] == 2
     assert cli._run([*words[:-1], "24", "--plot", str(tmp_path / "a.png")])[0] == 2
+
+
+def test_an_evaluation_keeps_its_predictions(finished, digits, tmp_path):
+    result = evaluate(finished.run_dir, str(digits), split="test", out=tmp_path / "kept")
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["predictions-test.parquet", "scores.json"]
+    assert json.loads((tmp_path / "kept" / "scores.json").read_text())["top1"] == result.scores["top1"]
+    said, sources = read_predictions(
+        tmp_path / "kept" / "predictions-test.parquet", result.scores["per_class"]["class"]
+    )
+    assert said.is_correct.mean() == result.scores["top1"]
+    assert sorted(sources) == sorted(str(path) for path in digits.rglob("*.png"))
+    with pytest.raises(UsageError, match="already exists"):
+        evaluate(finished.run_dir, str(digits), out=tmp_path / "kept")
+
+
+def test_an_evaluation_tells_every_class_on_demand(finished, digits, capsys):
+    words = ["evaluate", str(finished.run_dir), str(digits), "--split", "test"]
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--per-class"])
+    said = capsys.readouterr().out
+    assert "95 % interval" in said
+    lines = said.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("each class"))
+    assert [line.split()[0] for line in lines[start + 1 : start + 11]] == [str(digit) for digit in range(10)]
+
+
+def test_a_run_keeps_the_predictions_of_both_splits(finished):
+    for split in ("validation", "test"):
+        scores = finished.results[split]
+        said, sources = read_predictions(finished.run_dir / f"predictions-{split}.parquet", finished.results["classes"])
+        assert len(said) == scores["count"] and said.is_correct.mean() == pytest.approx(scores["top1"])
+        assert len(set(sources)) == len(sources) and sources[0].startswith("row ")

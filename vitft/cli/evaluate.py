@@ -90,6 +90,10 @@ def evaluate(
     shift: Shift = None,
     calibrate: Calibrate = False,
     fold_temperature: FoldTemperature = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Print the scores of every class.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="New folder for the scores and predictions.")
+    ] = None,
     batch_size: BatchSize = None,
     num_processes: NumProcesses = None,
     settings_given: Settings = None,
@@ -108,8 +112,9 @@ def evaluate(
     sizes = image_sizes(image_size)
     if len(sizes) > 1 and recipe.run.metrics:
         raise UsageError("--metrics needs a single size", hint="leave out --metrics, or give one --image-size")
-    if len(sizes) > 1 and calibrate:
-        raise UsageError("--calibrate needs a single size", hint="leave out --image-size")
+    for flag, is_given in (("--calibrate", calibrate), ("--output", out is not None), ("--per-class", per_class)):
+        if len(sizes) > 1 and is_given:
+            raise UsageError(f"{flag} needs a single size", hint="leave out --image-size, or give one")
     if fold_temperature is not None and not calibrate:
         raise UsageError(
             "--fold-temperature needs --calibrate",
@@ -138,10 +143,13 @@ def evaluate(
     from vitft import tasks
 
     size = sizes[0] if sizes else None
-    options |= {"calibrate": calibrate, "fold_temperature": fold_temperature}
+    options |= {"calibrate": calibrate, "fold_temperature": fold_temperature, "out": out}
     result = tasks.evaluate(model, data, metrics=recipe.run.metrics, image_size=size, **options)
     if worker.is_main():
-        print(json.dumps(result.scores, indent=2) if format == "json" else shown(result))
+        text = json.dumps(result.scores, indent=2) if format == "json" else result.told(with_all_classes=per_class)
+        print(shown(text))
+        if out is not None:
+            print(shown(f"scores and predictions: {out}"), file=sys.stderr)
     return 0
 
 

@@ -19,9 +19,11 @@ from vitft.recipe.keys import DataRecipe
 from vitft.recipe.sizes import show_size
 from vitft.scoring.per_class import class_scores
 from vitft.scoring.table import headline, score_table
+from vitft.scoring.told import evidence_lines
 from vitft.tasks import calibrating
 from vitft.tasks.ending import explained
 from vitft.tasks.judging import Judged, open_judged, open_to_calibrate, require_dataset
+from vitft.tasks.keeping import keep_evaluation, new_folder
 from vitft.tasks.models import load_model
 
 if TYPE_CHECKING:
@@ -51,8 +53,15 @@ class EvaluationResult(ShownAsText):
     images_per_second: float
 
     def __str__(self) -> str:
-        table = score_table([(self.split, self.scores)])
-        return f"{table}\n\n{calibrating.in_words(self.scores)}" if "calibration" in self.scores else table
+        return self.told()
+
+    def told(self, *, with_all_classes: bool = False) -> str:
+        """Return the scores as a table, how sure they are, the worst classes (or all) and the most confused pairs."""
+        evidence = evidence_lines(self.split, self.scores, with_all_classes=with_all_classes)
+        parts = [score_table([(self.split, self.scores)]), "\n".join(evidence)]
+        if "calibration" in self.scores:
+            parts.append(calibrating.in_words(self.scores))
+        return "\n\n".join(filter(None, parts))
 
     def to_pandas(self) -> DataFrame:
         """Return one row per class with images: ``class``, ``images``, ``recall``, ``precision``, ``f1``."""
@@ -149,6 +158,7 @@ def evaluate(
     shift: int = 0,
     calibrate: bool = False,
     fold_temperature: str | Path | None = None,
+    out: str | Path | None = None,
 ) -> EvaluationResult:
     """Score a fine-tuned model on a split, with every image exactly once.
 
@@ -167,6 +177,7 @@ def evaluate(
         calibrate: also fit a temperature, on the run's own validation split or else the dataset's, report what it does
             (``calibration``), and store it in the model's folder for ``predict(..., calibrated=True)``.
         fold_temperature: new folder for a copy of the model with the temperature in its last layer.
+        out: new folder for ``scores.json`` and ``predictions-SPLIT.parquet``.
     """
     from vitft.architectures.config import require_one_label
     from vitft.scoring.collecting import Collector
@@ -174,6 +185,7 @@ def evaluate(
 
     require_dataset(model, dataset)
     check_metrics(metrics)
+    folder = None if out is None else new_folder(out)
     fold_into = None if fold_temperature is None else at_home(fold_temperature)
     if fold_into is not None and not calibrate:
         raise UsageError("there is no temperature to fold without a calibration", hint="add --calibrate")
@@ -182,7 +194,9 @@ def evaluate(
     if not calibrate:
         judged = open_judged(classifier, accelerator, dataset, split)
         on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
-        return _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift)
+        result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift)
+        on_main_process(lambda: _keep(folder, result, said, classifier, judged), accelerator)
+        return result
     calibrating.check_calibration(classifier, fold_into)
     judged, validation = open_to_calibrate(classifier, accelerator, dataset, split)
     on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
@@ -191,10 +205,18 @@ def evaluate(
         classifier, accelerator, validation, batch_size, bad_images, must_fold=must_fold
     )
     after = Collector(len(classifier.classes), fitted.temperature.value)
-    result = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
-    said = after.gathered(accelerator)
-    on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, said, fold_into), accelerator)
+    result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
+    then = after.gathered(accelerator)
+    on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, then, fold_into), accelerator)
+    on_main_process(lambda: _keep(folder, result, said, classifier, judged), accelerator)
     return result
+
+
+def _keep(
+    folder: Path | None, result: EvaluationResult, said: Predictions, classifier: Classifier, judged: Judged
+) -> None:
+    if folder is not None:
+        keep_evaluation(folder, result.split, result.scores, said, classifier.classes, judged.rows.source)
 
 
 @explained()
@@ -230,7 +252,7 @@ def evaluate_sizes(
         classifier, accelerator = load_model(model, precision, device, size, method, revision)
         require_one_label(classifier.config, str(model))
         opened = opened or open_judged(classifier, accelerator, dataset, split)
-        results.append(_score(classifier, accelerator, opened, (), batch_size, bad_images, shift))
+        results.append(_score(classifier, accelerator, opened, (), batch_size, bad_images, shift)[0])
     return SizeSweep(results, classifier.retargeting.old)
 
 
@@ -270,7 +292,7 @@ def _score(
     bad_images: str | None,
     shift: int,
     watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
-) -> EvaluationResult:
+) -> tuple[EvaluationResult, Predictions]:
     from vitft.scoring.evaluation import evaluate_split
     from vitft.scoring.shifts import check_shift
 
@@ -279,7 +301,9 @@ def _score(
     found = evaluate_split(classifier, batches, accelerator, collect=True, shift=shift, watch=watch)
     scores = _scores(found, classifier.classes, metrics) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
-    return EvaluationResult(scores, judged.rows.name, classifier.image_size, found.images_per_second)
+    assert found.predictions is not None
+    result = EvaluationResult(scores, judged.rows.name, classifier.image_size, found.images_per_second)
+    return result, found.predictions
 
 
 def _scores(found: Evaluation, classes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vitft.disk import whole_folder
 from vitft.errors import ModelError, TrainError, UsageError, did_you_mean
-from vitft.files import at_home, exists
 from vitft.names import slug
 from vitft.notebook import ShownAsText
 from vitft.recipe.choices import PictureFormat, ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.sizes import show_size
 from vitft.tasks.ending import explained
+from vitft.tasks.keeping import new_folder
 from vitft.tasks.models import load_model
 from vitft.tasks.photos import Photos
 
@@ -201,12 +201,7 @@ def _class_number(classes: Sequence[str], wanted: str | None) -> int | None:
 def _free_folder(out: str | Path | None, model: str | Path) -> Path:
     """Return the folder to write; an existing one is never touched."""
     if out is not None:
-        folder = at_home(out)
-        if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(
-                f"{folder} already exists and will not be overwritten", hint=f"-o {folder}-2, or remove it first"
-            )
-        return folder
+        return new_folder(out)
     name, number = f"pictures-{slug(str(model))}", 1
     while (folder := Path(name if number == 1 else f"{name}-{number}")).exists():
         number += 1

@@ -24,6 +24,7 @@ from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
 from vitft.recipe.sizes import show_size
 from vitft.run import Run
 from vitft.scoring.table import score_table
+from vitft.scoring.told import evidence_lines
 from vitft.tasks import finishing
 from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
@@ -64,7 +65,8 @@ class FinetuneResult(ShownAsText):
         page = self.run_dir / PAGE
         report = [f"report: {page}"] if page.is_file() else []
         model = f"model: {self.run_dir / 'model'}"
-        return "\n".join([score_table(rows), model, *report, *published, *self._next()])
+        evidence = [*evidence_lines(*rows[-1]), ""] if rows else []
+        return "\n".join([score_table(rows), "", *evidence, model, *report, *published, *self._next()])
 
     def _next(self) -> list[str]:
         """Return commands to type next, with what each does."""
