@@ -33,6 +33,18 @@ def flush_folder(folder: Path) -> None:
     flush(folder)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all, even if the power fails."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        flush(partial)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def remove_whole(folder: Path) -> None:
     """Remove a folder; if killed midway, nothing is left under the folder's name."""
     doomed = folder.with_name(f".{folder.name}.removed")

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vitft.disk import sweep
+from vitft.disk import sweep, write_whole
 from vitft.errors import TrainError, UsageError, did_you_mean, shorten
 from vitft.files import at_home, exists, is_file, is_folder
 from vitft.outside import shown
@@ -203,15 +203,9 @@ class Run:
         if not self.is_main:
             return
         path = self.folder / name
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            write_whole(path, text.encode())
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise TrainError(
                 f"cannot write {path}: {error}",
                 hint=f"make room, then: {self.resume_command}",

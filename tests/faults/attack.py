@@ -66,7 +66,7 @@ def is_of_the_page(event: dict[str, Any]) -> bool:
 
 def assert_same(run: Path, expected: Path) -> None:
     """Assert that two runs left the same: weights and pictures byte for byte, card, results, log, and nothing else."""
-    assert files(run) == files(expected)
+    assert files(run) == files(expected), files(run) ^ files(expected)
     for name in sorted(files(expected)):
         if name.endswith((".safetensors", ".png", ".jpg")):
             assert (run / name).read_bytes() == (expected / name).read_bytes(), name

@@ -54,6 +54,10 @@ def is_half_removed(path: str | Path, **_: object) -> bool:
     return str(path).endswith(".removed") and Path(path).exists()
 
 
+def is_report(path: Path) -> bool:
+    return path.name == ".report.html.partial"
+
+
 def is_card(descriptor: int) -> bool:
     return "README.md" in Path(f"/proc/self/fd/{descriptor}").readlink().name
 
@@ -67,7 +71,7 @@ AFTER_THE_TRAINING: dict[str, Callable[[], None]] = {
     "while thumbnails are flushed": lambda: at_call(
         disk, "flush_folder", 1, KILL, only=is_named(".thumbnails.partial")
     ),
-    "while the report is flushed": lambda: at_call(page, "flush", 1, KILL),
+    "while the report is flushed": lambda: at_call(disk, "flush", 1, KILL, only=is_report),
     "after the report": lambda: at_call(page, "write_page", 1, KILL, after=True),
     "before the card": lambda: at_call(finishing, "write_card", 1, KILL),
     "in the card": lambda: at_call(os, "fsync", 1, KILL, only=is_card),

@@ -102,7 +102,7 @@ def score_classes(run: Path, names: list[str], support: list[int], correct: list
 
 def test_each_class_has_its_scores(run: Path) -> None:
     score_classes(run, ["a|b", "birch", "cedar"], [4, 0, 1], [3, 0, 0], [5, 0, 0])
-    table = write_card(run, run / "model", "me/x").text.split("## Classes\n\n")[1].split("\n\n##")[0]
+    table = write_card(run, run / "model", "me/x").text.split("## Classes\n\n")[1].split("\n\n![")[0]
     assert table.splitlines() == [
         "Scores of each class on the test images:",
         "",
@@ -310,3 +310,21 @@ def test_a_calibrated_model_says_what_its_temperature_does(run: Path) -> None:
 def test_a_damaged_calibration_costs_the_card_only_its_sentence(changes: dict[str, object], run: Path) -> None:
     calibrate(run, **changes)
     assert "alibrat" not in write_card(run, run / "model", "me/leaves").text
+
+
+def test_the_confusions_are_shown_where_they_were_drawn(run: Path) -> None:
+    assert (run / "model" / "confusion.png").is_file()  # by the run itself
+    assert "![confusion matrix](confusion.png)" in write_card(run, run / "model", "me/leaves").text
+    (run / "model" / "confusion.png").unlink()
+    assert "confusion.png" not in write_card(run, run / "model", "me/leaves").text
+
+
+def test_more_than_twenty_classes_are_folded(run: Path) -> None:
+    names = [f"class {number}" for number in range(21)]
+    change(run / "model", "config.json", id2label={str(k): name for k, name in enumerate(names)})
+    score_classes(run, names, [2] * 21, [1] * 21, [2] * 21)
+    text = write_card(run, run / "model", "me/x").text
+    folded = text.split("<details><summary>(21 classes)</summary>\n\n")[1].split("</details>")[0]
+    assert folded.count("| class ") == 22 and "\n\n" not in folded.strip()
+    score_classes(run, names[:20], [2] * 20, [1] * 20, [2] * 20)
+    assert "<details>" not in write_card(run, run / "model", "me/x").text

@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def refuse(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vitft.scoring.calibration_file.flush", refuse)
+    monkeypatch.setattr("vitft.disk.flush", refuse)
     with pytest.raises(OSError, match="No space"):
         write_calibration(tmp_path, {"temperature": 3.0})
     assert [json.loads(each.read_text()) for each in tmp_path.iterdir()] == [{"temperature": 2.0}]

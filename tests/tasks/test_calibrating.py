@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_written_to_keeps_its_result(calibrated, monkeypa
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vitft.scoring.calibration_file.flush", refuse)
+    monkeypatch.setattr("vitft.disk.flush", refuse)
     again = evaluate(run, calibrate=True)
     assert again.scores["calibration"]["stored"] is None
     assert "was not stored" in capsys.readouterr().err

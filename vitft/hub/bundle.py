@@ -23,12 +23,14 @@ Bundle = dict[str, Path | bytes]
 
 MODEL = re.compile(
     r"model[\w.\-]*\.safetensors(?:\.index\.json)?|(?:config|preprocessor_config|processor_config)\.json"
-    r"|calibration\.json|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
+    r"|calibration\.json|confusion\.png|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
 )
 """Paths in a repository that belong to a model."""
 TRAINING = re.compile(r"training/.+")
 """Paths in a repository that belong to a checkpoint."""
 
+CONFUSION = "confusion.png"
+"""The figure of a model's confusions, beside its card."""
 FIGURES = (".png", ".svg")
 """The figures of a run that are pushed."""
 _TEXT = (".json", ".jsonl", ".yaml", ".md", ".svg", ".csv")
@@ -46,7 +48,11 @@ def collect(folder: Path, model: Path, card: str) -> Bundle:
         card: the model card, which has no local paths.
     """
     shorten = shortener(folder)
-    bundle: Bundle = {path.name: path for path in sorted(model.iterdir()) if path.suffix in (".json", ".safetensors")}
+    bundle: Bundle = {
+        path.name: path
+        for path in sorted(model.iterdir())
+        if path.suffix in (".json", ".safetensors") or path.name == CONFUSION
+    }
     bundle["README.md"] = card.encode()
     bundle["recipe.yaml"] = _public_recipe(folder).dump().encode()
     if (folder / "results.json").is_file():

@@ -12,7 +12,7 @@ from typing import Any
 
 from vitft.errors import ModelError
 from vitft.files import at_home
-from vitft.hub.bundle import FIGURES, local_inputs, read_environment, shortener
+from vitft.hub.bundle import CONFUSION, FIGURES, local_inputs, read_environment, shortener
 from vitft.hub.prose import as_text, data_lines, training_text
 from vitft.names import slug
 from vitft.recipe.recipe import Recipe
@@ -105,6 +105,7 @@ def _facts(folder: Path, model: Path, repo: str | None, license: str | None) -> 
         "changes": list(_changes(recipe, local)),
         "columns": _columns(recipe, dataset),
         "calibration": _calibration(model),
+        "has_confusion": (model / CONFUSION).is_file(),
         # Shortened before Markdown escapes turn ``my_photos`` into ``my\\_photos``, which no longer looks like a path.
         "unscored": {name: shorten(reason) for name, reason in results.get("unscored", {}).items()},
         "figures_at": "figures" if repo else "../figures",  # on the Hub the model is in the top folder

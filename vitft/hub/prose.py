@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vitft.outside import printable
-from vitft.quantities import count_text, duration_text
+from vitft.quantities import count_text, duration_text, speed_text
 from vitft.recipe.recipe import Recipe
 
 
@@ -102,7 +102,7 @@ def _length(train: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
         passes = train["samples"] / train["images"]
         steps += f", {'once' if passes == 1 else f'{passes:.3g} times'} over {train['images']:,} images"
     time = f"{duration_text(train['seconds'])} on {as_text(hardware_text(environment))}"
-    return f"{steps}, and {time} ({train['images_per_second']:.3g} images per second)."
+    return f"{steps}, and {time} ({speed_text(train['images_per_second'])} images per second)."
 
 
 def _weights(which: str, recipe: Recipe) -> str:

@@ -5,12 +5,18 @@ Legend: K classes, G groups of classes that share a cell.
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitft.report.words import brief
 from vitft.svg import INK, LINE, SERIES, SOFT, canvas, inline_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_NAMES, _MOST_COUNTS = 60, 24
 _MOST_CELLS = 200  # a side; smaller ones could not be seen
@@ -48,12 +54,27 @@ def order_of(confusion: np.ndarray) -> np.ndarray:
 
 
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the figure of a confusion matrix, and its caption.
+    """Return the figure of a confusion matrix for a page, and its caption.
 
     Args:
         confusion: counts, rows are the true class, (K, K).
         classes: names by id.
     """
+    figure, per_cell = _figure(confusion, classes)
+    return inline_svg(figure, "confusion matrix"), _caption(per_cell)
+
+
+def confusion_png(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
+    """Return the figure of a confusion matrix as a PNG file, for a model card."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # shown as boxes
+        _figure(confusion, classes)[0].savefig(file, format="png", dpi=120, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _figure(confusion: np.ndarray, classes: Sequence[str]) -> tuple[Figure, int]:
+    """Return the figure of a confusion matrix, and how many classes a cell holds on a side."""
     order = order_of(confusion)
     counts = confusion[np.ix_(order, order)]
     names = [brief(classes[number], _LONGEST) for number in order]
@@ -84,7 +105,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> tuple[str, 
     axes.set_ylabel("true", color=SOFT, fontsize=9)
     for spine in axes.spines.values():
         spine.set_color(LINE)
-    return inline_svg(figure, "confusion matrix"), _caption(per_cell)
+    return figure, per_cell
 
 
 def _caption(per_cell: int) -> str:

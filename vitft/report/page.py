@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitft.disk import flush
+from vitft.disk import write_whole
 from vitft.outside import shown
 from vitft.report.record import Record
 from vitft.report.sections import sections_of
@@ -68,13 +68,7 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-        flush(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, page.encode("utf-8", "backslashreplace"))
 
 
 def is_ours(path: Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitft.disk import flush
+from vitft.disk import write_whole
 from vitft.errors import ModelError
 from vitft.files import exists, is_file, is_folder, read_regular
 
@@ -47,13 +47,7 @@ def write_calibration(folder: Path, content: Mapping[str, Any]) -> Path:
         OSError: the system's own, if it cannot be written.
     """
     path = folder / NAME
-    partial = path.with_name(f".{NAME}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        flush(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     return path
 
 

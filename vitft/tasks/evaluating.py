@@ -17,14 +17,16 @@ from vitft.processes.turns import on_main_process
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.sizes import show_size
+from vitft.run import Run
 from vitft.scoring.per_class import class_scores
 from vitft.scoring.table import headline, score_table
 from vitft.scoring.told import evidence_lines
 from vitft.tasks import calibrating
 from vitft.tasks.ending import explained
-from vitft.tasks.judging import Judged, open_judged, open_to_calibrate, require_dataset
+from vitft.tasks.judging import Judged, is_run, open_judged, open_to_calibrate, require_dataset
 from vitft.tasks.keeping import keep_evaluation, new_folder
 from vitft.tasks.models import load_model
+from vitft.tasks.reporting import report_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -268,6 +270,8 @@ def _add_calibration(
     found = result.scores["calibration"] = calibrating.report(fitted, after)
     scored_on = judged.facts() | {"count": result.scores["count"]}
     found["stored"] = calibrating.keep(classifier, result.scores, scored_on)
+    if found["stored"] and is_run(classifier.name):
+        report_run(Run(at_home(classifier.name)))  # which shows the calibration
     if fold_into is not None:
         found["folded"] = calibrating.fold(classifier, result.scores, scored_on, fold_into)
 

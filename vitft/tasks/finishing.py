@@ -25,7 +25,7 @@ from vitft.run import Run, complete_checkpoints
 from vitft.scoring.predictions import file_name, write_predictions
 from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
-from vitft.tasks.reporting import PAGE, report_run
+from vitft.tasks.reporting import PAGE, draw_confusions, report_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,6 +93,7 @@ def finish(run: Run, recipe: Recipe) -> None:
     if not run.is_main:
         return
     report_run(run)
+    draw_confusions(run)
     shutil.rmtree(run.best_folder, ignore_errors=True)  # was only needed for pushes during training
     run.sweep()
     _remove_checkpoints(run, recipe.train.keep_after_end)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitft.disk import write_whole
 from vitft.errors import UsageError, one_line
 from vitft.files import at_home, exists, is_folder
+from vitft.hub.bundle import CONFUSION
 from vitft.notebook import ShownAsText
 from vitft.processes import signals
 from vitft.run import Run
@@ -83,6 +85,23 @@ def report_run(run: Run) -> None:
             f"no report was written, and nothing else is lost: {type(error).__name__}: {one_line(error)}; to make it: "
             f"vitft report {shlex.quote(str(run.folder))}"
         )
+    signals.check()
+
+
+def draw_confusions(run: Run) -> None:
+    """Draw the confusion matrix for the model card; whatever fails costs this figure alone."""
+    results = run.results() or {}
+    scores = next((results[name] for name in ("test", "validation") if "confusion" in results.get(name, {})), None)
+    if scores is None:  # nothing was scored, or the classes are too many
+        return
+    try:
+        import numpy as np
+
+        from vitft.report.confusion import confusion_png
+
+        write_whole(run.model_folder / CONFUSION, confusion_png(np.array(scores["confusion"]), results["classes"]))
+    except Exception as error:  # the model and its scores are written
+        run.note(f"the confusion matrix was not drawn: {type(error).__name__}: {one_line(error)}")
     signals.check()
 
 
