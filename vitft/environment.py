@@ -27,7 +27,8 @@ def environment(**more: object) -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {package: version(package) for package in _PACKAGES},
+        # The package's own version leaves out the build, such as +cu130.
+        "versions": {package: version(package) for package in _PACKAGES} | {"torch": str(torch.__version__)},
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

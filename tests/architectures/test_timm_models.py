@@ -368,6 +368,7 @@ def test_an_encoder_without_a_head_is_trained_and_resized(tmp_path):
 @pytest.mark.parametrize("shape", [(90, 140), (140, 90), (20, 24)])
 def test_the_processor_does_what_timm_s_transforms_do(described, shape, tmp_path):
     from timm.data import create_transform, resolve_data_config
+    from transformers.utils.import_utils import is_torchvision_greater_or_equal
 
     checkpoint("vit", tmp_path)
     described = {"input_size": [3, 32, 32], **described}
@@ -376,8 +377,10 @@ def test_the_processor_does_what_timm_s_transforms_do(described, shape, tmp_path
     expected = create_transform(**resolve_data_config(pretrained_cfg=described), is_training=False)(zoo.photo(*shape))
     ours = torch.as_tensor(np.asarray(processor(zoo.photo(*shape))["pixel_values"][0]))
     std = torch.tensor(described.get("std", [0.229, 0.224, 0.225]))[:, None, None]
-    levels = (ours - expected).abs() * std * 255
-    assert levels.max() <= 1.01  # of 255: another library resizes the image
+    levels = (ours - expected).abs() * std * 255  # of 255: another library resizes the image
+    # transformers cannot use Lanczos's filter with torchvision below 0.27, and takes the bicubic one instead.
+    is_bicubic = described.get("interpolation") == "lanczos" and not is_torchvision_greater_or_equal("0.27")
+    assert levels.max() <= (2.01 if is_bicubic else 1.01)
 
 
 @needs_timm

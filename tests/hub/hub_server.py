@@ -404,14 +404,15 @@ class Handler(BaseHTTPRequestHandler):
         self.say({"files": files})
 
     def on_lfs_batch(self, sent: bytes, user: User | None, id: str) -> None:
-        objects = []
-        for each in json.loads(sent)["objects"]:
+        asked, objects = json.loads(sent), []
+        for each in asked["objects"]:
             answer = {"oid": each["oid"], "size": each["size"]}
             if each["oid"] not in self.hub.blobs:
                 place = f"{self.hub.url}/lfs/{each['oid']}"
                 answer["actions"] = {"upload": {"href": place, "header": {}}, "verify": {"href": f"{place}/verify"}}
             objects.append(answer)
-        self.say({"transfer": "basic", "objects": objects})
+        transfer = "xet" if "xet" in asked["transfers"] else "basic"  # huggingface_hub 1.5 asks whether to use Xet
+        self.say({"transfer": transfer, "objects": objects})
 
     def on_lfs_put(self, sent: bytes, user: User | None, oid: str) -> None:
         if hashlib.sha256(sent).hexdigest() != oid:
@@ -426,7 +427,10 @@ class Handler(BaseHTTPRequestHandler):
     def on_xet_token(self, sent: bytes, user: User | None, kind: str, id: str, revision: str) -> None:
         if not self.may_write(user, id):
             raise Refused(403, "Forbidden")
-        self.say({"casUrl": f"{self.hub.url}/cas", "exp": int(time.time()) + 3600, "accessToken": "xet"})
+        place, until = f"{self.hub.url}/cas", int(time.time()) + 3600
+        self.say({"casUrl": place, "exp": until, "accessToken": "xet"})
+        # huggingface_hub 1.5 reads the same from headers.
+        self.head |= {"X-Xet-Cas-Url": place, "X-Xet-Token-Expiration": str(until), "X-Xet-Access-Token": "xet"}
 
     def on_xorb(self, sent: bytes, user: User | None) -> None:
         self.say({"was_inserted": True})

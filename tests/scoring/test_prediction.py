@@ -119,8 +119,10 @@ def test_scores_are_those_of_the_pipeline_whatever_the_model_was_trained_for(
     classify = pipeline("image-classification", model=model, image_processor=process.processor)
     files = [photos[0], photos[1]]
     made = predictions(model, process, files, accelerator)
+    # By default, transformers 5.17 turns the values of a regression into probabilities; later versions do not.
+    told = {"function_to_apply": "none"} if kind == "regression" else {}
     for path, mine in zip(files, made, strict=True):
-        theirs = classify(Image.open(path))
+        theirs = classify(Image.open(path), **told)
         assert [each["label"] for each in mine["predictions"]] == [each["label"] for each in theirs]
         assert [each["score"] for each in mine["predictions"]] == pytest.approx(
             [each["score"] for each in theirs], abs=1e-5

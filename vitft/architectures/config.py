@@ -37,6 +37,9 @@ def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
             hint="a folder with config.json, a run directory, or a Hub id OWNER/NAME",
         )
     values, notes = read_settings(path, named)
+    if values.get("problem_type") not in (None, "single_label_classification", *_PROBLEMS):
+        del values["problem_type"]  # transformers 5.17 refuses another one, later versions ignore it
+        notes.append("config.json: ignored, because transformers knows no such problem: problem_type")
     try:
         if is_wrapped(values):
             return read_wrapped(values, named), notes

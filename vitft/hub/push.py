@@ -121,8 +121,9 @@ class _Push:
         self.has_tried = True
         try:
             return self.commit_anew()
-        except ConnectionError as error:  # from hf_xet; the Hub's client never raises Python's own
-            self.say(f"hub: {_without_xet(error)}")
+        except Exception as error:
+            if _is_from_xet(error):
+                self.say(f"hub: {_without_xet(error)}")
             raise
 
     def commit_anew(self) -> Published:
@@ -170,10 +171,16 @@ class _Push:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return is_passing(error) or is_unreachable(error) or isinstance(error, ConnectionError)
+    return is_passing(error) or is_unreachable(error) or _is_from_xet(error)
 
 
-def _without_xet(error: ConnectionError) -> str:
+def _is_from_xet(error: BaseException) -> bool:
+    # hf_xet raises Python's own ConnectionError, which the Hub's client never does. Up to huggingface_hub 1.18, the
+    # client itself asks for the token of Xet, and its error names the address.
+    return isinstance(error, ConnectionError) or "/xet-write-token/" in str(error)
+
+
+def _without_xet(error: BaseException) -> str:
     """Use plain HTTP from now on, which the Hub accepts too; return a note on it."""
     from huggingface_hub import constants
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,13 +110,14 @@ def _of_one_hot(dataset: Any, columns: Sequence[str]) -> Labels:
 
 def labels_of_text(values: Any) -> Labels:
     """Return the labels of an arrow column of text, without spaces around them."""
-    tidy = pc.utf8_normalize(pc.utf8_trim_whitespace(values), form="NFC")
-    num_trimmed = pc.sum(pc.not_equal(tidy, pc.utf8_normalize(values, form="NFC"))).as_py() or 0
+    tidy = pc.utf8_trim_whitespace(values)
+    num_trimmed = pc.sum(pc.not_equal(tidy, values)).as_py() or 0
     encoded = pc.dictionary_encode(pc.if_else(pc.equal(tidy, ""), None, tidy)).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
-    spelled = encoded.dictionary.to_pylist()
-    names = in_order(spelled)
+    # Not by arrow: up to pyarrow 25, utf8_normalize gives NFD whatever form is asked for.
+    spelled = [unicodedata.normalize("NFC", name) for name in encoded.dictionary.to_pylist()]
+    names = in_order(set(spelled))
     place = {name: index for index, name in enumerate(names)}
     new_id = np.array([*(place[name] for name in spelled), MISSING], dtype=np.int64)
     return Labels(new_id[_as_numpy(encoded.indices)], tuple(names), False, num_trimmed)
