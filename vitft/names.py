@@ -142,7 +142,7 @@ def explain_hub_error(
     kinds = kinds_of(error)
     text = " ".join(str(link) for link in chain(error))
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    local = f"--{kind} ./FOLDER, or --{kind} builtin:{'digits' if kind == 'dataset' else 'vit-micro'}"
+    local = f"a folder (./FOLDER), or builtin:{'digits' if kind == 'dataset' else 'vit-micro'}"
     allowed: str | None = None
     if "GatedRepoError" in kinds or "is a gated" in text:
         wrong = f"the {kind} {name!r} is gated: its owner grants access on request"
@@ -171,6 +171,12 @@ def explain_hub_error(
     else:
         wrong, hint = f"cannot open the {kind} {name!r}: {_first_line(error)}", f"see {page}, or {local}"
     return (DataError if kind == "dataset" else ModelError)(wrong, allowed=allowed, hint=hint)
+
+
+def last_part(path: str) -> str:
+    """Return the last part of a path; the model in a run's folder is called by the run."""
+    parts = [part for part in re.split(r"[/\\]", path) if part]
+    return parts[-2] if parts[-1:] == ["model"] and len(parts) > 1 else parts[-1] if parts else path
 
 
 def is_offline() -> bool:

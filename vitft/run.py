@@ -164,7 +164,7 @@ class Run:
             "model.checkpoint": str(self.model_folder),
             "model.init": "pretrained",
             **{f"model.{key}": None for key in of_another_checkpoint},
-            "run.name": None,
+            "run.name": self._another(self.folder),
         }
 
     def newest_checkpoint(self) -> Path | None:

@@ -21,7 +21,7 @@ def test_the_worst_classes_and_the_most_confused_pairs_are_told():
     scores = scores_of([0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 2, 1, 2, 2], ["ant", "bee", "cat"])
     assert list(evidence_lines("test", scores)) == [
         "test: top-1 87.5% of 8 images, between 52.9% and 97.8% (95 % interval)",
-        "calibration error 11.2%; at 95% precision, the surest 50% of the images can be answered",
+        "calibration error 11.2%; at 95% precision, the surest 50% of the images can be labelled",
         "",
         "worst classes (of 3)  images  recall  precision      F1",
         "bee                        2   50.0%     100.0%   66.7%",

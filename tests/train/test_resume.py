@@ -405,6 +405,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpo
     assert not (run / "model").exists()
 
 
+def is_of_a_checkpoint(path: Path) -> bool:
+    return "step-" in str(path)
+
+
 def no_space() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -414,7 +418,7 @@ def no_space() -> None:
     [
         lambda: at_call(checkpoint, "save_file", 7, no_space),
         lambda: at_call(checkpoint, "_write_json", 3, no_space),
-        lambda: at_call(disk, "flush", 9, no_space),
+        lambda: at_call(disk, "flush", 9, no_space, only=is_of_a_checkpoint),
     ],
     ids=["tensors", "state", "flush"],
 )

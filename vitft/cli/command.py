@@ -223,6 +223,8 @@ def with_flags(text: str) -> str:
 
 def _advice(flag: str, command: Command) -> str:
     own = command.flags()
+    if flag in ("--model", "--dataset") and flag not in own:
+        return f"leave out the flag: {flag[2:].upper()} is an argument of this command"
     if flag in FOREIGN:
         return f"use {FOREIGN[flag]}" if FOREIGN[flag].startswith("--") else FOREIGN[flag]
     if "--set" in own:

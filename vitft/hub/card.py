@@ -14,7 +14,7 @@ from vitft.errors import ModelError
 from vitft.files import at_home
 from vitft.hub.bundle import CONFUSION, FIGURES, local_inputs, read_environment, shortener
 from vitft.hub.prose import as_text, data_lines, training_text
-from vitft.names import slug
+from vitft.names import last_part, slug
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 from vitft.scoring.calibration_file import read_calibration
@@ -254,7 +254,7 @@ def _dataset_name(recipe: Recipe, dataset: Mapping[str, Any], *, is_path: bool) 
 
 
 def _shown(named: str, *, is_path: bool) -> str:
-    return at_home(named).resolve().name if is_path else named
+    return last_part(str(at_home(named).resolve())) if is_path else named
 
 
 def _read_json(path: Path) -> dict[str, Any]:

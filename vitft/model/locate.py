@@ -35,6 +35,9 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
             run = Run(folder)
             raise ModelError(f"the run {checkpoint} is not finished, so it has no model yet", hint=run.resume_command)
         return folder, None
+    near = Path("runs") / checkpoint
+    if is_file(near / "recipe.yaml"):
+        raise ModelError(f"there is no model {checkpoint}, but a run of that name", hint=f"{near} in its place")
     runs, guess = runs_like(checkpoint)
     if runs and ("/" in checkpoint or guess):  # a mistyped run must not be looked up on the Hub
         raise ModelError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from vitft.disk import remove_whole, size_of
 from vitft.files import at_home
+from vitft.names import last_part
 from vitft.notebook import ShownAsText
 from vitft.outside import printable
 from vitft.ownership import is_taken
@@ -66,7 +67,7 @@ class RunTable(ShownAsText):
         for each in self.runs:
             score = "-" if each.top1 is None else f"{100 * each.top1:.2f}% {each.split}"
             time = "-" if each.seconds is None else duration_text(each.seconds)
-            about = [printable(Path(text).name if "/" in text else text) for text in (each.dataset, each.model)]
+            about = [printable(last_part(text) if "/" in text else text) for text in (each.dataset, each.model)]
             rows.append((each.folder.name, each.state, *about, score, time, size_text(each.num_bytes)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -12,11 +12,11 @@ SCORES = {
     "top1": ("top-1", "share of images whose most probable class is right"),
     "top5": ("top-5", "share of images whose class is among the five most probable"),
     "mean_per_class_accuracy": ("mean per-class accuracy", "each class counts the same"),
-    "macro_f1": ("macro F1", "mean over classes of precision and recall, taken together"),
+    "macro_f1": ("macro F1", "mean over classes of the harmonic mean of precision and recall"),
     "nll": ("NLL", "mean negative log-likelihood of the true class, in nats; lower is better"),
     "brier": ("Brier score", "squared distance of probabilities and truth; lower is better"),
     "ece": ("ECE", "expected calibration error, 15 bins of equal width; lower is better"),
-    "ece_equal_count": ("ECE, equal counts", "the same with 15 bins of as many images each"),
+    "ece_equal_count": ("ECE, equal counts", "the same with 15 bins of equally many images"),
 }
 """The scores of a split in their order: name and meaning."""
 _PARTS = ("top1", "top5", "mean_per_class_accuracy", "macro_f1")
@@ -59,10 +59,10 @@ def headline_text(split: str, scores: Mapping[str, Any]) -> str:
 
 
 def coverage_text(curve: Sequence[Mapping[str, float]]) -> str:
-    """Say how many images can be answered at a precision of 95 %."""
+    """Say how many images can be labelled with a precision of 95 %."""
     wanted, share = f"{100 * PRECISION:.0f} %", answered_at(curve, PRECISION)
     if share == 0:
-        return f"No share of the images can be answered at {wanted} precision: even the surest are right less often."
+        return f"No share of the images can be labelled with {wanted} precision: even the surest are right less often."
     whole = "all images" if share == 1 else f"{100 * share:.0f} % of the images"
     least = min((each["confidence"] for each in curve if each["coverage"] <= share), default=0.0)
-    return f"At {wanted} precision, {whole} are answered: those with a confidence of {least:.2f} or more."
+    return f"{whole} can be labelled with {wanted} precision: those with a confidence of {least:.2f} or more."

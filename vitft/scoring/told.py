@@ -29,7 +29,7 @@ def evidence_lines(split: str, scores: Mapping[str, Any], *, with_all_classes: b
             f"between {_percent(low)} and {_percent(high)} (95 % interval)"
         )
         answered = answered_at(scores["coverage"], _PRECISION)
-        sure = f"at {_PRECISION:.0%} precision, the surest {answered:.0%} of the images can be answered"
+        sure = f"at {_PRECISION:.0%} precision, the surest {answered:.0%} of the images can be labelled"
         yield f"calibration error {_percent(scores['ece'])}; {sure}"
     if "class" not in scores.get("per_class", {}):
         return

@@ -110,8 +110,8 @@ class SizeSweep(ShownAsText):
             return (
                 f"best at {show_size(best.image_size)}; the checkpoint's own {show_size(self.own_size)} was not tried"
             )
-        if best.image_size == own.image_size:
-            return f"best at the checkpoint's own {show_size(self.own_size)}"
+        if best.scores["top1"] == own.scores["top1"]:
+            return f"no size has a higher top-1 than the checkpoint's own {show_size(self.own_size)}"
         gain, count = best.scores["top1"] - own.scores["top1"], own.scores["count"]
         # Both sizes see the same images and share errors, so this standard error is an upper bound. The best of
         # several sizes was picked, so each comparison gets its share of the 5 % (Bonferroni).

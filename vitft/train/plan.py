@@ -297,7 +297,8 @@ def _batch_size(recipe: Recipe, num_samples: int | None, world_size: int, reason
         reasons["batch_size"] = f"auto: {_DEFAULT_BATCH} images per step over all processes"
         return max(_DEFAULT_BATCH, least)
     size = max(8, least, num_samples // 20 // 2 * 2)
-    reasons["batch_size"] = f"auto: a twentieth of the {num_samples} training images"
+    why = "a twentieth of" if size > max(8, least) else "the least for"
+    reasons["batch_size"] = f"auto: {why} the {num_samples} training images"
     return size
 
 
