@@ -216,7 +216,7 @@ def test_a_gated_or_private_checkpoint_says_what_to_do(world: Hub, client: Clien
 
 def test_offline_with_nothing_cached_says_what_to_type(world: Hub, client: Client) -> None:
     outcome = client.run_anew("finetune", "--dataset", "cifar100", env={"HF_HUB_OFFLINE": "1"})
-    assert outcome.code == 1 and "HF_HUB_OFFLINE" in outcome.err and "--dataset ./FOLDER" in outcome.err
+    assert outcome.code == 1 and "HF_HUB_OFFLINE" in outcome.err and "a folder (./FOLDER)" in outcome.err
     assert not world.log
 
 

@@ -25,6 +25,7 @@ def make(folder, name, *, step=None, scored=False, finished=False):
         run.model_folder.mkdir()
         (run.model_folder / "config.json").write_text("{}")
         results = {"train": {"steps": step, "seconds": 200.0}, "classes": ["a"], "test": {"top1": 0.75}}
+        results["test"] |= {"intervals": {"top1": [0.7, 0.8]}} if finished else {}
         run.write_json("results.json", results)
     if finished:
         run.write_text("model/README.md", "card")
@@ -48,6 +49,8 @@ def test_each_run_has_its_state_and_the_newest_stands_first(folder):
     assert [(each.folder.name, each.state) for each in found] == states
     assert [each.step for each in found] == [9, 9, 7, None]
     assert found[0].top1 == 0.75 and found[0].split == "test" and found[2].top1 is None
+    assert found[0].interval == [0.7, 0.8] and found[1].interval is None
+    assert "75.00% test (70.0 to 80.0)" in str(list_runs(folder))
     assert found[0].checkpoint_bytes == 1002
     assert [bool(each.next_command) for each in found] == [False, True, True, True]
 

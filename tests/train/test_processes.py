@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import every_process
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -30,6 +31,7 @@ from vitft.data import order
 from vitft.errors import UsageError
 from vitft.processes.device import make_accelerator
 from vitft.reading.source import open_source
+from vitft.scoring.predictions import read_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no")
@@ -290,6 +292,17 @@ def test_the_gradients_are_those_of_one_process(several: tuple[int, Path], one: 
     assert_close(*gradients, tolerance=1e-5)
     norm = sum(each.double().square().sum() for each in load_file(gradients[1]).values()) ** 0.5
     torch.testing.assert_close(norm, logged(one / "sgd", "grad_norm")[1], rtol=1e-5, atol=0)
+
+
+def test_predictions_are_in_the_order_of_the_dataset(several: tuple[int, Path], one: Path) -> None:
+    classes = json.loads((one / "adamw" / "results.json").read_text())["classes"]
+    for split in ("validation", "test"):
+        (ours, sources), (theirs, expected) = (
+            read_predictions(each / "adamw" / f"predictions-{split}.parquet", classes) for each in (several[1], one)
+        )
+        assert sources == expected and ours.row.tolist() == theirs.row.tolist()
+        assert ours.label.tolist() == theirs.label.tolist()
+        np.testing.assert_allclose(ours.p_label, theirs.p_label, atol=1e-3)
 
 
 def test_three_epochs_take_the_same_course(several: tuple[int, Path], one: Path) -> None:

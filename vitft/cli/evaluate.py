@@ -30,6 +30,7 @@ from vitft.processes import worker
 if TYPE_CHECKING:
     from vitft.recipe.keys import DataRecipe
     from vitft.recipe.recipe import Recipe
+    from vitft.tasks import EvaluationResult
 
 
 OwnDataset = Annotated[
@@ -110,11 +111,11 @@ def evaluate(
     recipe = _recipe(changes, settings_given)
     data = recipe.data if recipe.data.dataset else None  # None: the run's own
     sizes = image_sizes(image_size)
-    if len(sizes) > 1 and recipe.run.metrics:
-        raise UsageError("--metrics needs a single size", hint="leave out --metrics, or give one --image-size")
-    for flag, is_given in (("--calibrate", calibrate), ("--output", out is not None), ("--per-class", per_class)):
-        if len(sizes) > 1 and is_given:
-            raise UsageError(f"{flag} needs a single size", hint="leave out --image-size, or give one")
+    of_one_size = {
+        "--metrics": recipe.run.metrics, "--calibrate": calibrate, "--output": out, "--per-class": per_class,
+    }  # fmt: skip
+    for flag in [flag for flag, value in of_one_size.items() if value and len(sizes) > 1]:
+        raise UsageError(f"{flag} needs a single size", hint=f"leave out {flag}, or give one --image-size")
     if fold_temperature is not None and not calibrate:
         raise UsageError(
             "--fold-temperature needs --calibrate",
@@ -146,11 +147,15 @@ def evaluate(
     options |= {"calibrate": calibrate, "fold_temperature": fold_temperature, "out": out}
     result = tasks.evaluate(model, data, metrics=recipe.run.metrics, image_size=size, **options)
     if worker.is_main():
-        text = json.dumps(result.scores, indent=2) if format == "json" else result.told(with_all_classes=per_class)
-        print(shown(text))
-        if out is not None:
-            print(shown(f"scores and predictions: {out}"), file=sys.stderr)
+        _print(result, format, per_class, out)
     return 0
+
+
+def _print(result: EvaluationResult, format: str, per_class: bool, out: Path | None) -> None:
+    text = json.dumps(result.scores, indent=2) if format == "json" else result.told(with_all_classes=per_class)
+    print(shown(text))
+    if out is not None:
+        print(shown(f"scores and predictions: {out}"), file=sys.stderr)
 
 
 def _recipe(changes: Changes, given: list[str] | None) -> Recipe:

@@ -27,6 +27,7 @@ class RunSummary:
         state: ``done``, ``running``, ``stopped`` (with a checkpoint, or before its last file was written) or ``begun``.
         dataset, model: names of the dataset and of the pretrained checkpoint.
         split, top1: the split that was scored (test if there is one) and its top-1; empty and None without a score.
+        interval: of top-1, 95 %; None in results of older versions.
         step: step of the newest checkpoint, or the number of steps if training is complete.
         seconds: training time; None until training is complete.
         num_bytes, checkpoint_bytes: disk space of the whole run and of its checkpoints.
@@ -38,6 +39,7 @@ class RunSummary:
     model: str
     split: str
     top1: float | None
+    interval: list[float] | None
     step: int | None
     seconds: float | None
     num_bytes: int
@@ -66,6 +68,9 @@ class RunTable(ShownAsText):
         rows: list[tuple[str, ...]] = [("run", "state", "dataset", "model", "top-1", "time", "size")]
         for each in self.runs:
             score = "-" if each.top1 is None else f"{100 * each.top1:.2f}% {each.split}"
+            score += (
+                "" if each.interval is None else " ({:.1f} to {:.1f})".format(*(100 * end for end in each.interval))
+            )
             time = "-" if each.seconds is None else duration_text(each.seconds)
             about = [printable(last_part(text) if "/" in text else text) for text in (each.dataset, each.model)]
             rows.append((each.folder.name, each.state, *about, score, time, size_text(each.num_bytes)))
@@ -101,6 +106,7 @@ def _summary(folder: Path) -> RunSummary:
         _name_of(environment.get("model")),
         split,
         results[split].get("top1") if split else None,
+        results[split].get("intervals", {}).get("top1") if split else None,
         training.get("steps") or (int(newest.name.removeprefix("step-")) if newest else None),
         training.get("seconds"),
         size_of(folder),

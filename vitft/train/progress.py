@@ -84,7 +84,8 @@ class Progress:
         training.run.log("step", step=step + 1, **seen, images_per_second=round(speed, 1), image_size=list(size))
         training.track(seen)
         if speed:
-            self._show(step + 1, f"loss {loss:.3f}", speed)
+            best = training.state.best
+            self._show(step + 1, f"loss {loss:.3f}" + (f"  best top-1 {100 * best.top1:.1f}%" if best else ""), speed)
 
     def pause(self) -> None:
         """Leave out the time since the last step, which an evaluation or a checkpoint took."""
