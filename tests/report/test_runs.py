@@ -64,7 +64,7 @@ def test_a_run_that_somebody_works_on_is_running(folder):
 
 def test_the_table_names_what_goes_on_and_how(folder):
     text = str(list_runs(folder))
-    assert "done     done     photos   vit    75.00% test  3 min" in text
+    assert "done     done     photos   vit    75.00% test (70.0 to 80.0)  3 min" in text
     assert f"stopped: vitft finetune --resume {folder / 'stopped'}" in text
 
 
@@ -72,6 +72,10 @@ def test_broken_files_leave_gaps_and_no_traceback(folder):
     (folder / "done" / "environment.json").write_text("[1, 2")
     (folder / "done" / "results.json").write_text('{"train": {}, "classes": [], "test": 3}')
     assert list_runs(folder).runs[0].top1 is None
+    (folder / "scored" / "results.json").write_text(
+        '{"train": {}, "classes": [], "test": {"intervals": {"top1": "x"}}}'
+    )
+    assert list_runs(folder).runs[1].interval is None
     assert "\x1b" not in str(list_runs(folder))
 
 

@@ -106,7 +106,7 @@ def _summary(folder: Path) -> RunSummary:
         _name_of(environment.get("model")),
         split,
         results[split].get("top1") if split else None,
-        results[split].get("intervals", {}).get("top1") if split else None,
+        _interval(results[split].get("intervals")) if split else None,
         training.get("steps") or (int(newest.name.removeprefix("step-")) if newest else None),
         training.get("seconds"),
         size_of(folder),
@@ -120,6 +120,12 @@ def _state(run: Run) -> State:
     if run.is_finished:
         return "done"
     return "stopped" if run.newest_checkpoint() or run.is_scored else "begun"
+
+
+def _interval(intervals: Any) -> list[float] | None:
+    found = intervals.get("top1") if isinstance(intervals, dict) else None
+    is_whole = isinstance(found, list) and len(found) == 2 and all(isinstance(end, int | float) for end in found)
+    return found if is_whole else None
 
 
 def _name_of(thing: Any) -> str:
