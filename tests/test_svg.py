@@ -36,7 +36,9 @@ def test_colours_have_a_value_in_light_and_in_dark():
 
 
 def test_a_title_cannot_leave_its_attribute():
-    ET.fromstring(inline_svg(figure_of(["a"]), '"><b>'))
+    root = ET.fromstring(inline_svg(figure_of(["a"]), '"><b>'))
+    assert root.get("aria-label") == '"><b>'
+    assert not [each for each in root.iter() if each.tag.endswith("}b") or each.tag == "b"]
 
 
 def test_two_figures_on_a_page_share_no_id():

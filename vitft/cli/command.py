@@ -177,7 +177,7 @@ def _wrong_values(command: Command, ctx: Any, args: list[str], first: Exception,
             continue
         try:
             parameter.handle_parse_result(ctx, given, rest)
-        except Exception as error:
+        except Exception as error:  # which of click's classes it is depends on typer
             if not is_complaint(error):
                 raise
             found.append(complaint(error))

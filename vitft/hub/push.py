@@ -121,7 +121,7 @@ class _Push:
         self.has_tried = True
         try:
             return self.commit_anew()
-        except Exception as error:
+        except Exception as error:  # the Hub client's errors share no ancestor but Exception; raised again
             if _is_from_xet(error):
                 self.say(f"hub: {_without_xet(error)}")
             raise

@@ -282,6 +282,7 @@ def _take_over(session: Session, run: Run, recipe: Recipe, accelerator: Accelera
     run = _run_at(run.folder, recipe, is_main=accelerator.is_main_process)
 
     def take() -> None:
+        """Lock, report and tidy; only the main process does."""
         session.own(run)
         if run.has_lost_results():
             raise TrainError(

@@ -48,6 +48,7 @@ def policy(
 
     @torch.no_grad()
     def view(batch: StagedBatch) -> tuple[Tensor, Tensor]:
+        """Return the pixel values and soft targets of a batch."""
         device = batch.images.device
 
         def draw(stream: str, k: int) -> Tensor:
