@@ -76,7 +76,7 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "keeping", "publishing", "recording", "reporting", "finishing", "training", "evaluating", "predicting",
+        "publishing", "recording", "reporting", "keeping", "finishing", "training", "evaluating", "predicting",
         "resizing", "inspecting", "__init__",
     ],
     "cli": [

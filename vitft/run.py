@@ -21,6 +21,8 @@ from vitft.outside import shown
 from vitft.recipe.recipe import Recipe
 from vitft.status import Status
 
+_LONGEST_LINE = 64 * 1024  # bytes, of an event that says why a run failed
+
 
 class Run:
     """One execution and its folder."""
@@ -228,6 +230,11 @@ class Run:
                 hint=f"make room, then: {self.resume_command}",
             ) from error
 
+    def failure(self) -> str:
+        """Return why the last attempt failed; empty if it did not, or was killed before it could say so."""
+        last = _event(_last_line(self.folder / "metrics.jsonl"))
+        return str(last.get("text")) if last is not None and last["event"] == "failed" else ""
+
     def metrics_length(self) -> int:
         """Return the size of ``metrics.jsonl`` in bytes."""
         path = self.folder / "metrics.jsonl"
@@ -307,6 +314,16 @@ def read_events(path: Path) -> list[tuple[str, dict[str, Any] | None]]:
         return []
     with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return [(line, _event(line)) for line in file]
+
+
+def _last_line(path: Path) -> str:
+    """Return the end of a file of short lines, from the last line on; a long run's log is not read whole."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
+        lines = file.read().splitlines(keepends=True)
+    return lines[-1].decode(errors="surrogateescape") if lines else ""
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -158,7 +158,7 @@ def test_a_run_that_is_not_finished_says_so_and_shows_its_curves(run, tmp_path):
     ("name", "said"),
     [
         ("predictions-test.parquet", "Predictions-test.parquet is not there"),
-        ("thumbnails", "This run keeps no thumbnails"),
+        ("thumbnails", "There are no thumbnails"),
         ("plan.json", ""),
         ("environment.json", ""),
         ("metrics.jsonl", ""),

@@ -62,6 +62,32 @@ def test_a_run_that_somebody_works_on_is_running(folder):
     assert next(each for each in list_runs(folder).runs if each.folder.name == "stopped").state == "stopped"
 
 
+def test_a_failed_run_says_why_until_it_goes_on(folder):
+    run = Run(folder / "stopped")
+    run.log("failed", text="the disk is full: \x1b[31m")
+    table = list_runs(folder)
+    found = next(each for each in table.runs if each.folder == run.folder)
+    assert (found.state, found.failure, found.next_command) == (
+        "failed",
+        "the disk is full: \x1b[31m",
+        run.resume_command,
+    )
+    assert "failed:\n  stopped: the disk is full: \\x1b[31m" in str(table)
+    run.log("step", step=8)
+    assert next(each for each in list_runs(folder).runs if each.folder == run.folder).state == "stopped"
+
+
+def test_only_the_end_of_a_long_log_is_read(folder):
+    run = Run(folder / "stopped")
+    for _ in range(3):
+        run.log("note", text="long " * 10_000)
+    assert run.failure() == ""
+    run.log("failed", text="a reason")
+    assert run.failure() == "a reason"
+    (run.folder / "metrics.jsonl").write_bytes(b'{"event": "failed", "text": "half')
+    assert run.failure() == ""
+
+
 def test_the_table_names_what_goes_on_and_how(folder):
     text = str(list_runs(folder))
     assert "done     done     photos   vit    75.00% test (70.0 to 80.0)  3 min" in text

@@ -8,7 +8,8 @@ from vitft.errors import ModelError
 from vitft.scoring.calibration_file import read_calibration, record, temperature_of, write_calibration
 
 NUMBERS = {"nll": 1.0, "brier": 0.5, "ece": 0.1, "ece_equal_count": 0.1, "top1": 0.9}
-SCORES = NUMBERS | {"intervals": {name: [0.0, 1.0] for name in NUMBERS}}
+BINS = {"equal_width": [{"confidence": 0.9, "accuracy": 0.8, "count": 5}], "equal_count": []}
+SCORES = NUMBERS | {"intervals": {name: [0.0, 1.0] for name in NUMBERS}, "reliability": BINS}
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -17,7 +18,8 @@ def test_what_was_written_is_read(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["calibration.json"] == [path.name]
     assert read_calibration(tmp_path) == content
     assert temperature_of(tmp_path, "m") == 1.5
-    assert set(content["before"]) == {"nll", "brier", "ece", "ece_equal_count", "intervals"}
+    assert set(content["before"]) == {"nll", "brier", "ece", "ece_equal_count", "intervals", "reliability"}
+    assert content["after"]["reliability"] == {"equal_width": BINS["equal_width"]}
     assert set(content["after"]["intervals"]) == {"nll", "brier", "ece", "ece_equal_count"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitft import evaluate, predict
+from vitft import evaluate, predict, write_report
 from vitft.errors import DataError, ModelError, UsageError
 from vitft.recipe.keys import DataRecipe
 from vitft.scoring.calibration import Temperature
@@ -81,6 +81,20 @@ def test_the_temperature_is_stored_beside_the_model_and_in_the_card(calibrated):
     assert not list((run / "model").glob(".*"))
     card = (run / "model" / "README.md").read_text()
     assert f"temperature of {found['temperature']:.3f}" in card and "--calibrated" in card
+
+
+def test_the_page_shows_the_reliability_before_and_after(calibrated, digits, tmp_path):
+    run, *_ = calibrated
+    evaluate(run, str(digits), split="test", calibrate=True, out=tmp_path / "kept")
+    page = (tmp_path / "kept" / "report.html").read_text("utf-8")
+    said = "The dashed line is the model with its temperature."
+    assert said in page and "scored on test (40 images)" in page and "could not be made" not in page
+    own = shutil.copytree(run, tmp_path / "own")
+    assert said not in write_report(own).path.read_text("utf-8")  # the temperature was judged on other images
+    evaluate(own, calibrate=True)
+    assert said in (own / "report.html").read_text("utf-8")
+    bins = stored(own)["after"]["reliability"]["equal_width"]
+    assert sum(each["count"] for each in bins) == stored(own)["scored_on"]["count"] == 360
 
 
 def test_predict_applies_the_temperature_when_asked_and_never_otherwise(calibrated, finished, digits):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vitft import cli, evaluate, predict
+from vitft import cli, evaluate, predict, write_report
 from vitft.errors import DataError, ModelError, UsageError
 from vitft.recipe.keys import DataRecipe
 from vitft.scoring.predictions import read_predictions
@@ -94,7 +94,9 @@ def test_evaluate_with_several_sizes_prints_one_document_and_draws(finished, dig
 
 def test_an_evaluation_keeps_its_predictions(finished, digits, tmp_path):
     result = evaluate(finished.run_dir, str(digits), split="test", out=tmp_path / "kept")
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["predictions-test.parquet", "scores.json"]
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {
+        "evaluation.json", "predictions-test.parquet", "report.html", "scores.json", "thumbnails",
+    }  # fmt: skip
     assert json.loads((tmp_path / "kept" / "scores.json").read_text())["top1"] == result.scores["top1"]
     said, sources = read_predictions(
         tmp_path / "kept" / "predictions-test.parquet", result.scores["per_class"]["class"]
@@ -103,6 +105,40 @@ def test_an_evaluation_keeps_its_predictions(finished, digits, tmp_path):
     assert sorted(sources) == sorted(str(path) for path in digits.rglob("*.png"))
     with pytest.raises(UsageError, match="already exists"):
         evaluate(finished.run_dir, str(digits), out=tmp_path / "kept")
+    # Again from the folder alone, and beside another evaluation on the same images.
+    page = (tmp_path / "kept" / "report.html").read_text("utf-8")
+    assert "could not be made" not in page and 'class="gaps"' not in page and "evaluation <bdi>kept</bdi>" in page
+    for part in ("scores", "confusion", "classes", "mistakes", "trust", "environment"):
+        assert f'id="{part}"' in page
+    wrong = said.take(~said.is_correct)
+    shown = page[page.index('id="mistakes"') : page.index('id="pairs"')]
+    assert shown.count("data:image/jpeg") == min(20, len(wrong)) > 0
+    assert write_report(tmp_path / "kept").path == tmp_path / "kept" / "report.html"
+    assert (tmp_path / "kept" / "report.html").read_text("utf-8") == page
+    evaluate(finished.run_dir, str(digits), split="test", out=tmp_path / "again")
+    [test] = write_report([tmp_path / "kept", tmp_path / "again"], tmp_path / "two.html").comparison.tests
+    assert (test.count, test.only_one, test.only_other) == (40, 0, 0)
+    (tmp_path / "again" / "evaluation.json").write_text('{"split": "test"}')
+    with pytest.raises(UsageError, match=r"again cannot be read: [\s\S]*vitft evaluate MODEL DATASET -o"):
+        write_report(tmp_path / "again")
+
+
+def test_an_evaluation_without_its_page_keeps_its_scores(finished, digits, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("no pen")
+
+    monkeypatch.setattr("vitft.report.page.run_page", fail)
+    words = ["evaluate", str(finished.run_dir), str(digits), "--split", "test", "-o", str(tmp_path / "kept")]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    said = capsys.readouterr()
+    assert ended.value.code == 0
+    assert f"no page was written: RuntimeError: no pen; to make it: vitft report {tmp_path / 'kept'}" in said.err
+    assert f"scores and predictions: {tmp_path / 'kept'}" in said.err and "report: " not in said.err
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(tmp_path / "kept")])
+    assert (tmp_path / "kept" / "report.html").is_file()
 
 
 def test_an_evaluation_tells_every_class_on_demand(finished, digits, capsys):

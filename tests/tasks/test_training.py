@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vitft import Recipe, finetune, predict
+from vitft import Recipe, finetune, predict, write_report
 from vitft.errors import DataError, ModelError, RecipeError, UsageError
+from vitft.report.runs import list_runs
 
 TINY = {
     "data.max_train_samples": 200, "train.duration": "2 epochs", "train.batch_size": 32, "optim.lr": 2e-3,
@@ -54,6 +55,22 @@ def test_the_stream_of_metrics_has_each_step_once(finished):
     assert [line["step"] for line in lines if line["event"] == "step"] == list(range(1, 14))
     assert [line["step"] for line in lines if line["event"] == "validation"] == [7, 13]
     assert any("zero-initialised" in line["text"] for line in lines if line["event"] == "note")
+
+
+def test_a_run_that_fails_says_why_in_the_list_of_runs(tmp_path, monkeypatch):
+    recipe = Recipe.load("quickstart", {**TINY, "data.max_train_samples": 40, "run.output_dir": str(tmp_path)})
+
+    def fail(*_, **__):
+        raise RuntimeError("a rare fault\nof a library")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr("vitft.train.fit.fit", fail)
+        finetune(recipe)
+    [found] = list_runs(tmp_path).runs
+    assert (found.state, found.failure) == ("failed", "RuntimeError: a rare fault of a library")
+    assert "It failed: RuntimeError: a rare fault" in write_report(found.folder).path.read_text("utf-8")
+    finetune(resume=found.folder)
+    assert [each.state for each in list_runs(tmp_path).runs] == ["done"]
 
 
 def test_the_resolved_recipe_replays_the_run(finished, tmp_path):

@@ -24,6 +24,7 @@ from vitft.cli.options import (
 )
 from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import UsageError
+from vitft.files import at_home
 from vitft.outside import shown
 from vitft.processes import worker
 
@@ -93,7 +94,8 @@ def evaluate(
     fold_temperature: FoldTemperature = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print the scores of every class.")] = False,
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="New folder for the scores and predictions.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="New folder for scores, predictions and a page."),
     ] = None,
     batch_size: BatchSize = None,
     num_processes: NumProcesses = None,
@@ -155,7 +157,11 @@ def _print(result: EvaluationResult, format: str, per_class: bool, out: Path | N
     text = json.dumps(result.scores, indent=2) if format == "json" else result.told(with_all_classes=per_class)
     print(shown(text))
     if out is not None:
-        print(shown(f"scores and predictions: {out}"), file=sys.stderr)
+        from vitft.tasks.reporting import PAGE
+
+        out = at_home(out)
+        page = [f"report: {out / PAGE}"] if (out / PAGE).is_file() else []
+        print(shown("\n".join([f"scores and predictions: {out}", *page])), file=sys.stderr)
 
 
 def _recipe(changes: Changes, given: list[str] | None) -> Recipe:

@@ -13,7 +13,9 @@ from vitft.outside import shown
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of vitft evaluate -o.", metavar="RUN...")
+    ],
     output: Annotated[
         Path | None,
         typer.Option(

@@ -71,8 +71,13 @@ def draw_curves(curves: Sequence[Curve], title: str) -> str:
     return inline_svg(figure, title)
 
 
-def draw_reliability(bins: Sequence[Mapping[str, float]]) -> str:
-    """Draw accuracy against confidence (Guo et al., arXiv:1706.04599, figure 1), with the images of each bin below."""
+def draw_reliability(bins: Sequence[Mapping[str, float]], calibrated: Sequence[Mapping[str, float]] = ()) -> str:
+    """Draw accuracy against confidence (Guo et al., arXiv:1706.04599, figure 1), with the images of each bin below.
+
+    Args:
+        bins: of the model as it is.
+        calibrated: of the model with its temperature, as a second, dashed line.
+    """
     title = "Reliability"
     figure, axes = _chart(f"{title}: accuracy by confidence", "confidence", height=3.6)
     axes.set_position((0.12, 0.34, 0.84, 0.56))
@@ -80,6 +85,9 @@ def draw_reliability(bins: Sequence[Mapping[str, float]]) -> str:
     axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":", linewidth=1)
     confidence, accuracy = [each["confidence"] for each in bins], [each["accuracy"] for each in bins]
     axes.plot(confidence, accuracy, color=SERIES[0], marker="o", markersize=4, linewidth=1.2, clip_on=False)
+    if calibrated:
+        x, y = [each["confidence"] for each in calibrated], [each["accuracy"] for each in calibrated]
+        axes.plot(x, y, "--", color=SERIES[1], marker="s", markersize=3, linewidth=1.2, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[])
     below = figure.add_axes((0.12, 0.14, 0.84, 0.15))
     _plain(below)

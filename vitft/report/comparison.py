@@ -94,7 +94,7 @@ class Comparison:
         """Return the same as plain values."""
         return {
             "runs": [
-                {"run": name, "folder": str(each.run.folder), "split": each.split, "scores": _numbers(each.scores)}
+                {"run": name, "folder": str(each.folder), "split": each.split, "scores": _numbers(each.scores)}
                 for name, each in zip(self.names, self.records, strict=True)
             ],
             "differences": {key: dict(zip(self.names, each, strict=True)) for key, each in self.differences},
@@ -150,7 +150,7 @@ def _names(records: Sequence[Record]) -> list[str]:
     """Return the name of each run; where two have the same, with the folder that it lies in."""
     short = [record.name for record in records]
     return [
-        printable(name if short.count(name) == 1 else str(record.run.folder))
+        printable(name if short.count(name) == 1 else str(record.folder))
         for name, record in zip(short, records, strict=True)
     ]
 

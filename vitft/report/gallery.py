@@ -1,17 +1,18 @@
 """Which images a page shows: the surest mistakes, and examples of the most confused pairs.
 
-``thumbnails/`` of a run holds them small, with ``index.json``, since a page must not need the dataset.
+``thumbnails/`` of a run or an evaluation holds them small, with ``index.json``, since a page must not need the dataset.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitft.run import Run
+from vitft.files import is_file
 from vitft.scoring.evidence import frequent_mistakes, surest_mistakes
 from vitft.scoring.predictions import Predictions
 from vitft.svg import address
@@ -61,7 +62,7 @@ def choose(predictions: Predictions) -> Chosen:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """The small images that a run keeps.
+    """The small images that a run or an evaluation keeps.
 
     Attributes:
         split: the one that they are from.
@@ -76,21 +77,22 @@ class Thumbnails:
     notes: list[str] = field(default_factory=list)
 
 
-def read_thumbnails(run: Run) -> Thumbnails:
-    """Read what a run keeps; an image that is gone is left out.
+def read_thumbnails(kept_in: Path) -> Thumbnails:
+    """Read the thumbnails of a run or an evaluation; an image that is gone is left out.
 
     Raises:
         KeyError, TypeError, ValueError: if the index is not one that vitft wrote.
     """
-    index = run.read_json(f"{FOLDER}/{INDEX}")
-    if index is None:
-        return Thumbnails(notes=["this run keeps no thumbnails"])
+    folder = kept_in / FOLDER
+    if not is_file(folder / INDEX):
+        return Thumbnails(notes=["there are no thumbnails"])
+    index = json.loads((folder / INDEX).read_text("utf-8"))
     found = Thumbnails(str(index["split"]), notes=[str(note) for note in index["notes"]])
     for each in index["images"]:
-        if picture := _picture(run.folder / FOLDER, each):
+        if picture := _picture(folder, each):
             found.of_row[int(each["row"])] = picture
     for each in index["views"]:
-        if picture := _picture(run.folder / FOLDER, each):
+        if picture := _picture(folder, each):
             found.views.append((picture, [(str(name), float(share)) for name, share in each["labels"]]))
     return found
 

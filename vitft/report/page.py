@@ -1,4 +1,4 @@
-"""A run as one page, which needs no other file and no network."""
+"""A run or an evaluation as one page, which needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ MARK = '<meta name="generator" content="vitft report">'
 
 
 def run_page(record: Record) -> str:
-    """Return the page of a run."""
-    return render("run.html.j2", {**sections_of(record), "name": record.name, "split": record.split})
+    """Return the page of a run or of an evaluation."""
+    return render(
+        "run.html.j2", {**sections_of(record), "name": record.name, "kind": record.kind, "split": record.split}
+    )
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:

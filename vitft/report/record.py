@@ -1,13 +1,15 @@
-"""Everything that a run wrote down, read for a page: a run that is not finished, or older, has less of it."""
+"""Everything that a run or an evaluation wrote down, read for a page; an unfinished run, or an older one, has less."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from vitft.errors import one_line
+from vitft.errors import UsageError, one_line
+from vitft.files import is_file
 from vitft.recipe.recipe import Recipe
 from vitft.report.gallery import Thumbnails, read_thumbnails
 from vitft.run import Run
@@ -15,15 +17,18 @@ from vitft.scoring.predictions import Predictions, file_name, read_predictions
 
 T = TypeVar("T")
 _SPLITS = ("test", "validation")
+EVALUATION, SCORES = "evaluation.json", "scores.json"
+"""What ``vitft evaluate`` writes: what was scored on what, and the scores."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a run directory says.
+    """What the folder of a run or of an evaluation says.
 
     Attributes:
-        run: the directory.
-        recipe: None if this version cannot read it.
+        folder: where it is.
+        kind: ``run`` or ``evaluation``.
+        recipe: None of an evaluation, and if this version cannot read it.
         results, environment, plan, calibration: contents of its JSON files; empty where there are none.
         steps, validations: events of the training, in their order.
         notes: what was said along the way, each once.
@@ -34,7 +39,8 @@ class Record:
         gaps: what is not there, and why, in sentences.
     """
 
-    run: Run
+    folder: Path
+    kind: str
     recipe: Recipe | None
     results: dict[str, Any]
     environment: dict[str, Any]
@@ -51,8 +57,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The name of the run."""
-        return self.run.folder.resolve().name
+        """The name of the folder."""
+        return self.folder.resolve().name
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -67,7 +73,7 @@ class Record:
     @property
     def splits(self) -> list[str]:
         """The splits that have scores, the one that was scored last first."""
-        return [split for split in _SPLITS if self.scores_of(split)]
+        return [split for split in dict.fromkeys([self.split, *_SPLITS]) if self.scores_of(split)]
 
     @property
     def classes(self) -> list[str]:
@@ -104,16 +110,9 @@ def read_record(run: Run) -> Record:
     results = run.results() or {}
     events = run.events()
     split = next((name for name in _SPLITS if isinstance(results.get(name), dict)), "")
-    classes = [str(name) for name in results.get("classes", [])]
-    path = run.folder / file_name(split)
-    found = nothing = _Predicted(None, [])
-    if split:
-        found = _tried(
-            lambda: _Predicted(*read_predictions(path, classes)), nothing, f"{path.name} cannot be read", gaps, path
-        )
-    thumbnails = _tried(lambda: read_thumbnails(run), Thumbnails(), "the thumbnails cannot be read", gaps)
     record = Record(
-        run,
+        run.folder,
+        "run",
         _tried(lambda: Recipe.load(run.folder / "recipe.yaml"), None, "recipe.yaml cannot be read", gaps),
         results,
         run.read_json("environment.json") or {},
@@ -123,21 +122,84 @@ def read_record(run: Run) -> Record:
         [event for event in events if event["event"] == "validation"],
         list(dict.fromkeys(str(event.get("text")) for event in events if event["event"] == "note")),
         split,
-        *found,
-        thumbnails,
+        *_predictions(run.folder, split, results, gaps),
+        _thumbnails(run.folder, gaps),
+    )
+    if not record.results:
+        step = record.steps[-1]["step"] if record.steps and "step" in record.steps[-1] else 0
+        where = f"it has taken {step:,} steps" if step else "it has taken no step yet"
+        why = f" It failed: {run.failure()}." if run.failure() else ""
+        record.gaps.append(
+            f"This run is not finished: {where}, and it has no scores.{why} To resume it: {run.resume_command}"
+        )
+    return _with_gaps(record, gaps)
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether ``vitft evaluate`` wrote this folder."""
+    return is_file(folder / EVALUATION)
+
+
+def read_evaluation(folder: Path) -> Record:
+    """Read the folder of an evaluation.
+
+    Raises:
+        UsageError: if its scores cannot be read.
+    """
+    gaps: list[str] = []
+    try:
+        facts = dict(json.loads((folder / EVALUATION).read_text("utf-8")))
+        scores = dict(json.loads((folder / SCORES).read_text("utf-8")))
+        split, classes = str(facts["split"]), [str(name) for name in facts["classes"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"the evaluation {folder} cannot be read: {one_line(error)}", hint="vitft evaluate MODEL DATASET -o ANOTHER"
+        ) from error
+    results = {split: scores, "classes": classes}
+    environment = {key: value for key, value in facts.items() if key not in ("split", "classes")}
+    calibration = scores.get("calibration")
+    record = Record(
+        folder,
+        "evaluation",
+        None,
+        results,
+        environment,
+        {},
+        _as_stored(calibration, facts, scores) if isinstance(calibration, dict) else {},
+        [],
+        [],
+        [],
+        split,
+        *_predictions(folder, split, results, gaps),
+        _thumbnails(folder, gaps),
     )
     return _with_gaps(record, gaps)
 
 
+def _as_stored(calibration: dict[str, Any], facts: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
+    """Return the calibration of an evaluation in the form of ``calibration.json``."""
+    on = {"dataset": _name_of(facts.get("dataset")), "split": facts["split"], "count": scores.get("count")}
+    before = {key: scores[key] for key in scores if key in calibration}
+    return calibration | {"scored_on": on, "before": before, "after": calibration}
+
+
+def _predictions(folder: Path, split: str, results: dict[str, Any], gaps: list[str]) -> _Predicted:
+    """Read the predictions of a split, if it was scored."""
+    path, nothing = folder / file_name(split), _Predicted(None, [])
+    if not split:
+        return nothing
+    classes = [str(name) for name in results.get("classes", [])]
+    return _tried(
+        lambda: _Predicted(*read_predictions(path, classes)), nothing, f"{path.name} cannot be read", gaps, path
+    )
+
+
+def _thumbnails(folder: Path, gaps: list[str]) -> Thumbnails:
+    return _tried(lambda: read_thumbnails(folder), Thumbnails(), "the thumbnails cannot be read", gaps)
+
+
 def _with_gaps(record: Record, gaps: list[str]) -> Record:
     """Say what is not there."""
-    run = record.run
-    if not record.results:
-        step = record.steps[-1]["step"] if record.steps and "step" in record.steps[-1] else 0
-        where = f"it has taken {step:,} steps" if step else "it has taken no step yet"
-        record.gaps.append(
-            f"This run is not finished: {where}, and it has no scores. To resume it: {run.resume_command}"
-        )
     for split, reason in dict(record.results.get("unscored") or {}).items():
         record.gaps.append(f"{split} has no score: {reason}")
     record.gaps.extend(f"{gap[:1].upper()}{gap[1:]}." for gap in gaps)

@@ -15,7 +15,7 @@ from vitft.ownership import is_taken
 from vitft.quantities import duration_text, size_text
 from vitft.run import Run, runs_in
 
-State = Literal["done", "running", "stopped", "begun"]
+State = Literal["done", "running", "failed", "stopped", "begun"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class RunSummary:
 
     Attributes:
         folder: the run directory.
-        state: ``done``, ``running``, ``stopped`` (with a checkpoint, or before its last file was written) or ``begun``.
+        state: ``done``, ``running``, ``failed``, ``stopped`` (with a checkpoint, or before its last file was written)
+            or ``begun``.
+        failure: why it failed; empty in any other state.
         dataset, model: names of the dataset and of the pretrained checkpoint.
         split, top1: the split that was scored (test if there is one) and its top-1; empty and None without a score.
         interval: of top-1, 95 %; None in results of older versions.
@@ -35,6 +37,7 @@ class RunSummary:
 
     folder: Path
     state: State
+    failure: str
     dataset: str
     model: str
     split: str
@@ -48,7 +51,7 @@ class RunSummary:
     @property
     def next_command(self) -> str:
         """The command that resumes the run; empty if it is done or running."""
-        return Run(self.folder).resume_command if self.state in ("stopped", "begun") else ""
+        return Run(self.folder).resume_command if self.state in ("failed", "stopped", "begun") else ""
 
     def plain(self) -> dict[str, Any]:
         """Return the summary as plain values."""
@@ -76,8 +79,11 @@ class RunTable(ShownAsText):
             rows.append((each.folder.name, each.state, *about, score, time, size_text(each.num_bytes)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        commands = [f"{each.folder.name}: {each.next_command}" for each in self.runs if each.next_command]
-        return "\n".join([*lines, *(["", "to resume:", *(f"  {line}" for line in commands)] if commands else [])])
+        failures = [f"  {each.folder.name}: {printable(each.failure)}" for each in self.runs if each.failure]
+        commands = [f"  {each.folder.name}: {each.next_command}" for each in self.runs if each.next_command]
+        lines += ["", "failed:", *failures] if failures else []
+        lines += ["", "to resume:", *commands] if commands else []
+        return "\n".join(lines)
 
 
 def list_runs(folder: str | Path) -> RunTable:
@@ -99,9 +105,11 @@ def _summary(folder: Path) -> RunSummary:
     split = next((name for name in ("test", "validation") if isinstance(results.get(name), dict)), "")
     newest = run.newest_checkpoint()
     training = results.get("train", {})
+    state = _state(run)
     return RunSummary(
         folder,
-        _state(run),
+        state,
+        run.failure() if state == "failed" else "",
         _name_of(environment.get("dataset")),
         _name_of(environment.get("model")),
         split,
@@ -119,6 +127,8 @@ def _state(run: Run) -> State:
         return "running"
     if run.is_finished:
         return "done"
+    if run.failure():
+        return "failed"
     return "stopped" if run.newest_checkpoint() or run.is_scored else "begun"
 
 

@@ -84,13 +84,25 @@ def _trust(record: Record) -> dict[str, Any] | None:
     curve = record.scores.get("coverage")
     if not bins and not curve:
         return None
+    calibrated = _calibrated_bins(record)
     return {
-        "reliability": draw_reliability(bins) if bins else "",
+        "reliability": draw_reliability(bins, calibrated) if bins else "",
+        "has_calibrated": bool(calibrated),
         "coverage": draw_coverage(curve, PRECISION) if curve else "",
         "sentence": coverage_text(curve) if curve else "",
         "ece": score_text("ece", record.scores.get("ece")),
         "calibration": _calibration(record),
     }
+
+
+def _calibrated_bins(record: Record) -> list[dict[str, float]]:
+    """Return the bins with the temperature, if it was judged on the images of the page."""
+    found = record.calibration
+    on = found.get("scored_on") or {}
+    here = (Path(record.dataset).name, record.split, record.scores.get("count"))
+    if (Path(str(on.get("dataset"))).name, on.get("split"), on.get("count")) != here:
+        return []
+    return list(((found.get("after") or {}).get("reliability") or {}).get("equal_width") or [])
 
 
 _CALIBRATED_ON = (("fitted", "fitted_on"), ("scored", "scored_on"))
@@ -203,7 +215,7 @@ def _views(record: Record) -> list[dict[str, Any]]:
 def _figures(record: Record) -> list[dict[str, str]]:
     """Return the pictures of the run as addresses; one that would make the page too large is only named."""
     found, left = [], _MOST_FIGURE_BYTES
-    for path in sorted((record.run.folder / "figures").glob("*")):
+    for path in sorted((record.folder / "figures").glob("*")):
         if path.suffix in _FIGURE_KINDS:
             size = path.stat().st_size
             fits, left = size <= left, left - size * (size <= left)

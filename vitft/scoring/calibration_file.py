@@ -30,13 +30,14 @@ def record(
         temperature: what to divide the logits by.
         fitted_on: ``dataset``, ``split`` and ``count`` of the images used for fitting.
         scored_on: the same for the images used for scoring.
-        before: scores without the temperature, with ``intervals``.
+        before: scores without the temperature, with ``intervals`` and ``reliability``.
         after: scores with it.
     """
     found = {"temperature": temperature, "fitted_on": dict(fitted_on), "scored_on": dict(scored_on)}
     for when, scores in (("before", before), ("after", after)):
         intervals = {name: scores["intervals"][name] for name in _SCORES}
-        found[when] = {name: scores[name] for name in _SCORES} | {"intervals": intervals}
+        bins = {"equal_width": scores["reliability"]["equal_width"]}
+        found[when] = {name: scores[name] for name in _SCORES} | {"intervals": intervals, "reliability": bins}
     return found
 
 

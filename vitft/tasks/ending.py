@@ -9,10 +9,11 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from vitft.errors import StoppedEarly, TrainError, VitftError, one_line
+from vitft.outside import shown
 from vitft.ownership import Ownership
 from vitft.processes import signals, worker
 from vitft.run import Run
@@ -53,6 +54,14 @@ class Session:
         if self.ownership is not None:
             self.ownership.release()
         self.ownership = self.run = None
+
+    def failed(self, error: Exception) -> None:
+        """Record in the run why it failed, for :func:`vitft.report.runs.list_runs`."""
+        if self.ownership is None or self.run is None or self.run.is_finished:
+            return
+        reason = error.wrong if isinstance(error, VitftError) else f"{type(error).__name__}: {one_line(error)}"
+        with suppress(TrainError):  # a full disk, most likely the failure itself
+            self.run.log("failed", text=shown(reason))
 
     def stopped(self, signal: str) -> StoppedEarly:
         """Return the outcome of a request to stop that came outside the training loop."""
@@ -105,6 +114,11 @@ def ended_well(session: Session) -> Iterator[None]:
             is_new = not (session.run.is_scored or session.run.newest_checkpoint())
             where = " (from the first step)" if is_new else ""
             interrupt.add_note(f"resume with: {session.run.resume_command}{where}")
+        raise
+    except StoppedEarly:
+        raise
+    except Exception as error:  # whatever it is, it ended the run
+        session.failed(error)
         raise
     finally:
         session.forget()

@@ -179,7 +179,7 @@ def evaluate(
         calibrate: also fit a temperature, on the run's own validation split or else the dataset's, report what it does
             (``calibration``), and store it in the model's folder for ``predict(..., calibrated=True)``.
         fold_temperature: new folder for a copy of the model with the temperature in its last layer.
-        out: new folder for ``scores.json`` and ``predictions-SPLIT.parquet``.
+        out: new folder for ``scores.json``, ``predictions-SPLIT.parquet``, ``thumbnails/`` and ``report.html``.
     """
     from vitft.architectures.config import require_one_label
     from vitft.scoring.collecting import Collector
@@ -193,11 +193,19 @@ def evaluate(
         raise UsageError("there is no temperature to fold without a calibration", hint="add --calibrate")
     classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
     require_one_label(classifier.config, str(model))
+
+    def keep(result: EvaluationResult, said: Predictions, judged: Judged) -> None:
+        if folder is not None:
+            device = str(accelerator.device)
+            on_main_process(
+                lambda: keep_evaluation(folder, result.scores, said, judged, classifier, device), accelerator
+            )
+
     if not calibrate:
         judged = open_judged(classifier, accelerator, dataset, split)
         on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
         result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift)
-        on_main_process(lambda: _keep(folder, result, said, classifier, judged), accelerator)
+        keep(result, said, judged)
         return result
     calibrating.check_calibration(classifier, fold_into)
     judged, validation = open_to_calibrate(classifier, accelerator, dataset, split)
@@ -210,15 +218,8 @@ def evaluate(
     result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
     then = after.gathered(accelerator)
     on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, then, fold_into), accelerator)
-    on_main_process(lambda: _keep(folder, result, said, classifier, judged), accelerator)
+    keep(result, said, judged)
     return result
-
-
-def _keep(
-    folder: Path | None, result: EvaluationResult, said: Predictions, classifier: Classifier, judged: Judged
-) -> None:
-    if folder is not None:
-        keep_evaluation(folder, result.split, result.scores, said, classifier.classes, judged.rows.source)
 
 
 @explained()

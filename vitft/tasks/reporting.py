@@ -18,6 +18,7 @@ from vitft.run import Run
 
 if TYPE_CHECKING:
     from vitft.report.comparison import Comparison
+    from vitft.report.record import Record
 
 PAGE, COMPARISON = "report.html", "comparison.html"
 
@@ -44,11 +45,11 @@ class ReportResult(ShownAsText):
 
 
 def write_report(runs: str | Path | Sequence[str | Path], output: str | Path | None = None) -> ReportResult:
-    """Write the page of a run, or one page that compares several.
+    """Write the page of a run or of an evaluation, or one page that compares several.
 
     Args:
-        runs: run directories, finished or not.
-        output: file to write; ``report.html`` in the run when not given, and ``comparison.html`` here for several. A
+        runs: run directories, finished or not, and folders that ``vitft evaluate -o`` wrote.
+        output: file to write; ``report.html`` in the folder when not given, and ``comparison.html`` here for several. A
             file that is not a page of ours stays: the name counts up.
 
     Raises:
@@ -56,19 +57,25 @@ def write_report(runs: str | Path | Sequence[str | Path], output: str | Path | N
     """
     from vitft.report.comparison import compare, comparison_page
     from vitft.report.page import run_page
-    from vitft.report.record import read_record
 
     named = [runs] if isinstance(runs, str | Path) else list(runs)
     if not named:
         raise UsageError("no run was given", hint="vitft report runs/NAME")
-    opened = {run.folder.resolve(): run for run in (Run.open(each, "vitft report") for each in named)}
-    records = [read_record(run) for run in opened.values()]
-    default = records[0].run.folder / PAGE if len(records) == 1 else Path(COMPARISON)
+    folders = {at_home(each).resolve(): each for each in named}
+    records = [_record(each) for each in folders.values()]
+    default = records[0].folder / PAGE if len(records) == 1 else Path(COMPARISON)
     path = _free(at_home(output) if output is not None else default)
     comparison = compare(records) if len(records) > 1 else None
     page = comparison_page(comparison) if comparison else run_page(records[0])
     _write(path, page, is_default=output is None)
     return ReportResult(path, comparison)
+
+
+def _record(named: str | Path) -> Record:
+    from vitft.report.record import is_evaluation, read_evaluation, read_record
+
+    folder = at_home(named)
+    return read_evaluation(folder) if is_evaluation(folder) else read_record(Run.open(folder, "vitft report"))
 
 
 def report_run(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Small copies of the images that a run's page shows: its mistakes, and what the network saw while it trained."""
+"""Small copies of the images that a page shows: mistakes, and what the network saw while it trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitft.outside import shown
 from vitft.processes import signals
 from vitft.report.gallery import FOLDER, INDEX, choose
 from vitft.run import Run
-from vitft.scoring.predictions import file_name, read_predictions
+from vitft.scoring.predictions import Predictions, file_name, read_predictions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,8 +60,14 @@ def _write(run: Run, setup: Setup) -> None:
     with whole_folder(run.folder / FOLDER) as folder:
         split, images = _write_mistakes(run, setup, folder, notes)
         views = _write_views(setup, folder, notes)
-        index = {"split": split, "images": images, "views": views, "notes": notes}
-        (folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_index(folder, split, images, views, notes)
+
+
+def _write_index(
+    folder: Path, split: str, images: list[dict[str, Any]], views: list[dict[str, Any]], notes: list[str]
+) -> None:
+    index = {"split": split, "images": images, "views": views, "notes": notes}
+    (folder / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
@@ -78,17 +84,35 @@ def _write_mistakes(run: Run, setup: Setup, folder: Path, notes: list[str]) -> t
     if not isinstance(split, ImageSplit):
         notes.append(f"no thumbnails of mistakes: {name} is a stream, which cannot be read from the middle")
         return name, []
-    predictions, sources = read_predictions(run.folder / file_name(name), setup.source.classes)
+    predictions, _ = read_predictions(run.folder / file_name(name), setup.source.classes)
+    return name, _write_chosen(folder, split, predictions, setup.recipe.data.max_pixels)
+
+
+def keep_mistakes(kept_in: Path, split: ImageSplit, predictions: Predictions, max_pixels: int) -> None:
+    """Write ``thumbnails/`` of an evaluation.
+
+    Args:
+        kept_in: folder of the evaluation.
+        split, predictions: the images that were scored, and what was said of them.
+        max_pixels: the largest image to decode.
+    """
+    with whole_folder(kept_in / FOLDER) as folder:
+        images = _write_chosen(folder, split, predictions, max_pixels)
+        _write_index(folder, split.name, images, [], [])
+
+
+def _write_chosen(folder: Path, split: ImageSplit, predictions: Predictions, max_pixels: int) -> list[dict[str, Any]]:
+    """Write the images that a page shows; return their index."""
     found = []
     for place in choose(predictions).places:
         row = int(predictions.row[place])
-        image = _decoded(split, row, setup.recipe.data.max_pixels)
+        image = _decoded(split, row, max_pixels)
         if image is None:  # it could be read when it was scored
             continue
-        file = f"{name}-{row:08d}.jpg"
+        file = f"{split.name}-{row:08d}.jpg"
         _save(image, folder / file)
-        found.append({"row": row, "file": file, "source": shown(sources[place])})
-    return name, found
+        found.append({"row": row, "file": file, "source": shown(split.source(row))})
+    return found
 
 
 def _decoded(split: ImageSplit, row: int, max_pixels: int) -> Image | None:
