@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss
 
 from vitft.scoring import evidence
-from vitft.scoring.collecting import Collector
+from vitft.scoring.collecting import Collector, most_probable
 from vitft.scoring.metrics import final_scores
 from vitft.scoring.predictions import Predictions, read_predictions, write_predictions
 from vitft.scoring.scores import Tally
@@ -68,6 +68,17 @@ def test_a_temperature_changes_probabilities_and_no_prediction(temperature):
 def test_of_equal_logits_the_first_is_predicted_as_in_the_scores():
     found = said(torch.zeros(2, 4), torch.tensor([0, 3]))
     assert found.predicted.tolist() == [0, 0] and found.best.tolist() == [[0, 1, 2, 3]] * 2
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5, 6, 20])
+def test_the_most_probable_classes_are_those_of_a_stable_sort(num_classes):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randint(0, 3, (200, num_classes), generator=generator).double()
+    logits[::7] = -torch.inf
+    logits[1::7, 1:] = torch.rand(len(logits[1::7]), num_classes - 1, generator=generator, dtype=torch.float64)
+    expected = logits.sort(stable=True, dim=1, descending=True).indices
+    for count in range(1, min(5, num_classes) + 1):
+        assert torch.equal(most_probable(logits, count), expected[:, :count])
 
 
 def test_processes_give_the_same_rows_in_the_order_of_the_dataset():

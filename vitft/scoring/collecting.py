@@ -55,8 +55,7 @@ def _of_batch(logits: Tensor, labels: Tensor, sample_indices: Tensor, num_best: 
     labels = labels.cpu()
     log_probs = logits.log_softmax(1)
     probs = log_probs.exp()
-    # Of equal logits the first, as argmax takes it in the scores.
-    best = logits.sort(stable=True, dim=1, descending=True).indices
+    best = most_probable(logits, num_best)
     p_best = probs.gather(1, best)
     p_label = probs.gather(1, labels[:, None])[:, 0]
     arrays = {
@@ -68,8 +67,8 @@ def _of_batch(logits: Tensor, labels: Tensor, sample_indices: Tensor, num_best: 
         "nll": -log_probs.gather(1, labels[:, None])[:, 0],
         "brier": probs.square().sum(1) - 2 * p_label + 1,
         "entropy": torch.special.entr(probs).sum(1),
-        "best": best[:, :num_best],
-        "p_best": p_best[:, :num_best],
+        "best": best,
+        "p_best": p_best,
     }
     types = {"row": np.int64, "label": np.int32, "predicted": np.int32, "best": np.int32}
     return Predictions(
@@ -78,3 +77,16 @@ def _of_batch(logits: Tensor, labels: Tensor, sample_indices: Tensor, num_best: 
             for each in fields(Predictions)
         }
     )
+
+
+def most_probable(logits: Tensor, count: int) -> Tensor:
+    """Return the ids of the highest logits (B, K) in falling order, int64 (B, count).
+
+    Of equal logits the first comes first, as argmax takes it in the scores. ``topk`` does not promise that, so rows in
+    which it matters are sorted.
+    """
+    top = logits.topk(min(count + 1, logits.shape[1]), dim=1)
+    best = top.indices[:, :count]
+    has_ties = (top.values[:, 1:] == top.values[:, :-1]).any(1)
+    best[has_ties] = logits[has_ties].sort(stable=True, dim=1, descending=True).indices[:, :count]
+    return best

@@ -57,19 +57,22 @@ def of_probabilities(predictions: Predictions, *, seed: int = 0) -> dict[str, An
     """
     confidence, correct = predictions.p_predicted.astype(np.float64), predictions.is_correct
     by_width, by_count = equal_width_bins(confidence), equal_count_bins(confidence)
-    scores: dict[str, Callable[[Any], float]] = {  # of the rows that are drawn
-        "nll": lambda drawn: float(predictions.nll[drawn].mean(dtype=np.float64)),
-        "brier": lambda drawn: float(predictions.brier[drawn].mean(dtype=np.float64)),
-        "ece": lambda drawn: calibration_error(confidence[drawn], correct[drawn], by_width[drawn]),
-        "ece_equal_count": lambda drawn: calibration_error(confidence[drawn], correct[drawn], by_count[drawn]),
+    nll, brier = predictions.nll.astype(np.float64), predictions.brier.astype(np.float64)
+    scores: dict[str, Callable[[np.ndarray], float]] = {  # with a weight for each row, float64 (N,)
+        "nll": lambda weights: float(weights @ nll / len(nll)),
+        "brier": lambda weights: float(weights @ brier / len(brier)),
+        "ece": lambda weights: calibration_error(confidence, correct, by_width, weights),
+        "ece_equal_count": lambda weights: calibration_error(confidence, correct, by_count, weights),
     }
     generator = np.random.default_rng(seed)
     values: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(NUM_DRAWS):
         drawn = generator.integers(0, len(predictions), len(predictions))
+        weights = np.bincount(drawn, minlength=len(predictions)).astype(np.float64)  # how often each row was drawn
         for name, score in scores.items():
-            values[name].append(score(drawn))
-    return {name: score(slice(None)) for name, score in scores.items()} | {
+            values[name].append(score(weights))
+    once = np.ones(len(predictions))
+    return {name: score(once) for name, score in scores.items()} | {
         "intervals": {name: _middle(np.array(each)) for name, each in values.items()},
         "reliability": {
             "equal_width": reliability(confidence, correct, by_width),
@@ -115,7 +118,8 @@ def _of_counts(predictions: Predictions, num_classes: int, generator: np.random.
     labels, predicted = np.divmod(cells, num_classes)
     is_hit = labels == predicted
     recalls, f1s = [], []
-    for drawn in generator.multinomial(len(predictions), counts / counts.sum(), size=NUM_DRAWS):
+    for _ in range(NUM_DRAWS):  # one at a time: a thousand draws of a million cells would take 8 GB
+        drawn = generator.multinomial(len(predictions), counts / counts.sum())
         support = np.bincount(labels, drawn, num_classes)
         taken = np.bincount(predicted, drawn, num_classes)
         hits = np.bincount(labels[is_hit], drawn[is_hit], num_classes)
@@ -147,13 +151,17 @@ def equal_count_bins(confidence: np.ndarray) -> np.ndarray:
     return bins
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> float:
+def calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Return the expected calibration error (arXiv:1706.04599, equation 3).
 
-    It is the mean over rows of the distance between accuracy and mean confidence in the row's bin.
+    It is the mean over rows of the distance between accuracy and mean confidence in the row's bin; ``weights`` say how
+    often each row counts, once by default.
     """
-    gaps = np.bincount(bins, correct - confidence, NUM_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+    gaps = correct - confidence if weights is None else weights * (correct - confidence)
+    total = len(confidence) if weights is None else weights.sum()
+    return float(np.abs(np.bincount(bins, gaps, NUM_BINS)).sum() / total)
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> list[dict[str, float]]:
