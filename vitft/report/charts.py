@@ -85,13 +85,13 @@ def draw_reliability(bins: Sequence[Mapping[str, float]], calibrated: Sequence[M
     axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":", linewidth=1)
     confidence, accuracy = [each["confidence"] for each in bins], [each["accuracy"] for each in bins]
     axes.plot(confidence, accuracy, color=SERIES[0], marker="o", markersize=4, linewidth=1.2, clip_on=False)
-    if calibrated:
-        x, y = [each["confidence"] for each in calibrated], [each["accuracy"] for each in calibrated]
-        axes.plot(x, y, "--", color=SERIES[1], marker="s", markersize=3, linewidth=1.2, clip_on=False)
+    x, y = [each["confidence"] for each in calibrated], [each["accuracy"] for each in calibrated]
+    axes.plot(x, y, "--", color=SERIES[1], marker="s", markersize=3, linewidth=1.2, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[])
     below = figure.add_axes((0.12, 0.14, 0.84, 0.15))
     _plain(below)
     below.bar(confidence, [each["count"] for each in bins], width=0.04, color=SERIES[0])
+    below.bar(x, [each["count"] for each in calibrated], width=0.02, color=SERIES[1])
     below.set_xlim(0, 1)
     below.yaxis.set_major_locator(_few_ticks(2))
     below.set_xlabel("confidence; below, the number of images", color=SOFT, fontsize=8)
