@@ -124,12 +124,16 @@ def recipe(home: Path, **changes: object) -> Recipe:
 
 def events(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl, without what a clock says."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = raw_events(run)
     return [
-        {key: value for key, value in line.items() if key != "images_per_second"}
+        {key: value for key, value in line.items() if key not in ("images_per_second", "seconds")}
         for line in lines
         if kind in (None, line["event"])
     ]
+
+
+def raw_events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(run: Path) -> list[float]:

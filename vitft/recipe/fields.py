@@ -153,6 +153,8 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Where to compute: auto, cpu, cuda, cuda:N, mps or xpu."),
     "train.deterministic": ("bool", (), "false",
         "Use only deterministic kernels: slower on a GPU, but resuming there becomes exact."),
+    "train.profile": ("bool", (), "false",
+        "Measure each part of a step and print where the time went; on a GPU this waits for each part."),
     "run.name": ("str", (), "null",
         "Name of the run's new folder: letters, digits, `-_.`, at most 100; from model and dataset when not given."),
     "run.output_dir": ("str", (), "runs",

@@ -53,6 +53,7 @@ FLAGS = {
         Flag("--precision", "train.precision"),
         Flag("--device", "train.device", "DEVICE"),
         Flag("--deterministic", "train.deterministic"),
+        Flag("--profile", "train.profile"),
         Flag("--name", "run.name", "NAME"),
         Flag("--output-dir", "run.output_dir", "FOLDER"),
         Flag("--track", "run.track", "TRACKER"),

@@ -248,6 +248,8 @@ class TrainRecipe(Section):
     """Where to compute: auto, cpu, cuda, cuda:N, mps or xpu."""
     deterministic: bool = False
     """Use only deterministic kernels: slower on a GPU, but resuming there becomes exact."""
+    profile: Changeable[bool] = False
+    """Measure each part of a step and print where the time went; on a GPU this waits for each part."""
 
 
 class RunRecipe(Section):

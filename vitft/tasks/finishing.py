@@ -176,6 +176,9 @@ def _write_results(
             write_predictions(path, evaluation.predictions, training.source.classes, split.source)
     for size, each in fitted.speeds.items() if len(training.plan.phases) > 1 else ():
         run.say(f"  {size}: {each['images_per_second']:.1f} images/s, {each['steps_per_second']:.2f} steps/s")
+    run.say(f"  {fitted.time}")
+    if training.recipe.train.profile:
+        run.say(fitted.time.table())
     log_results(run, results)
     run.write_json("results.json", results)
 
@@ -202,6 +205,7 @@ def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str,
         "images_per_second": round(fitted.images_per_second, 2),
         "peak_memory_bytes": peak,
         "speeds": fitted.speeds,
+        "seconds_by_part": {part: round(seconds, 3) for part, seconds in fitted.time.seconds.items()},
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vitft.errors import StoppedEarly
+from vitft.train.clock import TimeSpent
 from vitft.train.optim import set_lr
 from vitft.train.progress import Progress
 from vitft.train.resume import restore, save
@@ -25,11 +26,13 @@ class Fitted:
         weights: which weights those are, such as ``last``.
         images_per_second: over all timed steps.
         speeds: images and steps per second, by image size.
+        time: where the time of this session went.
     """
 
     weights: str
     images_per_second: float
     speeds: dict[str, dict[str, float]]
+    time: TimeSpent
 
 
 def fit(training: Training, *, resume: bool = False) -> Fitted:
@@ -45,7 +48,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
     """
     if resume:
         restore(training)
-    state, plan = training.state, training.plan
+    state, plan, clock = training.state, training.plan, training.clock
     progress = Progress(training)
 
     with stop_requests(training.recipe.train.time_limit, training.accelerator) as stop:
@@ -54,24 +57,26 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
             if reason := stop.agreed():
                 raise _stopped_early(training, reason)
         last_step = state.step if state.is_out_of_patience else plan.total_steps
-        for step, batches in enumerate(training.batches.steps(state.step, last_step), start=state.step):
+        batches_of_steps = clock.waiting(training.batches.steps(state.step, last_step))
+        for step, batches in enumerate(batches_of_steps, start=state.step):
             progress.begin(step)
             lr = set_lr(training.optimizer, training.recipe.optim, step, plan.total_steps, plan.warmup_steps)
-            loss, grad_norm = take_step(training, step, batches)
+            taken = take_step(training, step, batches)
             state.step = step + 1
             if training.averaged is not None:
-                training.averaged.update(state.step)
-            progress.end(step, loss=loss, grad_norm=grad_norm, lr=lr)
+                with clock.part("averaging"):
+                    training.averaged.update(state.step)
+            progress.end(step, taken, lr)
 
             if validation_is_due(training) and not stop.agreed():
-                validate(training, stop)
-                progress.pause()
+                with progress.pause("validation"):
+                    validate(training, stop)
             reason = stop.agreed()
             is_last = state.step == plan.total_steps or state.is_out_of_patience
             if state.step % plan.checkpoint_every == 0 or is_last or reason:
-                state.elapsed_seconds = progress.elapsed()
-                save(training)
-                progress.pause()
+                with progress.pause("checkpoints"):
+                    state.elapsed_seconds = progress.elapsed()
+                    save(training)
             if reason:
                 raise _stopped_early(training, reason)
             if is_last:
@@ -83,7 +88,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
     progress.stop()
     state.elapsed_seconds = progress.elapsed()
     weights = take_chosen_weights(training)
-    return Fitted(weights, progress.speed.average, progress.speed.by_size())
+    return Fitted(weights, progress.speed.average, progress.speed.by_size(), clock.spent())
 
 
 def _stopped_early(training: Training, reason: str) -> StoppedEarly:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
 
 from vitft.quantities import duration_text, speed_text
 from vitft.recipe.sizes import show_size
+from vitft.train.clock import Pause
+from vitft.train.late import LateValues
 from vitft.train.setup import Training
+from vitft.train.step import Taken, non_finite
 
 _LONG = 4 * 3600
 
@@ -56,6 +65,15 @@ class Speed:
         }  # fmt: skip
 
 
+class _Step(NamedTuple):
+    """What the host knows of a step when it was taken."""
+
+    step: int
+    lr: float
+    speed: float
+    seconds: dict[str, float]
+
+
 class Progress:
     """Shows, logs and tracks the steps of a training, and keeps its clock."""
 
@@ -64,6 +82,7 @@ class Progress:
         self._first_step = training.state.step
         self._started = time.monotonic() - training.state.elapsed_seconds
         self.speed = Speed()
+        self._late: LateValues[_Step] = LateValues(training.accelerator.device)
         training.run.status.start("training", training.plan.total_steps, training.state.step)
 
     def begin(self, step: int) -> None:
@@ -76,27 +95,59 @@ class Progress:
         size = show_size(plan.phase_at(step).image_size)
         self._training.run.say(f"  step {step}: now at {size}" + (f" ({so_far})" if so_far else ""))
 
-    def end(self, step: int, *, loss: float, grad_norm: float, lr: float) -> None:
-        """Log and show a finished step."""
+    def end(self, step: int, taken: Taken, lr: float) -> None:
+        """Log and show a step that was taken, or on a GPU the one of a few steps before."""
         training, size = self._training, self._training.plan.phase_at(step).image_size
         speed = self.speed.end(training.batches.slices.step_size(step), size)
-        seen = {"loss": loss, "grad_norm": grad_norm, "lr": lr}
-        training.run.log("step", step=step + 1, **seen, images_per_second=round(speed, 1), image_size=list(size))
-        training.track(seen)
-        if speed:
-            best = training.state.best
-            self._show(step + 1, f"loss {loss:.3f}" + (f"  best top-1 {100 * best.top1:.1f}%" if best else ""), speed)
+        seconds = training.clock.end_step()
+        with training.clock.part("logging"):
+            self._late.put(_Step(step, lr, speed, seconds), torch.stack((taken.loss, taken.grad_norm)))
+            self._catch_up()
 
-    def pause(self) -> None:
-        """Leave out the time since the last step, which an evaluation or a checkpoint took."""
+    @contextmanager
+    def pause(self, what: Pause) -> Iterator[None]:
+        """Catch up with the steps that were taken, and leave this block out of the speed."""
+        self._catch_up(every=True)
+        with self._training.clock.pause(what):
+            yield
         self.speed.forget()
+
+    def _catch_up(self, *, every: bool = False) -> None:
+        """Log and show the steps whose numbers are there, or every step.
+
+        Raises:
+            TrainError: if a number is not finite.
+        """
+        for step, (loss, grad_norm) in self._late.take(every=every):
+            for number in (loss, grad_norm):
+                if not math.isfinite(number):
+                    raise non_finite(self._training, step.step, number)
+            self._log(step, loss, grad_norm)
+
+    def _log(self, step: _Step, loss: float, grad_norm: float) -> None:
+        training = self._training
+        seen = {"loss": loss, "grad_norm": grad_norm, "lr": step.lr}
+        training.run.log(
+            "step",
+            step=step.step + 1,
+            **seen,
+            images_per_second=round(step.speed, 1),
+            image_size=list(training.plan.phase_at(step.step).image_size),
+            seconds={part: round(seconds, 5) for part, seconds in step.seconds.items()},
+        )
+        training.track(seen, step.step + 1)
+        if step.speed:
+            best = training.state.best
+            detail = f"loss {loss:.3f}" + (f"  best top-1 {100 * best.top1:.1f}%" if best else "")
+            self._show(step.step + 1, detail, step.speed)
 
     def elapsed(self) -> float:
         """Return the training time of all sessions so far, in seconds."""
         return time.monotonic() - self._started
 
     def stop(self) -> None:
-        """Remove the bar."""
+        """Catch up with every step, and remove the bar."""
+        self._catch_up(every=True)
         self._training.run.status.stop()
 
     def _show(self, step: int, detail: str, images_per_second: float) -> None:

@@ -23,6 +23,7 @@ from vitft.resolution.multisize import MultiSize
 from vitft.run import Run
 from vitft.train.averages import AveragedWeights
 from vitft.train.checkpoint import TrainState
+from vitft.train.clock import Clock
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
 from vitft.views.policy import View, policy
@@ -70,6 +71,7 @@ class Training(Setup):
         state: the progress of the training.
         best_weights: those with the best validation score, on the CPU.
         warned_of: notes on images that were already printed.
+        clock: where the time goes.
     """
 
     run: Run
@@ -83,6 +85,7 @@ class Training(Setup):
     state: TrainState
     best_weights: dict[str, Tensor]
     warned_of: set[str]
+    clock: Clock
 
     @property
     def model(self) -> PreTrainedModel:
@@ -94,12 +97,15 @@ class Training(Setup):
         if self.drop_path is not None:
             self.drop_path.sample_indices = sample_indices
 
-    def track(self, values: dict[str, float]) -> None:
-        """Send numbers of this step to the recipe's trackers; after an error they get no more, and the run goes on."""
+    def track(self, values: dict[str, float], step: int | None = None) -> None:
+        """Send numbers of a step, by default the last, to the recipe's trackers.
+
+        After an error they get no more, and the run goes on.
+        """
         if not self.accelerator.trackers:
             return
         try:
-            self.accelerator.log(values, step=self.state.step)
+            self.accelerator.log(values, step=self.state.step if step is None else step)
         except Exception as error:  # third-party code and the network can raise anything
             self.accelerator.trackers = []
             self.run.note(f"nothing more is sent to {', '.join(self.recipe.run.track)}: {one_line(error)}")
@@ -156,6 +162,7 @@ def build(run: Run, setup: Setup) -> Training:
         ),
         best_weights={},
         warned_of=set(),
+        clock=Clock(accelerator.device, exact=recipe.train.profile, workers=plan.workers),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,30 +20,43 @@ from vitft.train.setup import Training
 _MOST_OVERFLOWS = 30  # fp16 starts with a loss scale of 2^16 and halves it each time
 
 
-def take_step(training: Training, step: int, batches: list[StagedBatch]) -> tuple[float, float]:
-    """Take one optimizer step over this process's micro-batches; return loss and gradient norm over all processes."""
+class Taken(NamedTuple):
+    """A step over all processes, on the device, which may still be computing it.
+
+    Attributes:
+        loss: the mean over the step's samples, shape ().
+        grad_norm: the norm of its gradient before clipping, shape ().
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+
+
+def take_step(training: Training, step: int, batches: list[StagedBatch]) -> Taken:
+    """Take one optimizer step over this process's micro-batches, without waiting for the device."""
     _note_images(training, batches)
     learning = [p for group in training.optimizer.param_groups for p in group["params"]]
-    on_device = [batch.to(training.accelerator.device) for batch in batches]
+    with training.clock.part("copy"):
+        on_device = [batch.to(training.accelerator.device) for batch in batches]
     for _ in range(_MOST_OVERFLOWS):
         loss = _accumulate_until_it_fits(training, step, on_device)
-        if not math.isfinite(loss):
-            raise _non_finite(training, step, loss)
-        limit = training.recipe.optim.max_grad_norm or math.inf
-        grad_norm = float(training.accelerator.clip_grad_norm_(learning, limit))
-        training.optimizer.step()
-        training.optimizer.zero_grad(set_to_none=True)
-        if not training.optimizer.step_was_skipped:  # else fp16 gradients overflowed: try a lower scale
-            if not math.isfinite(grad_norm):
-                raise _non_finite(training, step, grad_norm)
-            return loss, grad_norm
-    raise _non_finite(training, step, math.inf)
+        with training.clock.part("optimizer"):
+            limit = training.recipe.optim.max_grad_norm or math.inf
+            grad_norm = training.accelerator.clip_grad_norm_(learning, limit)
+            training.optimizer.step()
+            training.optimizer.zero_grad(set_to_none=True)
+        if not training.optimizer.step_was_skipped:
+            return Taken(loss, grad_norm)
+        if not math.isfinite(loss):  # fp16's scale cannot help
+            break
+        # fp16 gradients overflowed: once more, with the lower scale that accelerate has set
+    raise non_finite(training, step, float(loss) if not math.isfinite(loss) else math.inf)
 
 
-def _accumulate_until_it_fits(training: Training, step: int, batches: list[StagedBatch]) -> float:
+def _accumulate_until_it_fits(training: Training, step: int, batches: list[StagedBatch]) -> Tensor:
     """Compute the gradient of a step, in smaller micro-batches if memory runs out: the step stays the same."""
 
-    def accumulate(micro: int) -> float:
+    def accumulate(micro: int) -> Tensor:
         parts = [part for batch in batches for part in (batch.split(micro) if len(batch) > micro else [batch])]
         return _accumulate(training, step, parts)
 
@@ -60,8 +74,12 @@ def _accumulate_until_it_fits(training: Training, step: int, batches: list[Stage
     return until_it_fits(accumulate, training.state.micro_batch_size, shrink)
 
 
-def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> float:
-    """Sum the gradients of all micro-batches; processes exchange them only with the last one."""
+def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> Tensor:
+    """Sum the gradients of all micro-batches; processes exchange them only with the last one.
+
+    Returns:
+        The step's mean loss over all processes, shape ().
+    """
     step_size = training.batches.slices.step_size(step)
     local_loss = torch.zeros((), device=training.accelerator.device)
     for number, part in enumerate(parts):
@@ -72,25 +90,30 @@ def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> floa
         with nullcontext() if is_last else training.accelerator.no_sync(training.network):
             loss = _loss(training, step, part)
             # DDP averages over processes; the step's loss is the sum over all samples / their number.
-            training.accelerator.backward(loss * (training.plan.world_size / step_size))
+            with training.clock.part("backward"):
+                training.accelerator.backward(loss * (training.plan.world_size / step_size))
         local_loss += loss.detach()
     if not parts:  # a short last step left this process without samples; the others wait for its gradients
         blank = torch.zeros(1, 3, *training.plan.phase_at(step).image_size, device=training.accelerator.device)
         training.set_sample_indices(None)
         training.accelerator.backward(training.network(blank).logits.sum() * 0)
-    return float(training.accelerator.reduce(local_loss, "sum")) / step_size
+    total: Tensor = training.accelerator.reduce(local_loss, "sum")
+    return total / step_size
 
 
 def _loss(training: Training, step: int, batch: StagedBatch) -> Tensor:
     """Return the summed cross-entropy of a micro-batch with its soft targets."""
-    pixel_values, targets = training.views[training.plan.phase_at(step).image_size](batch)
+    with training.clock.part("views"):
+        pixel_values, targets = training.views[training.plan.phase_at(step).image_size](batch)
     training.set_sample_indices(batch.sample_indices.to(pixel_values.device))
-    with training.accelerator.autocast():
-        logits = training.network(pixel_values).logits
-    return F.cross_entropy(logits.float(), targets, weight=training.class_weights, reduction="sum")
+    with training.clock.part("forward"):
+        with training.accelerator.autocast():
+            logits = training.network(pixel_values).logits
+        return F.cross_entropy(logits.float(), targets, weight=training.class_weights, reduction="sum")
 
 
-def _non_finite(training: Training, step: int, value: float) -> TrainError:
+def non_finite(training: Training, step: int, value: float) -> TrainError:
+    """Return the error for a loss or gradient norm that is not finite."""
     last = checkpoint.newest(training.run.checkpoints)
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
     return TrainError(

@@ -22,6 +22,9 @@ class StopRequests:
     def __init__(self, time_limit: Duration | None, accelerator: Accelerator) -> None:
         self._time_limit, self._accelerator = time_limit, accelerator
         self._started = time.monotonic()
+        # Agreeing through the CPU keeps every step from waiting for the GPU.
+        several = accelerator.num_processes > 1
+        self._group = torch.distributed.new_group(backend="gloo") if several and _is_gpu(accelerator) else None
 
     def request(self) -> str:
         """Return why this process should stop; empty to continue."""
@@ -36,10 +39,15 @@ class StopRequests:
         reason = self.request()
         if self._accelerator.num_processes == 1:
             return reason
-        wanted = torch.tensor([float(bool(reason))], device=self._accelerator.device)
-        if float(self._accelerator.reduce(wanted, "sum")) == 0:
+        wanted = torch.tensor([bool(reason)], dtype=torch.int32)
+        torch.distributed.all_reduce(wanted, group=self._group)
+        if not wanted.item():
             return ""
         return reason or "another process was asked to stop"
+
+
+def _is_gpu(accelerator: Accelerator) -> bool:
+    return bool(accelerator.device.type == "cuda")
 
 
 @contextmanager
