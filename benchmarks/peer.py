@@ -88,7 +88,68 @@ def train_with_trainer(
         score: evaluate on the test split.
         zero_head: start from a zero head, as vitft does, instead of transformers' random one.
     """
-    from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments, set_seed
+    from transformers import TrainingArguments
+
+    model, data = _prepared(splits, checkpoint, seed, scale, zero_head=zero_head)
+    arguments = TrainingArguments(
+        output_dir=str(output), num_train_epochs=epochs, max_steps=max_steps, per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=32, learning_rate=lr, weight_decay=0.05, warmup_steps=0.1,
+        lr_scheduler_type="cosine",
+        max_grad_norm=1.0, seed=seed, save_strategy="no", report_to=[], remove_unused_columns=False,
+        dataloader_num_workers=workers, disable_tqdm=True, logging_strategy="no", use_cpu=not torch.cuda.is_available(),
+    )  # fmt: skip
+    trainer = _trainer(model, arguments, data)
+    start = time.perf_counter()
+    steps = trainer.train().global_step
+    seconds = time.perf_counter() - start
+    result = {"seconds": seconds, "images_per_second": steps * batch_size / seconds}
+    if score:
+        result["top1"] = trainer.evaluate(data["test"])["eval_top1"]
+    return result
+
+
+def trainer_curve(
+    splits: Any, checkpoint: str, output: Path, *, epochs: int, seed: int, zero_head: bool = False
+) -> list[dict[str, float]]:
+    """Fine-tune with Trainer by the defaults of transformers' example; return test top-1 and seconds after each epoch.
+
+    Args:
+        splits, checkpoint, output, seed, zero_head: as for :func:`train_with_trainer`.
+        epochs: passes over the training images.
+    """
+    from transformers import TrainerCallback, TrainingArguments
+
+    model, data = _prepared(splits, checkpoint, seed, (0.08, 1.0), zero_head=zero_head)
+    arguments = TrainingArguments(
+        output_dir=str(output), num_train_epochs=epochs, seed=seed, save_strategy="no", report_to=[],
+        remove_unused_columns=False, disable_tqdm=True, logging_strategy="no", per_device_eval_batch_size=32,
+        use_cpu=not torch.cuda.is_available(),
+    )  # fmt: skip
+    trainer = _trainer(model, arguments, data)
+    curve: list[dict[str, float]] = []
+
+    class Score(TrainerCallback):  # type: ignore[misc]
+        """Scores after each epoch, with the clock stopped."""
+
+        seconds, begun = 0.0, time.perf_counter()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            """Score the test split."""
+            self.seconds += time.perf_counter() - self.begun
+            curve.append({"seconds": self.seconds, "top1": trainer.evaluate(data["test"])["eval_top1"]})
+            model.train()
+            self.begun = time.perf_counter()
+
+    trainer.add_callback(Score())
+    trainer.train()
+    return curve
+
+
+def _prepared(
+    splits: Any, checkpoint: str, seed: int, scale: tuple[float, float], *, zero_head: bool
+) -> tuple[Any, dict[str, PeerImages]]:
+    """Return the checkpoint with a new head, and the images of each split."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, set_seed
 
     set_seed(seed)
     names = splits["train"].features["label"].names
@@ -106,23 +167,15 @@ def train_with_trainer(
         )
         for name, rows in splits.items()
     }
-    arguments = TrainingArguments(
-        output_dir=str(output), num_train_epochs=epochs, max_steps=max_steps, per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=32, learning_rate=lr, weight_decay=0.05, warmup_steps=0.1,
-        lr_scheduler_type="cosine",
-        max_grad_norm=1.0, seed=seed, save_strategy="no", report_to=[], remove_unused_columns=False,
-        dataloader_num_workers=workers, disable_tqdm=True, logging_strategy="no", use_cpu=not torch.cuda.is_available(),
-    )  # fmt: skip
-    trainer = Trainer(
+    return model, data
+
+
+def _trainer(model: Any, arguments: Any, data: dict[str, PeerImages]) -> Any:
+    from transformers import Trainer
+
+    return Trainer(
         model=model,
         args=arguments,
         train_dataset=data["train"],
         compute_metrics=lambda p: {"top1": float((p.predictions.argmax(-1) == p.label_ids).mean())},
     )
-    start = time.perf_counter()
-    steps = trainer.train().global_step
-    seconds = time.perf_counter() - start
-    result = {"seconds": seconds, "images_per_second": steps * batch_size / seconds}
-    if score:
-        result["top1"] = trainer.evaluate(data["test"])["eval_top1"]
-    return result
