@@ -1,7 +1,7 @@
 """Seconds until transformers' Trainer's own final test accuracy is reached: Trainer, and vitft by a recipe of its own.
 
     python benchmarks/time_to_accuracy.py --model PATH-OF-VIT-TINY (--flowers FOLDER | --cifar100 PATH --per-class 10)
-        --recipe model.train=head --recipe train.duration='30 epochs' [--seeds 3] [--epochs 3] [--zero-head] [--out FILE]
+        --recipe model.train=head --recipe train.duration='30 epochs' [--seeds 3] [--epochs 3] [--zero-head]
 
 Trainer runs with the defaults of transformers' example (AdamW, lr 5e-5, linear, batch 8, a random crop and a flip, its
 random head or with --zero-head one of zeros); its clock stops while it is scored after each epoch. vitft's time is that
