@@ -66,8 +66,8 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "cost", "memory", "plan", "averages", "optim", "checkpoint", "clock", "setup", "stopping", "late", "resume", "step",
-        "progress", "validation", "fit",
+        "cost", "memory", "plan", "averages", "optim", "checkpoint", "clock", "setup", "stopping", "late", "resume",
+        "step", "progress", "validation", "fit",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
