@@ -66,7 +66,7 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "cost", "memory", "plan", "averages", "optim", "checkpoint", "clock", "setup", "stopping", "late", "resume",
+        "trial", "cost", "memory", "plan", "compiling", "averages", "optim", "checkpoint", "clock", "setup", "stopping", "late", "resume",
         "step", "progress", "validation", "fit",
     ],
     "report": [

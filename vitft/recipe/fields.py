@@ -129,6 +129,8 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Images per forward pass on one device; auto: as many as fit, found by trial on an accelerator."),
     "train.precision": ("str", ("auto", "bf16", "fp16", "fp32"), "auto",
         "Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."),
+    "train.compile": ("str", ("auto", "on", "off"), "auto",
+        "Compile the model (torch.compile); auto: on a GPU, if the run is long and a few timed steps are faster."),
     "train.gradient_checkpointing": ("bool", (), "false",
         "Recompute activations in the backward pass: about a third slower, far less memory."),
     "train.class_weights": ("str", ("none", "balanced", "sqrt"), "none",

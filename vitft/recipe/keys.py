@@ -218,6 +218,8 @@ class TrainRecipe(Section):
     """Images per forward pass on one device; auto: as many as fit, found by trial on an accelerator."""
     precision: Precision = "auto"
     """Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the model (torch.compile); auto: on a GPU, if the run is long and a few timed steps are faster."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import torch
+
+from vitft.train.trial import left_as_it_was, training_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -32,15 +33,9 @@ def seconds_per_image(
 ) -> float:
     """Time a training step's forward and backward pass: the fastest of a few, in case the machine is shared."""
     model.to(accelerator.device).train()
-    images = torch.zeros(batch_size, 3, *image_size, device=accelerator.device)
     seconds: list[float] = []
-    while len(seconds) < 3 or (len(seconds) < 12 and sum(seconds) < 3):
-        begun = time.perf_counter()
-        with accelerator.autocast():
-            loss = model(images).logits.float().sum()
-        accelerator.backward(loss)
-        if accelerator.device.type != "cpu":
-            torch.accelerator.synchronize()
-        model.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - begun)
+    with left_as_it_was(model):
+        while len(seconds) < 3 or (len(seconds) < 12 and sum(seconds) < 3):
+            seconds.append(training_pass(model, batch_size, image_size, accelerator))
+            model.zero_grad(set_to_none=True)
     return min(seconds) / batch_size

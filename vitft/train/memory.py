@@ -13,6 +13,7 @@ from vitft.errors import TrainError
 from vitft.model.classifier import Classifier
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
+from vitft.train.trial import left_as_it_was, training_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,14 +58,10 @@ def find_micro_batch(
     several = MultiSize(model, classifier.image_size, [image_size], recipe.model.resize_method)
 
     def attempt(size: int) -> int:
-        try:
-            images = torch.zeros(size, 3, *image_size, device=accelerator.device)
-            with accelerator.autocast():
-                several(images).logits.float().sum().backward()
+        with left_as_it_was(model):
+            training_pass(several, size, image_size, accelerator)
             # Room for AdamW, averaged and best weights later: four more copies of the weights.
             torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
-        finally:
-            model.zero_grad(set_to_none=True)
         return size
 
     try:

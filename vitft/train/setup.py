@@ -24,6 +24,7 @@ from vitft.run import Run
 from vitft.train.averages import AveragedWeights
 from vitft.train.checkpoint import TrainState
 from vitft.train.clock import Clock
+from vitft.train.compiling import compiled_if_faster
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
 from vitft.views.policy import View, policy
@@ -135,7 +136,8 @@ def build(run: Run, setup: Setup) -> Training:
     groups = parameter_groups(model, recipe.optim, classifier.head)
     sizes = [phase.image_size for phase in plan.phases]
     several = MultiSize(model, classifier.image_size, sizes, recipe.model.resize_method) if len(sizes) > 1 else model
-    network, optimizer = accelerator.prepare(several, make_optimizer(groups, recipe.optim, fused=fused))
+    compiled = compiled_if_faster(several, recipe.train.compile, plan, accelerator, run)
+    network, optimizer = accelerator.prepare(compiled, make_optimizer(groups, recipe.optim, fused=fused))
     view = partial(
         policy,
         recipe.augment,
@@ -156,7 +158,7 @@ def build(run: Run, setup: Setup) -> Training:
         class_weights=_class_weights(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
-            conditions=_conditions(plan),
+            conditions=_conditions(plan) | {"compiled": compiled is not several},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
         ),
