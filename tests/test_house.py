@@ -66,8 +66,8 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "trial", "cost", "memory", "plan", "compiling", "averages", "optim", "checkpoint", "clock", "setup", "stopping", "late", "resume",
-        "step", "progress", "validation", "fit",
+        "trial", "cost", "memory", "plan", "compiling", "averages", "optim", "checkpoint", "clock", "setup",
+        "stopping", "late", "resume", "step", "progress", "validation", "fit",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
