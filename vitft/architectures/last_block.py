@@ -33,9 +33,8 @@ def shorten_last_block(model: PreTrainedModel) -> bool:
     A model is left as it is if its head reads patch tokens, or if its attention is not of the kind that ViT, DeiT,
     ViT-MSN and BEiT have.
     """
-    num_read, found = tokens_of(model.config).num_read(model.config), blocks(model)
-    block: Any = found[-1][1] if found else None
-    if not num_read or not _is_known(block) or model.config._attn_implementation not in ("eager", "sdpa"):
+    num_read, block = tokens_of(model.config).num_read(model.config), _last_block(model)
+    if not _is_known(block) or model.config._attn_implementation not in ("eager", "sdpa"):
         return False
     block.forward = partial(_run, block, num_read)
     block.attention.forward = partial(_attend, block.attention)
@@ -45,15 +44,14 @@ def shorten_last_block(model: PreTrainedModel) -> bool:
 def restore_last_block(model: PreTrainedModel) -> None:
     """Let the last block return all tokens again."""
     if has_short_last_block(model):
-        block = blocks(model)[-1][1]
-        for module in (block, block.get_submodule("attention")):
+        block = _last_block(model)
+        for module in (block, block.attention):
             del module.__dict__["forward"]  # the method of its class is seen again
 
 
 def has_short_last_block(model: PreTrainedModel) -> bool:
     """Whether the last block returns only the tokens that the head reads."""
-    found = blocks(model)
-    forward = found[-1][1].__dict__.get("forward") if found else None
+    forward = getattr(_last_block(model), "__dict__", {}).get("forward")
     return isinstance(forward, partial) and forward.func is _run
 
 
@@ -79,6 +77,14 @@ def whole_last_block(model: PreTrainedModel) -> Iterator[None]:
     finally:
         if was_short:
             shorten_last_block(model)
+
+
+def _last_block(model: PreTrainedModel) -> Any:
+    """Return the last block, None if the head also reads other tokens than the first ones."""
+    if not tokens_of(model.config).num_read(model.config):
+        return None
+    found = blocks(model)
+    return found[-1][1] if found else None
 
 
 def _is_known(block: Any) -> bool:
