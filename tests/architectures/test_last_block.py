@@ -262,6 +262,18 @@ def test_an_attention_of_another_kind_is_left_alone():
     assert_left_alone(model)
 
 
+def test_a_forward_that_others_have_replaced_is_left_alone():
+    model = made("vit").eval()
+    images, _ = zoo.images_for(model)
+    attention = model.vit.layers[-1].attention
+    plain = attention.forward
+    attention.forward = lambda *args, **kwargs: plain(*args, **kwargs)
+    assert not shorten_last_block(model)
+    with short_last_block(model), whole_last_block(model):
+        model(images)
+    assert attention.forward is not plain and "forward" in vars(attention)
+
+
 @pytest.mark.real
 def test_the_real_checkpoint():
     path = Path(__file__).parents[3] / "shared" / "data" / "vit-tiny-patch16-224"

@@ -30,9 +30,11 @@ _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 def shorten_last_block(model: PreTrainedModel) -> bool:
     """Let the last block return only the tokens that the head reads, (B, R, D); return whether it does now.
 
-    A model is left as it is if its head reads patch tokens, or if its attention is not of the kind that ViT, DeiT,
-    ViT-MSN and BEiT have.
+    A model is left as it is if its head reads patch tokens, if its attention is not of the kind that ViT, DeiT, ViT-MSN
+    and BEiT have, or if other code has already replaced a ``forward``.
     """
+    if has_short_last_block(model):
+        return True
     num_read, block = tokens_of(model.config).num_read(model.config), _last_block(model)
     if not _is_known(block) or model.config._attn_implementation not in ("eager", "sdpa"):
         return False
@@ -88,10 +90,12 @@ def _last_block(model: PreTrainedModel) -> Any:
 
 
 def _is_known(block: Any) -> bool:
-    """Whether a block normalises first, and its attention has just the four projections."""
+    """Whether a block normalises first, its attention has just the four projections, and nobody has replaced either."""
     attention = getattr(block, "attention", None)
-    is_plain = isinstance(attention, nn.Module) and {name for name, _ in attention.named_children()} == _PROJECTIONS
-    return is_plain and hasattr(block, "layernorm_before")
+    if not isinstance(attention, nn.Module) or not hasattr(block, "layernorm_before"):
+        return False
+    is_replaced = "forward" in vars(block) or "forward" in vars(attention)  # as accelerate's hooks do
+    return not is_replaced and {name for name, _ in attention.named_children()} == _PROJECTIONS
 
 
 def _run(block: Any, num_read: int, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
