@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -21,3 +22,16 @@ def model():
 @pytest.fixture(scope="module")
 def accelerator():
     return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def queries(monkeypatch):
+    """Numbers of queries for which attention is computed."""
+    seen, attention = set(), F.scaled_dot_product_attention
+
+    def noted(query, *args, **kwargs):
+        seen.add(query.shape[-2])
+        return attention(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    return seen

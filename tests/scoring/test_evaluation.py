@@ -53,6 +53,13 @@ def test_scores_are_those_of_the_model_on_every_row_once(model, accelerator, spl
     assert scores["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.labels)), rel=1e-5)
 
 
+def test_the_only_block_runs_for_the_class_token_alone(model, accelerator, split, queries):
+    evaluate_split(
+        zoo.loaded(model, ViTImageProcessorPil(), (16, 16)), split_of(split.images, split.labels, (11,)), accelerator
+    )
+    assert queries == {1}
+
+
 def test_bad_rows_are_passed_on_and_predictions_only_collected_on_demand(model, accelerator, split):
     bad = RowNote(7, "train[7]", "truncated")
     batches = split_of(split.images, split.labels, (6, 5), skipped=(bad,))

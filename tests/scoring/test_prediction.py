@@ -56,6 +56,11 @@ def test_files_come_in_order_with_what_the_model_says_of_each(model, process, ph
     assert len({tuple(p["score"] for p in each["predictions"]) for each in made if "predictions" in each}) == 6
 
 
+def test_the_only_block_runs_for_the_class_token_alone(model, process, photos, accelerator, queries):
+    predictions(model, process, photos, accelerator)
+    assert queries == {1}
+
+
 def test_a_file_that_is_no_image_has_a_reason_and_harms_no_other(model, process, photos, accelerator):
     made = predictions(model, process, photos, accelerator)
     assert set(made[2]) == {"image", "error"} and made[2]["error"]

@@ -39,7 +39,7 @@ class Halves(torch.nn.Module):
     def __init__(self, sees_places: bool) -> None:
         super().__init__()
         self.sees_places = sees_places
-        self.config = SimpleNamespace(num_labels=2, id2label=None)
+        self.config = SimpleNamespace(model_type="halves", num_labels=2, id2label=None)
 
     def forward(self, pixel_values):
         halves = pixel_values.mean((1, 2)).unflatten(-1, (2, 3)).sum(-1)

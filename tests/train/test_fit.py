@@ -20,7 +20,7 @@ from vitft.errors import DataError
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.recipe import Recipe
-from vitft.train import checkpoint
+from vitft.train import checkpoint, setup
 from vitft.train.setup import _class_weights
 
 PLAIN = {
@@ -181,6 +181,26 @@ def test_losses_do_not_depend_on_gradient_checkpointing(home: Path, monkeypatch:
     recomputed = train(home, **SHORT, train__gradient_checkpointing=True)
     assert tiny.losses(recomputed) == pytest.approx(tiny.losses(plain), rel=1e-6)
     assert calls[True] >= calls[False] * 3 / 2 > 0  # the blocks ran again in the backward pass
+
+
+def test_losses_do_not_depend_on_tokens_that_the_head_does_not_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries: set[int] = set()
+    attention = F.scaled_dot_product_attention
+
+    def noted(query: Tensor, *args: object, **kwargs: object) -> Tensor:
+        queries.add(query.shape[-2])
+        return attention(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    short = train(home, **SHORT)
+    assert queries == {1, 5}
+    monkeypatch.setattr(setup, "shorten_last_block", lambda model: False)
+    whole = train(home, **SHORT)
+    for key in ("loss", "grad_norm"):
+        ours, theirs = ([line[key] for line in tiny.events(run, "step")] for run in (short, whole))
+        assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 # --- what learns, and which weights become the model -------------------------------------------------------

@@ -76,7 +76,8 @@ def _registers(config: Any) -> tuple[str, ...]:
     return ("class", *(f"register {number}" for number in range(1, config.num_register_tokens + 1)))
 
 
-_CLASS_READ = Tokens(_class, _class_read)
+_CLASS_READ = Tokens(_class, _class_read, lambda config: 1)
+_DISTILLED = Tokens(lambda config: ("class", "distillation"), _class_read, lambda config: 2)  # with a teacher, both
 _DINO_NOTE = "the head reads the class token and the mean of the patch tokens; rollout shows the class token's row"
 _CLASS_TOKEN = Tokens(_class)
 _IN_WINDOWS = Tokens(no_rollout=f"attention stays within windows, and {_BETWEEN}", windows=True)
@@ -135,7 +136,7 @@ _BEIT = Family(
     patch=_PATCH,
     square_only=_SCRAMBLED,
     keeps_offsets=True,
-    tokens=Tokens(_class, _beit_read),
+    tokens=Tokens(_class, _beit_read, lambda config: 0 if config.use_mean_pooling else 1),
 )
 _SWIN = (Table(_PLACES, _patches), Table(_OFFSETS, _windows, "offsets", is_of_windows=True))
 _BLOCKS_OF_LAYERS = r"\w+\.encoder\.layers\.\d+\.blocks\.\d+"
@@ -156,7 +157,7 @@ FAMILIES: Mapping[str, Family] = {
     "vit": _plain(1, _CLASS_READ),
     "vit_msn": _plain(1, _CLASS_READ),
     "ijepa": _plain(0, Tokens()),
-    "deit": _plain(2, Tokens(lambda config: ("class", "distillation"), _class_read)),
+    "deit": _plain(2, _DISTILLED),
     "dinov2": _dino(Tokens(_class, _class_read, note=_DINO_NOTE)),
     "dinov2_with_registers": _dino(Tokens(_registers, _class_read, note=_DINO_NOTE)),
     "beit": _BEIT,

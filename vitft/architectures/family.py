@@ -42,6 +42,8 @@ class Tokens:
     Attributes:
         special: configuration -> names of the tokens before the patch tokens.
         reads: configuration -> what the head reads: the ``class`` token, or the ``mean`` of the patch tokens.
+        num_read: configuration -> how many of the first tokens are all that the head reads after the last block;
+            0 if it reads patch tokens too, or if that is unknown.
         no_rollout: why the layers' attention cannot be multiplied; empty if it can.
         no_attention: why there is no attention to read; empty if there is.
         windows: whether attention stays within square windows of one size.
@@ -51,6 +53,7 @@ class Tokens:
 
     special: Callable[[Any], tuple[str, ...]] = lambda config: ()
     reads: Callable[[Any], Literal["class", "mean"]] = lambda config: "mean"
+    num_read: Callable[[Any], int] = lambda config: 0
     no_rollout: str = ""
     no_attention: str = ""
     windows: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from vitft.architectures.blocks import blocks as residual_blocks
@@ -85,11 +86,13 @@ class DropPath:
         """Drop or scale up the samples of one residual branch, (B, ...)."""
         if rate == 0 or self.sample_indices is None:
             return branch
-        draws = order.uniform(self._seed, stream, self.sample_indices).to(branch.device)
+        draws = _draw(self._seed, stream, self.sample_indices).to(branch.device)
         kept = (draws >= rate).to(branch.dtype) / (1 - rate)
         return branch * kept.view(-1, *[1] * (branch.ndim - 1))
 
 
+# Left out of what torch.compile compiles, whose C++ has no words for arithmetic that wraps around.
+_draw = torch.compiler.disable(order.uniform)
 _Scale = Callable[[Tensor, str, float], Tensor]
 
 

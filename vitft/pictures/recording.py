@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitft.architectures.blocks import blocks
 from vitft.architectures.family import Size
+from vitft.architectures.last_block import whole_last_block
 from vitft.pictures.token_places import TokenPlaces, places_of
 
 if TYPE_CHECKING:
@@ -86,10 +87,10 @@ def recording(model: PreTrainedModel, *takers: Taker, in_graph: bool = False) ->
         hooks.append(block.register_forward_hook(lambda *_: reader.inside.pop() and None))
     try:
         if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
-            with _through_interface(model, reader):
+            with whole_last_block(model), _through_interface(model, reader):
                 yield "a function in transformers' AttentionInterface, which then calls sdpa"
         else:
-            with _Watching(reader):
+            with whole_last_block(model), _Watching(reader):
                 yield f"the softmax in {type(model).__name__}'s own attention (it does not use AttentionInterface)"
     finally:
         for hook in hooks:

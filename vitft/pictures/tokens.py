@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import blocks
 from vitft.architectures.family import Size
+from vitft.architectures.last_block import whole_last_block
 from vitft.pictures.token_places import fill_grid
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def watching(model: PreTrainedModel, head: str) -> Iterator[Seen]:
     if found:
         hooks.append(found[-1][1].register_forward_hook(keep_tokens))
     try:
-        yield seen
+        with whole_last_block(model):
+            yield seen
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from vitft.architectures.blocks import checkpoint_activations, position_tables
 from vitft.architectures.families import runs_at_any_size, vision_config
 from vitft.architectures.family import Size, Table
+from vitft.architectures.last_block import has_short_last_block, shorten_last_block
 from vitft.architectures.timm_models import WRAPPER
 from vitft.recipe.choices import ResizeMethod
 from vitft.resolution.retarget import Target, retarget_config
@@ -114,6 +115,8 @@ def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
     names = ("gradient_checkpointing", "grad_checkpointing")  # transformers' and timm's
     if any(getattr(module, name, False) for module in model.modules() for name in names):
         checkpoint_activations(twin)
+    if has_short_last_block(model):
+        shorten_last_block(twin)
     twin.to(next(model.parameters()).device).train(model.training)  # moves only the twin's own index tables
 
 

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from vitft.architectures.last_block import short_last_block
 from vitft.data.batches import RowNote, StagedBatch
 from vitft.data.evaluation_batches import evaluation_batches
 from vitft.data.images import ImageSplit, StreamSplit
@@ -107,7 +108,7 @@ def evaluate_split(
     classifier.model.eval()
 
     def logits_of(images: Tensor) -> Tensor:
-        with accelerator.autocast():
+        with accelerator.autocast(), short_last_block(classifier.model):
             logits: Tensor = classifier.model(classifier.pixel_values(images)).logits.float()
         return logits
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vitft.architectures.last_block import short_last_block
 from vitft.data.batches import Decoder, StagedBatch
 from vitft.data.images import file_row
 from vitft.data.staging import MAX_PIXELS
@@ -77,7 +78,7 @@ def _scores_of(
     """Return the scores (K,) of each image in a batch."""
     if not len(batch):
         return []
-    with accelerator.autocast():
+    with accelerator.autocast(), short_last_block(classifier.model):
         logits = classifier.model(classifier.pixel_values(batch.to(accelerator.device).images)).logits
     # In float64, in which different float32 logits stay different: a temperature changes no prediction.
     return list(_scores(logits.float().cpu().double() / temperature, classifier.config))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitft.architectures.blocks import checkpoint_activations
+from vitft.architectures.last_block import shorten_last_block
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.data.stream_batches import StreamBatches
 from vitft.data.train_batches import TrainBatches
@@ -128,6 +129,7 @@ def build(run: Run, setup: Setup) -> Training:
         run.note(f"frozen, because the model does not use them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
+    shorten_last_block(model)
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
 
