@@ -92,7 +92,7 @@ class DropPath:
 
 
 # Left out of what torch.compile compiles, whose C++ has no words for arithmetic that wraps around.
-_draw = torch.compiler.disable(order.uniform)
+_draw: Callable[..., Tensor] = torch.compiler.disable(order.uniform)  # type: ignore[no-untyped-call]
 _Scale = Callable[[Tensor, str, float], Tensor]
 
 
