@@ -39,10 +39,14 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "recipe": ["choices", "lengths", "sizes", "yaml12", "keys", "complaints", "recipe", "describe", "fields", "flags"],
+    "recipe": [
+        "choices", "lengths", "sizes", "amounts", "yaml12", "keys", "complaints", "recipe", "describe", "fields",
+        "flags",
+    ],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
-        "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
+        "order", "staging", "images", "store", "cache", "staged_store", "batches", "workers", "train_batches",
+        "stream_batches", "evaluation_batches",
     ],
     "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
     "reading": [
@@ -66,8 +70,8 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "cost", "memory", "plan", "averages", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
-        "validation", "fit",
+        "cost", "memory", "caching", "plan", "averages", "optim", "checkpoint", "setup", "stopping", "progress",
+        "resume", "step", "validation", "fit",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
@@ -81,7 +85,7 @@ FOLDERS = {
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "report", "push", "recipes", "runs", "__init__",
+        "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
     ],
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from vitft.data.batches import RowNote, StagedBatch
 from vitft.data.evaluation_batches import evaluation_batches
 from vitft.data.images import ImageSplit, StreamSplit
+from vitft.data.staged_store import StagedStore
 from vitft.data.staging import MAX_PIXELS
 from vitft.model.classifier import Classifier
 from vitft.scoring.collecting import Collector
@@ -55,6 +56,7 @@ def batches_of(
     skip_bad: bool,
     workers: int,
     max_pixels: int = MAX_PIXELS,
+    kept: StagedStore | None = None,
 ) -> Iterator[StagedBatch]:
     """Yield this process's part of a split, preprocessed for the classifier; each row is in exactly one part."""
     return evaluation_batches(
@@ -67,6 +69,7 @@ def batches_of(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         max_pixels=max_pixels,
+        kept=kept,
     )
 
 
