@@ -9,6 +9,7 @@ killed users are removed by whoever comes next.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ from vitft.files import at_home
 from vitft.quantities import size_text
 
 _META, _LOCK = "meta.json", "lock"
+_TRIES = 20
+_NAME = re.compile(r"[a-z0-9\-]*-[0-9a-f]{12}")
+_HALF = re.compile(rf"\.(vitft-.*\.partial|{_NAME.pattern}\.removed)")  # half made, or half removed
 _ABANDONED = 3600  # seconds after which a store that is still being made will never be
 _MEMORY = Path("/dev/shm")
 
@@ -72,6 +76,11 @@ class Kept:
     last_used: float
     is_in_use: bool
 
+    @property
+    def seconds_since_use(self) -> float:
+        """Seconds since it was opened or closed."""
+        return max(0.0, time.time() - self.last_used)
+
 
 class Cache:
     """A folder of stores.
@@ -100,18 +109,22 @@ class Cache:
             self._make_folder()
             meta = {"format": FORMAT, "slot_bytes": slot_bytes, "key": dict(key)}
             folder = self.folder / _name(meta)
-            for _ in range(20):  # another process may remove what was just made, and the other way round
+            for _ in range(_TRIES):  # another process may remove what was just made, or make what was just removed
                 room = self._make_room(folder, expected)
-                lock = _locked(_made(folder, meta))
-                if lock is not None:
-                    leave_free = shutil.disk_usage(folder).free // 2
-                    return OpenStore(folder, slot_bytes, room, leave_free, lock, is_temporary=self.is_temporary)
+                if not folder.exists():
+                    _make(folder, meta)
+                if (lock := _locked(folder)) is not None:
+                    if _is_whole(folder, meta):
+                        leave_free = shutil.disk_usage(folder).free // 2
+                        return OpenStore(folder, slot_bytes, room, leave_free, lock, is_temporary=self.is_temporary)
+                    os.close(lock)
+                    _remove(folder)
                 time.sleep(0.02)
         except NoCache:
             raise
         except OSError as error:
             raise NoCache(f"{self.folder}: {error.strerror or error}") from error
-        raise NoCache(f"{folder} is locked")
+        raise NoCache(f"{folder} is damaged, and in use")
 
     def stores(self) -> list[Kept]:
         """Return the stores, the most recently used first."""
@@ -134,16 +147,19 @@ class Cache:
         return sum(_used_bytes(each) for each in self._folders() if _is_in_use(each))
 
     def _folders(self) -> list[Path]:
-        return [path.parent for path in self.folder.glob(f"[!.]*/{_META}")]
+        """Return the folders of stores; what else lies in a folder that the user named is never touched."""
+        if not self.folder.is_dir():
+            return []
+        return [each for each in self.folder.iterdir() if _NAME.fullmatch(each.name) and (each / INDEX).is_file()]
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700 if self.is_temporary else 0o777, parents=True, exist_ok=True)
         found = self.folder.lstat()
         if self.is_temporary and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()):
             raise NoCache(f"{self.folder} belongs to somebody else")  # everybody may write in /dev/shm
-        for left in self.folder.glob(".*"):  # half made or half removed
+        for left in self.folder.glob(".*"):
             with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _ABANDONED:
+                if _HALF.fullmatch(left.name) and time.time() - left.stat().st_mtime > _ABANDONED:
                     shutil.rmtree(left, ignore_errors=True)
         for folder in self._folders() if self.is_temporary else ():
             _remove(folder)
@@ -200,29 +216,25 @@ def _name(meta: Mapping[str, Any]) -> str:
     return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _made(folder: Path, meta: Mapping[str, Any]) -> Path:
-    """Make an empty store if there is none, or only a damaged one; it appears whole."""
-    if _has(folder, meta):
-        return folder
-    if folder.exists() and not _remove(folder):
-        raise NoCache(f"{folder} is damaged, and in use")
-    partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder.parent))
+def _make(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Make an empty store that appears whole, unless another process is faster."""
+    partial = Path(tempfile.mkdtemp(prefix=".vitft-", suffix=".partial", dir=folder.parent))
     try:
         partial.chmod(folder.parent.stat().st_mode & 0o777)
         for name in (SLOTS, INDEX, _LOCK):
             (partial / name).touch()
         (partial / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
         partial.rename(folder)
-    except OSError:
-        if not _has(folder, meta):  # otherwise another process was faster
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
-def _has(folder: Path, meta: Mapping[str, Any]) -> bool:
-    return _meta(folder) == json.loads(json.dumps(meta)) and (folder / SLOTS).is_file() and (folder / INDEX).is_file()
+def _is_whole(folder: Path, meta: Mapping[str, Any]) -> bool:
+    is_ours: bool = _meta(folder) == json.loads(json.dumps(meta))
+    return is_ours and (folder / SLOTS).is_file() and (folder / INDEX).is_file()
 
 
 def _meta(folder: Path) -> Any:
