@@ -98,6 +98,22 @@ def test_worker_processes_fill_the_store_and_read_from_it(photos, kept, decoded)
     assert not decoded
 
 
+def test_two_processes_share_a_store(split, kept, decoded):
+    def epoch(rank, kept):
+        slices = StepSlices(N, 6, 3, N, rank, 2)
+        batches = TrainBatches(
+            split, slices, seed=0, stage_size=STAGE, skip_bad=False, workers=0, pin=False, kept=kept
+        )  # fmt: skip
+        return [batch for step in batches.steps(0, 2) for batch in step]
+
+    expected = [epoch(rank, None) for rank in (0, 1)]
+    assert_same(epoch(0, kept), expected[0])
+    assert_same(epoch(1, pickle.loads(pickle.dumps(kept))), expected[1])
+    decoded.clear()
+    assert_same(epoch(1, kept), expected[1])
+    assert not decoded
+
+
 def test_a_file_that_changed_is_decoded_again(photos, kept):
     split = split_of(list(map(str, photos)))
     epochs(split, kept)

@@ -1,4 +1,4 @@
-"""``vitft cache``: list what is kept of datasets for later epochs and runs, and remove it."""
+"""``vitft cache``: list the decoded images that are kept for later epochs and runs, and remove them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 @app.callback()
 def cache(ctx: typer.Context) -> None:
-    """List what is kept of datasets for later epochs and runs, and remove it. Without a command: list it."""
+    """List the decoded images that are kept for later epochs and runs, and remove them. Without a command: list."""
     if ctx.invoked_subcommand is None:
         list_stores()
 
@@ -34,8 +34,8 @@ def cache(ctx: typer.Context) -> None:
 def list_stores(format: Format = "text", debug: Debug = False) -> int:
     """List what is kept, the most recently used first: dataset, what of it, rows, size, last use.
 
-    It lies in $VITFT_CACHE, or ~/.cache/vitft if that is not set; what has few images may be in memory while a run
-    lasts. Everything in it can be removed: it is made again when it is needed.
+    It is in $VITFT_CACHE, or in ~/.cache/vitft if that is not set, and in memory while a run with few images lasts.
+    All of it can be removed: what a run needs is made again.
     """
     found = [each for cache in _caches() for each in cache.stores()]
     if format == "json":
