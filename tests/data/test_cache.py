@@ -53,7 +53,8 @@ def test_stores_are_listed_with_their_use(cache):
     assert (one.what, one.num_filled, two.num_filled) == ("train", 10, 3)
     assert 10 * SLOT <= one.num_bytes < 13 * SLOT
     assert abs(one.last_used - time.time()) < 60
-    assert cache.held_bytes() == one.num_bytes
+    assert cache.held_bytes() == 12 * SLOT  # what it will have when it is full
+    assert cache.held_bytes([cache.folder_of(key(1), SLOT)]) == 0
     assert not cache.remove(one.folder.name)
     first.close()
     assert cache.remove(one.folder.name)
@@ -71,6 +72,15 @@ def test_those_used_longest_ago_make_room_but_not_those_in_use(cache):
     with pytest.raises(NoCache, match=r"123 kB is more than what data\.cache_limit leaves, \d+ kB"):
         cache.open(key(5), SLOT, 30 * SLOT)
     stores[0].close()
+
+
+def test_two_users_cannot_claim_the_same_room(cache):
+    first = opened(cache, 1, fill=0, expected=30 * SLOT)
+    with pytest.raises(NoCache, match=r"leaves, 41 kB"):
+        opened(cache, 2, expected=11 * SLOT)
+    first.close()
+    opened(cache, 2, expected=11 * SLOT).close()
+    assert names(cache) == ["1", "2"]
 
 
 def test_a_damaged_store_is_made_again_unless_it_is_in_use(cache):

@@ -18,7 +18,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +108,15 @@ class Cache:
         try:
             self._make_folder()
             meta = {"format": FORMAT, "slot_bytes": slot_bytes, "key": dict(key)}
-            folder = self.folder / _name(meta)
+            folder = self.folder_of(key, slot_bytes)
             for _ in range(_TRIES):  # another process may remove what was just made, or make what was just removed
                 room = self._make_room(folder, expected)
                 if not folder.exists():
                     _make(folder, meta)
-                if (lock := _locked(folder)) is not None:
+                if (lock := _lock(folder, alone=False)) is not None:
                     if _is_whole(folder, meta):
+                        with suppress(OSError):  # a store that we may only read
+                            (folder / _LOCK).write_text(str(expected))  # claims the room, and marks it as used now
                         leave_free = shutil.disk_usage(folder).free // 2
                         return OpenStore(folder, slot_bytes, room, leave_free, lock, is_temporary=self.is_temporary)
                     os.close(lock)
@@ -138,13 +140,13 @@ class Cache:
         """Remove a store, unless it is in use; return whether it was removed."""
         return _remove(self.folder / name)
 
-    def used_bytes(self, key: Mapping[str, Any], slot_bytes: int) -> int:
-        """Return the bytes of the store with this key; 0 if there is none."""
-        return _used_bytes(self.folder / _name({"format": FORMAT, "slot_bytes": slot_bytes, "key": dict(key)}))
+    def folder_of(self, key: Mapping[str, Any], slot_bytes: int) -> Path:
+        """Return the folder that the store with this key has, or would have."""
+        return self.folder / _name({"format": FORMAT, "slot_bytes": slot_bytes, "key": dict(key)})
 
-    def held_bytes(self) -> int:
-        """Return the bytes of the stores in use, which cannot be removed to make room."""
-        return sum(_used_bytes(each) for each in self._folders() if _is_in_use(each))
+    def held_bytes(self, besides: Collection[Path] = ()) -> int:
+        """Return the bytes that stores in use have or will have, which cannot be removed to make room for others."""
+        return sum(_claimed_bytes(each) for each in self._folders() if each not in besides and _is_in_use(each))
 
     def _folders(self) -> list[Path]:
         """Return the folders of stores; what else lies in a folder that the user named is never touched."""
@@ -169,7 +171,7 @@ class Cache:
         if self.limit is None:
             return 1 << 62
         others = sorted((each for each in self._folders() if each != wanted), key=_last_used)
-        sizes = {each: _used_bytes(each) for each in others}
+        sizes = {each: _claimed_bytes(each) if _is_in_use(each) else used_bytes(each) for each in others}
         for each in others:
             if sum(sizes.values()) + expected <= self.limit:
                 break
@@ -244,19 +246,6 @@ def _meta(folder: Path) -> Any:
         return None
 
 
-def _locked(folder: Path) -> int | None:
-    """Take the shared lock of a store and mark it as used now; None if it is being removed.
-
-    Raises:
-        OSError: if the file system has no locks.
-    """
-    descriptor = _lock(folder, alone=False)
-    if descriptor is not None:
-        with suppress(OSError):  # a store that we may only read
-            os.utime(folder / _LOCK)
-    return descriptor
-
-
 def _lock(folder: Path, *, alone: bool) -> int | None:
     """Lock a store; return the descriptor that holds the lock, None if others are in the way or it is gone.
 
@@ -304,12 +293,22 @@ def _remove(folder: Path) -> bool:
     return True
 
 
-def _used_bytes(folder: Path) -> int:
+def used_bytes(folder: Path) -> int:
+    """Return the disk space of a store; 0 if there is none."""
     total = 0
     for name in (SLOTS, INDEX):
         with suppress(OSError):
             total += (folder / name).stat().st_blocks * 512
     return total
+
+
+def _claimed_bytes(folder: Path) -> int:
+    """Return the bytes that a store has, or will have when its user has filled it."""
+    try:
+        claimed = int((folder / _LOCK).read_text())
+    except (OSError, ValueError):
+        claimed = 0
+    return max(claimed, used_bytes(folder))
 
 
 def _last_used(folder: Path) -> float:
@@ -328,7 +327,7 @@ def _look_at(folder: Path) -> Kept:
         str(key.get("dataset", "?")),
         str(key.get("what", "?")),
         int(filled_slots(folder).sum()),
-        _used_bytes(folder),
+        used_bytes(folder),
         _last_used(folder),
         _is_in_use(folder),
     )

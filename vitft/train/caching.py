@@ -18,7 +18,7 @@ import psutil
 import torch
 from PIL import features
 
-from vitft.data.cache import Cache, NoCache, disk_folder, memory_folder
+from vitft.data.cache import Cache, NoCache, disk_folder, memory_folder, used_bytes
 from vitft.data.images import ImageSource, ImageSplit
 from vitft.data.staged_store import StagedStore
 from vitft.data.staging import STAGING_VERSION
@@ -208,8 +208,8 @@ def _on_disk(recipe: Recipe, wanted: dict[str, _Wanted]) -> tuple[str, str]:
     folder, needed = disk_folder(), sum(each.num_bytes for each in wanted.values())
     cache, limit = Cache(folder), recipe.data.cache_limit
     try:
-        there = sum(cache.used_bytes(each.key, each.slot_bytes) for each in wanted.values())
-        others = cache.held_bytes()  # this run has none open yet
+        own = [cache.folder_of(each.key, each.slot_bytes) for each in wanted.values()]
+        there, others = sum(map(used_bytes, own)), cache.held_bytes(own)
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         room = int(_HALF * shutil.disk_usage(existing).free)
     except OSError as error:
