@@ -20,7 +20,13 @@ import pytest
 # Before torch and the Hub's client are imported, which read these once; children inherit them.
 _CACHE = Path(tempfile.mkdtemp(prefix="vitft-tests-"))
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ |= {"HF_HOME": str(_CACHE), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ |= {
+    "VITFT_CACHE": str(_CACHE / "vitft"),
+    "HF_HOME": str(_CACHE),
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE"):
     os.environ.pop(_name, None)
 
@@ -54,8 +60,9 @@ def _why_no_timm() -> str:
 _NO_TIMM = _why_no_timm()
 _REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# Their subjects are signals, forks, several processes, and pipes and modes of files, which Windows has not.
+# Their subjects are signals, forks, several processes, the cache, and pipes and modes of files, which Windows has not.
 _POSIX = ["faults/*", "train/test_processes.py", "train/test_resume.py"]
+_POSIX += ["train/test_caching.py", "data/test_store.py", "data/test_cache.py", "data/test_staged_store.py"]
 _POSIX += ["test_disk.py", "test_files.py", "test_portability.py"]
 _POSIX += ["processes/test_launch.py", "processes/test_signals.py"]
 collect_ignore_glob = _POSIX if os.name == "nt" else []

@@ -39,10 +39,14 @@ FLOORS = [
 # Inside a folder, a file imports from those before it.
 FOLDERS = {
     "builtin": ["__init__", "digits"],
-    "recipe": ["choices", "lengths", "sizes", "yaml12", "keys", "complaints", "recipe", "describe", "fields", "flags"],
+    "recipe": [
+        "choices", "lengths", "sizes", "amounts", "yaml12", "keys", "complaints", "recipe", "describe", "fields",
+        "flags",
+    ],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
-        "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
+        "order", "staging", "images", "store", "cache", "staged_store", "batches", "workers", "train_batches",
+        "stream_batches", "evaluation_batches",
     ],
     "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
     "reading": [
@@ -66,7 +70,7 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "trial", "cost", "memory", "plan", "compiling", "averages", "optim", "checkpoint", "clock", "setup",
+        "trial", "cost", "memory", "caching", "plan", "compiling", "averages", "optim", "checkpoint", "clock", "setup",
         "stopping", "late", "resume", "step", "progress", "validation", "fit",
     ],
     "report": [
@@ -81,7 +85,7 @@ FOLDERS = {
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "report", "push", "recipes", "runs", "__init__",
+        "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
     ],
 }  # fmt: skip
 

@@ -46,6 +46,8 @@ FLAGS = {
     "recipes keys": "--debug --format",
     "runs ls": "--debug --format",
     "runs clean": "--debug --yes -y",
+    "cache ls": "--debug --format",
+    "cache rm": "--all --debug",
 }
 
 
@@ -69,7 +71,7 @@ def test_help_imports_nothing_heavy(arguments):
 
 def test_every_command_has_the_flags_that_were_agreed():
     group = get_command(app)
-    groups = ("recipes", "runs")
+    groups = ("recipes", "runs", "cache")
     commands = {name: command for name, command in group.commands.items() if name not in groups}
     for each in groups:
         commands |= {f"{each} {name}": command for name, command in group.commands[each].commands.items()}

@@ -1,4 +1,5 @@
 import copy
+import functools
 import io
 import os
 import random
@@ -13,9 +14,15 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from vitft.data import staging
-from vitft.data.staging import BadImage, decode, stage
+from vitft.data.staging import STAGING_VERSION, BadImage, decode, decode_to_stage, stage
 from vitft.processes.signals import StopRequest
 
+PIXELS_OF_VERSION_1 = [
+    [99, 226, 99, 226, 57, 57, 186, 186, 6, 11, 13, 18],
+    [56, 60, 174, 178, 56, 60, 174, 178, 56, 60, 174, 178],
+    [125, 221, 194, 239, 92, 92, 225, 225, 59, 68, 168, 172],
+    [61, 61, 190, 190, 147, 20, 147, 20, 37, 13, 57, 33],
+]
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "awkward"
 
 
@@ -293,6 +300,82 @@ def test_a_large_jpeg_is_read_at_half_its_size_and_a_larger_one_refused():
     assert np.abs(np.asarray(half).astype(int) - np.asarray(whole.reduce(2)).astype(int)).mean() < 1
     with pytest.raises(BadImage, match="18,000 pixels, more than 4,499"):
         decode(big, 4499)
+
+
+@functools.cache
+def leaves(height, width):
+    """Return a photo of sorts: many overlapping smooth shapes with sharp edges, and grain."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[0:height, 0:width] / min(height, width)
+    pixels = np.full((height, width, 3), 90.0)
+    for _ in range(40):
+        cy, cx, angle = generator.uniform(0, height / width, 3)
+        length, slope = generator.uniform(0.03, 0.3), generator.normal(0, 60, 3)
+        along = (x - cx) * np.cos(9 * angle) + (y - cy) * np.sin(9 * angle)
+        across = (y - cy) * np.cos(9 * angle) - (x - cx) * np.sin(9 * angle)
+        inside = (along / length) ** 2 + (3 * across / length) ** 2 < 1
+        pixels[inside] = generator.uniform(20, 230, 3) + along[inside][:, None] * slope
+    return Image.fromarray((pixels + generator.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+def exif_of(turn):
+    exif = Image.Exif()
+    if turn:
+        exif[0x0112] = turn
+    return exif
+
+
+@pytest.mark.parametrize("turn", [None, 3, 6, 7])
+@pytest.mark.parametrize(("height", "width", "scale"), [(112, 150, 2), (220, 250, 4), (420, 400, 4)])
+def test_a_large_jpeg_is_decoded_near_the_stage_size_and_looks_the_same(height, width, scale, turn):
+    size = 26
+    encoded = encode(leaves(height, width), "JPEG", quality=90, exif=exif_of(turn))
+    whole, _ = decode(encoded)
+    read, original, notes = decode_to_stage(encoded, size)
+    assert original == (whole.height, whole.width) and notes == ()
+    assert read.size == (-(-whole.width // scale), -(-whole.height // scale))
+    assert min(read.size) >= 2 * size
+    difference = np.abs(stage(read, size).numpy().astype(int) - stage(whole, size).numpy())
+    assert difference.mean() < 2.6  # sharp edges everywhere; photos have less
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_what_is_less_than_four_times_the_stage_is_decoded_whole(file_format):
+    side = 223 if file_format == "JPEG" else 500
+    encoded = encode(leaves(side, 400), file_format)
+    read, original, _ = decode_to_stage(encoded, 56)
+    assert original == (side, 400)
+    assert np.array_equal(np.asarray(read), np.asarray(decode(encoded)[0]))
+
+
+def test_a_jpeg_over_the_limit_is_halved_only_once():
+    encoded = encode(leaves(260, 340), "JPEG")
+    half, original, notes = decode_to_stage(encoded, 20, 260 * 340 - 1)
+    assert (half.size, original) == ((170, 130), (130, 170))
+    assert "read at half its size" in notes[0]
+    with pytest.raises(BadImage, match="more than 10,000"):
+        decode_to_stage(encoded, 20, 10_000)
+
+
+def test_grey_and_cmyk_jpegs_are_decoded_near_the_stage_size_too():
+    for mode in ("L", "CMYK"):
+        encoded = encode(leaves(260, 340).convert(mode), "JPEG", quality=95)
+        read, original, _ = decode_to_stage(encoded, 56)
+        assert (read.size, read.mode, original) == ((170, 130), "RGB", (260, 340))
+        whole = stage(decode(encoded)[0], 56).numpy().astype(int)
+        assert np.abs(stage(read, 56).numpy() - whole).mean() < 0.7
+
+
+def test_the_same_bytes_give_the_pixels_of_this_staging_version():
+    """If this fails because staging has changed, raise STAGING_VERSION: caches have the old pixels."""
+    y, x = np.mgrid[0:24, 0:20]
+    grey = (y * 2500 + x * 100).astype(np.uint16)
+    alpha = Image.fromarray(np.stack((x * 12, y * 10, x + y, 255 - 9 * y), -1).astype(np.uint8), "RGBA")
+    inputs = [encode(photo(24, 20)), encode(Image.fromarray(grey)), encode(alpha)]
+    inputs.append(encode(photo(96, 80), "JPEG", quality=95, exif=exif_of(6)))
+    staged = [stage(decode_to_stage(each, 6)[0], 6)[:, 1::3, 2::3].flatten().tolist() for each in inputs]
+    assert STAGING_VERSION == 1
+    assert np.abs(np.array(staged) - PIXELS_OF_VERSION_1).max() <= 2  # libjpeg and processors differ by so much
 
 
 def test_a_side_has_a_limit_of_its_own():

@@ -163,7 +163,8 @@ def test_reading_recipes_imports_no_torch():
 
 def test_what_may_change_when_a_run_is_resumed():
     assert {
-        "data.bad_images", "data.workers", "run.track", "run.project", "run.metrics", "run.name", "run.output_dir",
+        "data.bad_images", "data.cache", "data.cache_limit", "data.workers",
+        "run.track", "run.project", "run.metrics", "run.name", "run.output_dir",
         "run.pictures",
         "train.device", "train.keep_after_end", "train.keep_checkpoints", "train.micro_batch_size", "train.profile",
         "train.time_limit",

@@ -8,9 +8,11 @@ import torch
 import zoo
 
 from vitft.data.images import ImageSplit, StreamSplit
+from vitft.data.train_batches import StagingCost
 from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.recipe.recipe import Recipe
 from vitft.train import plan
+from vitft.train.caching import CachePlan
 from vitft.train.plan import Phase, Plan, make_plan
 
 ACCELERATE = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "LOCAL_WORLD_SIZE")
@@ -21,7 +23,7 @@ def alone(monkeypatch):
     """Staging takes a millisecond, and no launcher says anything."""
     for name in ACCELERATE:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(plan, "staging_seconds", lambda *_: 0.001)
+    monkeypatch.setattr(plan, "staging_cost", lambda *_: StagingCost(0.001, 1000))
     monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _: range(8), raising=False)
 
 
@@ -39,7 +41,8 @@ def stream(num_rows=None):
 
 
 def planned(classifier, train=None, *, processes=1, device="cpu", settled=None, **changes):
-    recipe = Recipe.load(None, {key.replace("__", "."): value for key, value in changes.items()})
+    settings = {"data.cache": "off", **{key.replace("__", "."): value for key, value in changes.items()}}
+    recipe = Recipe.load(None, settings)
     accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device), mixed_precision="no")
     source = SimpleNamespace(train=split() if train is None else train)
     return make_plan(recipe, source, classifier, accelerator, {}, settled)
@@ -224,7 +227,7 @@ def made_of(phases, batch_size=10, total_samples=95):
     return Plan(
         num_samples=50, total_samples=total_samples, batch_size=batch_size, micro_batch_size=4,
         total_steps=-(-total_samples // batch_size), patience=None, device="cpu", precision="fp32", world_size=2,
-        num_parameters=1, num_learning=1, disk_bytes=1, lr=1e-3, phases=tuple(phases), **zeros,
+        num_parameters=1, num_learning=1, disk_bytes=1, lr=1e-3, phases=tuple(phases), cache=CachePlan("off"), **zeros,
     )  # fmt: skip
 
 
@@ -263,7 +266,7 @@ def test_what_is_staged_in_no_time_needs_no_processes(classifier):
     [("cpu", 1, None, 1), ("meta", 1, None, 7), ("meta", 2, None, 3), ("meta", 8, None, 1), ("meta", 8, "2", 3)],
 )
 def test_a_device_has_the_cores_of_its_process_read_images(classifier, monkeypatch, device, processes, local, workers):
-    monkeypatch.setattr(plan, "staging_seconds", lambda *_: 0.1)
+    monkeypatch.setattr(plan, "staging_cost", lambda *_: StagingCost(0.1, 1000))
     monkeypatch.setattr(plan, "find_micro_batch", lambda *_: 2)
     if local:  # processes of several machines
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)

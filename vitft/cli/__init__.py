@@ -21,7 +21,7 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft.cli import data, evaluate, finetune, inspect, predict, push, recipes, report, resize, runs
+from vitft.cli import cache, data, evaluate, finetune, inspect, predict, push, recipes, report, resize, runs
 from vitft.cli.command import CONTEXT, Command, complaint, is_complaint, with_flags
 from vitft.errors import DataError, RecipeError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
 from vitft.outside import shown
@@ -71,6 +71,7 @@ for _command, _examples in _EXAMPLES.items():
     app.command(_command.__name__, cls=Command, context_settings=CONTEXT, epilog=_examples)(_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
+app.add_typer(cache.app, name="cache")
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from vitft.data.images import EncodedRow
-from vitft.data.staging import MAX_PIXELS, BadImage, decode
+from vitft.data.staged_store import StagedStore, stamp_of
+from vitft.data.staging import MAX_PIXELS, BadImage, decode, decode_to_stage
 from vitft.errors import DataError
 
 
@@ -46,7 +47,7 @@ class StagedBatch:
         labels: int64 (B,).
         sample_indices: int64 (B,); in evaluation these are row numbers.
         skipped: bad rows that were skipped to make this batch.
-        notes: oddities of images that are used nevertheless.
+        notes: oddities of images that are used nevertheless; with index -1, of where staged images are kept.
         failure: the bad row that must end the run, if there is one.
         stream_state: how far the worker that made this batch has read its stream.
     """
@@ -104,11 +105,15 @@ class Decoder:
         shape: stages an image: upright RGB image -> uint8 (3, h, w).
         skip_bad: skip images that cannot be decoded; otherwise the first of them is the batch's ``failure``.
         max_pixels: the largest width times height of an image.
+        stage_size: the size that ``shape`` shrinks to, if large JPEGs may be decoded at a half of theirs or less.
+        kept: where staged images are kept, so that they are decoded once.
     """
 
     shape: Callable[[Image.Image], Tensor]
     skip_bad: bool
     max_pixels: int = MAX_PIXELS
+    stage_size: int | None = None
+    kept: StagedStore | None = None
 
     def batch(self, slots: Iterable[tuple[int, Iterable[EncodedRow]]]) -> StagedBatch:
         """Return a batch with the first good image for each sample index.
@@ -125,8 +130,7 @@ class Decoder:
         for sample_index, candidates in slots:
             for row in candidates:
                 try:
-                    image, found = decode(row.encoded(), self.max_pixels, row.white_level)
-                    made = self.shape(image)
+                    made, original, found = self._staged(row)
                 except BadImage as error:
                     bad = RowNote(row.index, row.where(), error.wrong)
                     if not self.skip_bad:
@@ -135,11 +139,29 @@ class Decoder:
                     continue
                 notes += [RowNote(row.index, row.where(), note) for note in found]
                 pixels.append(made)
-                originals.append((image.height, image.width))
+                originals.append(original)
                 labels.append(row.label())
                 used.append(sample_index)
                 break
+        if self.kept is not None and (news := self.kept.take_news()):
+            notes.append(RowNote(-1, self.kept.name, news))
         return replace(collate(pixels, originals, labels, used), skipped=tuple(skipped), notes=tuple(notes))
+
+    def _staged(self, row: EncodedRow) -> tuple[Tensor, tuple[int, int], tuple[str, ...]]:
+        """Return the pixels of a row, the original's height and width, and notes; from the store if it has them."""
+        encoded = row.encoded()
+        stamp = stamp_of(encoded) if self.kept is not None else None
+        if self.kept is not None and (found := self.kept.find(row.index, stamp)):
+            return *found, ()
+        if self.stage_size is None:
+            image, notes = decode(encoded, self.max_pixels, row.white_level)
+            original = (image.height, image.width)
+        else:
+            image, original, notes = decode_to_stage(encoded, self.stage_size, self.max_pixels, row.white_level)
+        pixels = self.shape(image)
+        if self.kept is not None and not notes:
+            self.kept.keep(row.index, stamp, pixels, original)
+        return pixels, original, notes
 
 
 def collate(

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from vitft.data.batches import Decoder, StagedBatch
 from vitft.data.images import EncodedRow, ImageSplit, StreamSplit
+from vitft.data.staged_store import StagedStore
 from vitft.data.staging import MAX_PIXELS
 from vitft.data.workers import loader
 
@@ -29,16 +30,17 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
     max_pixels: int = MAX_PIXELS,
+    kept: StagedStore | None = None,
 ) -> Iterator[StagedBatch]:
     """Yield this process's part of a split, with images at the model's size.
 
-    With random access, the part is contiguous and ``workers`` processes stage it. In a stream, process i mod
-    ``world_size`` reads row i.
+    With random access, the part is contiguous and ``workers`` processes stage it; if it has been ``kept``, this
+    process reads it sooner than others start. In a stream, process i mod ``world_size`` reads row i.
 
     Raises:
         DataError: if an image cannot be used, unless ``skip_bad``.
     """
-    decoder = Decoder(process, skip_bad, max_pixels)
+    decoder = Decoder(process, skip_bad, max_pixels, kept=kept)
     staged: Iterable[StagedBatch]
     if isinstance(split, StreamSplit):
         mine = (split.row(row, i) for i, row in enumerate(split.rows) if i % world_size == rank)
@@ -47,6 +49,8 @@ def evaluation_batches(
     else:
         first, last = len(split) * rank // world_size, len(split) * (rank + 1) // world_size
         starts = range(first, last, batch_size)
+        if workers and kept is not None and kept.has_nearly_all(range(first, last)):
+            workers = 0
         plan = (list(range(start, min(start + batch_size, last))) for start in starts)
         staged = loader(_Staging(split, decoder), plan, workers, pin=pin)
     for batch in staged:

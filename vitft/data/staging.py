@@ -33,8 +33,12 @@ MAX_PIXELS: int = DataRecipe().max_pixels
 """Larger images are not decoded, unless a recipe allows them."""
 WHITE_LEVEL = 65535
 """The value that means white in 16-bit grey images, unless a recipe says otherwise."""
+STAGING_VERSION = 1
+"""To be raised when the same bytes give other staged pixels, so that those in a cache are made again."""
 _MAX_SIDE = 65_535  # the largest side that JPEG and GIF can have
 _MAX_SCANS = 100  # of a JPEG; each goes over all pixels, and an empty one takes only 20 bytes
+_JPEG = ("JPEG", "MPO")
+_LEAST_SHRUNK = 2  # times the stage size; with 1, the mean difference is about twice as large
 _SLOW = {"JPEG2000": 4}  # how many times longer than other formats decoding a pixel takes
 
 # Common formats that are safe to decode: EPS would run a program, and FITS unpacks without a limit.
@@ -79,6 +83,36 @@ def decode(
     Raises:
         BadImage: with the reason, if no complete image can be read or it is too large.
     """
+    image, _, notes = _decode(encoded, max_pixels, white_level, None)
+    return image, notes
+
+
+def decode_to_stage(
+    encoded: bytes | str, size: int, max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
+) -> tuple[Image.Image, tuple[int, int], tuple[str, ...]]:
+    """Read an image that :func:`stage` will shrink to ``size``, a large JPEG at a half or a quarter of its size.
+
+    libjpeg then computes fewer pixels, which is two to five times as fast for photos from 1100 pixels on at a stage
+    size of 258. Both sides keep at least twice the stage size, so only JPEGs of four times the stage size are read
+    like this. Their staged pixels differ from those of :func:`decode` by 0.3 to 0.9 of 255 grey levels on average, and
+    by 2.6 in the worst of the photos measured. At an eighth, libjpeg only averages, and the difference is 1.5.
+
+    Args:
+        encoded, max_pixels, white_level: as for :func:`decode`.
+        size: the stage size in pixels.
+
+    Returns:
+        The upright RGB image; the height and width of the whole image; and the notes of :func:`decode`.
+
+    Raises:
+        BadImage: as :func:`decode`.
+    """
+    return _decode(encoded, max_pixels, white_level, size)
+
+
+def _decode(
+    encoded: bytes | str, max_pixels: int, white_level: int, stage_size: int | None
+) -> tuple[Image.Image, tuple[int, int], tuple[str, ...]]:
     content = encoded if isinstance(encoded, bytes) else _read(encoded, max_pixels)
     if not content:
         raise BadImage("the file is empty")
@@ -90,6 +124,7 @@ def decode(
         try:
             with _open(content, max_pixels) as image:
                 halved = _halve(image, content, max_pixels)
+                whole = None if halved or stage_size is None else _shrink(image, stage_size)
                 with _quiet(image.format):
                     image.load()  # before EXIF: loading finds a PNG's, and already turns a TIFF
                 rgb = _to_rgb(image, white_level)
@@ -100,7 +135,10 @@ def decode(
             raise BadImage(_reason(error, content, max_pixels)) from error
     if any("exif" in str(warning.message).lower() for warning in caught) and not notes:
         notes = ("the EXIF is broken; only its orientation was used",)
-    return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb, (*halved, *notes)
+    upright = rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+    width, height = whole or upright.size
+    original = (width, height) if whole and orientation >= 5 else (height, width)  # from 5 on, the sides change places
+    return upright, original, (*halved, *notes)
 
 
 def brightest(encoded: bytes | str) -> tuple[int, bool] | None:
@@ -174,16 +212,25 @@ def _halve(image: Image.Image, content: bytes, max_pixels: int) -> tuple[str, ..
     width, height = image.size
     if max(width, height) > _MAX_SIDE:
         raise BadImage(f"it is {width:,} x {height:,} pixels, but a side may have at most {_MAX_SIDE:,}")
-    if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MAX_SCANS:
+    if image.format in _JPEG and content.count(b"\xff\xda") > _MAX_SCANS:
         raise BadImage(f"it is a JPEG with more than {_MAX_SCANS} scans, which would take too long to decode")
     pixels = width * height * _SLOW.get(image.format or "", 1)
     if pixels <= max_pixels:
         return ()
-    if image.format in ("JPEG", "MPO"):
+    if image.format in _JPEG:
         image.draft(None, (width // 2, height // 2))
         if image.width * image.height <= max_pixels:
             return (f"read at half its size: {width * height:,} pixels is more than {max_pixels:,} (data.max_pixels)",)
     raise BadImage(_too_large(width * height, max_pixels // _SLOW.get(image.format or "", 1)))
+
+
+def _shrink(image: Image.Image, stage_size: int) -> tuple[int, int] | None:
+    """Let libjpeg decode fewer pixels, if enough are left to stage; return the whole (width, height) if it will."""
+    whole, least = image.size, _LEAST_SHRUNK * stage_size
+    if image.format not in _JPEG or min(whole) < 2 * least:
+        return None
+    image.draft(None, (max(least, whole[0] // 4), max(least, whole[1] // 4)))
+    return whole if image.size != whole else None
 
 
 def _too_large(pixels: int, most: int) -> str:

@@ -42,7 +42,8 @@ class StreamBatches:
         shuffled = split.rows.shuffle(seed=seed, buffer_size=buffer)
         stream = split_dataset_by_node(shuffled, rank=slices.rank, world_size=slices.world_size)
         self.slices = slices
-        self._staging = _Staging(split, stream, slices, Decoder(partial(stage, size=stage_size), skip_bad, max_pixels))
+        decoder = Decoder(partial(stage, size=stage_size), skip_bad, max_pixels, stage_size)
+        self._staging = _Staging(split, stream, slices, decoder)
         self._workers, self._pin = min(workers, 1), pin  # a stream's state describes a single reader
         self._state: dict[str, Any] = {}
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from vitft.data import order
 from vitft.data.batches import Decoder, RowNote, StagedBatch, failed
-from vitft.data.images import EncodedRow, ImageSplit
-from vitft.data.staging import MAX_PIXELS, BadImage, decode, stage
+from vitft.data.images import EncodedRow, ImageSplit, StreamSplit
+from vitft.data.staged_store import StagedStore
+from vitft.data.staging import MAX_PIXELS, BadImage, decode_to_stage, stage
 from vitft.data.workers import loader
 
 STAGE_MARGIN = 1.15  # a crop of 3/4 of the stage's area still has the model's resolution
@@ -66,9 +67,11 @@ class TrainBatches:
         workers: int,
         pin: bool,
         max_pixels: int = MAX_PIXELS,
+        kept: StagedStore | None = None,
     ) -> None:
         self.slices = slices
-        self._staging = _Staging(split, seed, Decoder(partial(stage, size=stage_size), skip_bad, max_pixels))
+        decoder = Decoder(partial(stage, size=stage_size), skip_bad, max_pixels, stage_size, kept)
+        self._staging = _Staging(split, seed, decoder)
         self._workers, self._pin = workers, pin
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
@@ -117,13 +120,27 @@ class _Staging(Dataset[StagedBatch]):
             yield self.split.row(int(order.sample_at(self.seed, torch.tensor([epoch_start + entry]), n)))
 
 
-def staging_seconds(split: ImageSplit, stage_size: int, max_pixels: int = MAX_PIXELS, sample: int = 16) -> float:
-    """Return the mean seconds that staging an image takes, measured on a few images spread over the split."""
+class StagingCost(NamedTuple):
+    """What staging an image takes on average."""
+
+    seconds: float
+    num_bytes: float
+    """Of its pixels."""
+
+
+def staging_cost(
+    split: ImageSplit | StreamSplit, stage_size: int, max_pixels: int = MAX_PIXELS, sample: int = 16
+) -> StagingCost:
+    """Measure the cost of staging on a few images spread over the split, which must not be a stream."""
+    assert isinstance(split, ImageSplit), split
     rows = np.linspace(0, len(split) - 1, num=min(sample, len(split)), dtype=int).tolist()
+    sizes = []
     start = time.perf_counter()
     for row in rows:
         try:
-            stage(decode(split.encoded(row), max_pixels, split.white_level)[0], stage_size)
+            image, *_ = decode_to_stage(split.encoded(row), stage_size, max_pixels, split.white_level)
+            sizes.append(stage(image, stage_size).numel())
         except BadImage:
             continue  # the run will meet it again and report it
-    return (time.perf_counter() - start) / len(rows)
+    seconds = (time.perf_counter() - start) / len(rows)
+    return StagingCost(seconds, sum(sizes) / len(sizes) if sizes else 3.0 * stage_size**2)

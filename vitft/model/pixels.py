@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,10 @@ class ImageProcess:
     def white_level(self) -> int:
         """Value of white in 16-bit grey images, saved by training in the processor's settings."""
         return int(getattr(self.processor, "white_level", WHITE_LEVEL))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides how an image becomes pixels: the processor's settings, its class among them."""
+        return {"processor": type(self.processor).__name__, **self.processor.to_dict(), "to": self.size}
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the image's pixels.

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from vitft.recipe.amounts import Amount, DataAmount
 from vitft.recipe.choices import (
     BadImages,
     Head,
@@ -115,6 +116,10 @@ class DataRecipe(Section):
     """Rows in the buffer that shuffles a stream."""
     workers: Changeable[Literal["auto"] | Annotated[int, Field(ge=0, le=1000)]] = "auto"
     """Processes that decode and resize images for each training process; 0: the training process does it itself."""
+    cache: Changeable[Literal["auto", "memory", "disk", "off"]] = "auto"
+    """Where decoded and resized images are kept for later epochs; auto: in memory if they are few, else on disk."""
+    cache_limit: Changeable[DataAmount] = Amount(20, "GB")
+    """Disk space for the images of all datasets; those used longest ago are removed first (`vitft cache ls`)."""
 
 
 class PositionRecipe(Section):

@@ -15,6 +15,7 @@ from vitft.architectures.last_block import short_last_block
 from vitft.data.batches import RowNote, StagedBatch
 from vitft.data.evaluation_batches import evaluation_batches
 from vitft.data.images import ImageSplit, StreamSplit
+from vitft.data.staged_store import StagedStore
 from vitft.data.staging import MAX_PIXELS
 from vitft.model.classifier import Classifier
 from vitft.scoring.collecting import Collector
@@ -56,6 +57,7 @@ def batches_of(
     skip_bad: bool,
     workers: int,
     max_pixels: int = MAX_PIXELS,
+    kept: StagedStore | None = None,
 ) -> Iterator[StagedBatch]:
     """Yield this process's part of a split, preprocessed for the classifier; each row is in exactly one part."""
     return evaluation_batches(
@@ -68,6 +70,7 @@ def batches_of(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         max_pixels=max_pixels,
+        kept=kept,
     )
 
 

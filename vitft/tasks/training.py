@@ -247,12 +247,13 @@ def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) 
 
     reset_peak_memory(setup.accelerator)
     training = build(run, setup)
-    try:
-        fitted = fit(training, resume=resume)
-    finally:
-        run.status.stop()
-    session.is_trained = True
-    return score_and_save(session, training, fitted)
+    with training.caches:
+        try:
+            fitted = fit(training, resume=resume)
+        finally:
+            run.status.stop()
+        session.is_trained = True
+        return score_and_save(session, training, fitted)
 
 
 # --- resuming ----------------------------------------------------------------------------------------------

@@ -6,14 +6,16 @@ Nothing here changes the recipe. The plan is printed before training starts.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from vitft.architectures.blocks import check_activations
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
-from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_seconds
+from vitft.data.train_batches import STAGE_MARGIN, StagingCost, StepSlices, staging_cost
 from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
@@ -25,6 +27,7 @@ from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import check_runs
+from vitft.train.caching import CachePlan, plan_cache
 from vitft.train.cost import forward_gflop
 from vitft.train.memory import even, find_micro_batch
 
@@ -64,6 +67,7 @@ class Plan:
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image, in pixels.
         workers: staging processes per training process.
+        cache: where staged images are kept.
         device, precision, world_size: where to compute, in which format, in how many processes.
         num_parameters, num_learning: of the model, and how many of them are trained.
         disk_bytes: the most disk space that the run needs.
@@ -84,6 +88,7 @@ class Plan:
     patience: int | None
     stage_size: int
     workers: int
+    cache: CachePlan
     device: str
     precision: str
     world_size: int
@@ -147,6 +152,7 @@ class Plan:
             ("checkpoint_every", self.checkpoint_every, "steps"),
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
+            ("cache", self.cache.place, self.cache.reason),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
             (
                 "cost",
@@ -200,7 +206,8 @@ def make_plan(
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
     micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
-    workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
+    cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
+    workers = _workers(recipe, source.train, cost, accelerator, reasons)
     warmup = recipe.optim.warmup
     reasons["lr"] = _lr_in_words(recipe.optim)
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
@@ -218,6 +225,7 @@ def make_plan(
         patience=steps(recipe.train.patience) if recipe.train.patience else None,
         stage_size=stage_size,
         workers=workers,
+        cache=plan_cache(recipe, source, classifier, stage_size, total_samples / (num_samples or total_samples), cost),
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
@@ -344,7 +352,7 @@ def _micro_batch_size(
 def _workers(
     recipe: Recipe,
     train: ImageSplit | StreamSplit,
-    stage_size: int,
+    cost: Callable[[], StagingCost],
     accelerator: Accelerator,
     reasons: dict[str, str],
 ) -> int:
@@ -356,7 +364,7 @@ def _workers(
     if isinstance(train, StreamSplit):
         reasons["workers"] = "auto: a stream has one reader per process"
         return 1
-    seconds = staging_seconds(train, stage_size, recipe.data.max_pixels)
+    seconds = cost().seconds
     each = f"staging takes {1e3 * seconds:.1f} ms per image here"
     if seconds * len(train) < 5:
         reasons["workers"] = f"auto: {each}, not worth extra processes"
@@ -373,14 +381,12 @@ def _workers(
 
 def _layout_warnings(model: torch.nn.Module) -> list[str]:
     """Return warnings if the model's results depend on the number of processes."""
-    kinds = {type(module).__name__ for module in model.modules()}
     warnings = []
-    if any("BatchNorm" in kind for kind in kinds):
+    if any("BatchNorm" in type(module).__name__ for module in model.modules()):
         warnings.append(
             "this model has BatchNorm: results differ slightly with the micro-batch size and the number of processes"
         )
-    active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
-    if active:
+    if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()):
         warnings.append(
             "this model has its own dropout: resuming is exact, but the number of processes changes results slightly"
         )

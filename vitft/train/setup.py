@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitft.architectures.blocks import checkpoint_activations
 from vitft.architectures.last_block import shorten_last_block
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
+from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
 from vitft.data.train_batches import TrainBatches
 from vitft.errors import one_line
@@ -23,6 +24,7 @@ from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
 from vitft.run import Run
 from vitft.train.averages import AveragedWeights
+from vitft.train.caching import Caches, open_caches
 from vitft.train.checkpoint import TrainState
 from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
@@ -68,6 +70,7 @@ class Training(Setup):
         averaged: averaged weights, if the recipe asks for them.
         drop_path: stochastic depth, if the recipe asks for it.
         batches: micro-batches of each step.
+        caches: where staged images are kept; to be closed when the last image has been read.
         views: one for each image size.
         class_weights: of the loss, (K,), if the recipe asks for them.
         state: the progress of the training.
@@ -82,6 +85,7 @@ class Training(Setup):
     averaged: AveragedWeights | None
     drop_path: DropPath | None
     batches: TrainBatches | StreamBatches
+    caches: Caches
     views: dict[tuple[int, int], View]
     class_weights: Tensor | None
     state: TrainState
@@ -148,6 +152,7 @@ def build(run: Run, setup: Setup) -> Training:
         num_classes=len(source.classes),
         seed=recipe.train.seed,
     )
+    caches = open_caches(plan.cache, recipe, source, classifier, plan.stage_size, run.note)
     return Training(
         **vars(setup),
         run=run,
@@ -155,7 +160,8 @@ def build(run: Run, setup: Setup) -> Training:
         optimizer=optimizer,
         averaged=averaged,
         drop_path=drop_path,
-        batches=_batches(setup),
+        batches=_batches(setup, caches.train),
+        caches=caches,
         views={size: view(image_size=size) for size in sizes},
         class_weights=_class_weights(recipe, source, accelerator.device),
         state=TrainState(
@@ -170,7 +176,7 @@ def build(run: Run, setup: Setup) -> Training:
     )
 
 
-def _batches(setup: Setup) -> TrainBatches | StreamBatches:
+def _batches(setup: Setup, kept: StagedStore | None) -> TrainBatches | StreamBatches:
     recipe, plan, accelerator, split = setup.recipe, setup.plan, setup.accelerator, setup.source.train
     assert split is not None
     slices = plan.slices(accelerator.process_index)
@@ -184,7 +190,7 @@ def _batches(setup: Setup) -> TrainBatches | StreamBatches:
     }
     if isinstance(split, StreamSplit):
         return StreamBatches(split, slices, buffer=recipe.data.shuffle_buffer, **common)
-    return TrainBatches(split, slices, **common)
+    return TrainBatches(split, slices, kept=kept, **common)
 
 
 def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:

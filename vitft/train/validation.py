@@ -90,6 +90,7 @@ def evaluate(
         skip_bad=on_failure is not None or training.recipe.data.bad_images == "skip",
         workers=training.plan.workers,
         max_pixels=training.recipe.data.max_pixels,
+        kept=training.caches.validation if split is training.source.validation else None,
     )
     if on_failure is not None:
         batches = until_failure(batches, on_failure)
@@ -100,6 +101,9 @@ def evaluate(
         collect=collect,
     )
     training.note_bad({row.where: row.text for row in found.bad_rows})
+    for note in {str(note) for note in found.notes if note.index < 0} - training.warned_of:  # of the cache
+        training.warned_of.add(note)
+        training.run.note(note)
     return found
 
 
