@@ -20,7 +20,13 @@ import pytest
 # Before torch and the Hub's client are imported, which read these once; children inherit them.
 _CACHE = Path(tempfile.mkdtemp(prefix="vitft-tests-"))
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ |= {"HF_HOME": str(_CACHE), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ |= {
+    "HF_HOME": str(_CACHE),
+    "VITFT_CACHE": str(_CACHE / "vitft"),
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE"):
     os.environ.pop(_name, None)
 

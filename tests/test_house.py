@@ -55,7 +55,7 @@ FOLDERS = {
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
-        "fold", "rewrite", "trainable", "drop_path",
+        "fold", "rewrite", "trainable", "head_input", "drop_path",
     ],
     "scoring": [
         "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "told", "collecting",
@@ -66,8 +66,8 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "cost", "memory", "plan", "averages", "optim", "checkpoint", "setup", "stopping", "progress", "resume", "step",
-        "validation", "fit",
+        "cost", "memory", "feature_plan", "plan", "averages", "optim", "checkpoint", "stopping", "features",
+        "feature_store", "head_alone", "setup", "progress", "resume", "step", "validation", "fit",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

@@ -48,7 +48,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
     state, plan = training.state, training.plan
     progress = Progress(training)
 
-    with stop_requests(training.recipe.train.time_limit, training.accelerator) as stop:
+    with stop_requests(training.recipe.train.time_limit, training.accelerator, training.started) as stop:
         if validation_is_due(training):  # the run was stopped during validation, or just before
             validate(training, stop)
             if reason := stop.agreed():

@@ -26,6 +26,7 @@ from vitft.recipe.sizes import show_size
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import check_runs
 from vitft.train.cost import forward_gflop
+from vitft.train.feature_plan import FeaturePlan, plan_features
 from vitft.train.memory import even, find_micro_batch
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Plan:
         num_parameters, num_learning: of the model, and how many of them are trained.
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
+        features: those of a frozen backbone that are computed once; None if it runs in every epoch.
         reasons: where a number comes from, if the recipe does not simply give it.
         notes: warnings, printed with the plan.
     """
@@ -91,6 +93,7 @@ class Plan:
     num_learning: int
     disk_bytes: int
     phases: tuple[Phase, ...]
+    features: FeaturePlan | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -124,6 +127,11 @@ class Plan:
         return self.work() / self.total_samples
 
     @property
+    def total_gflop(self) -> float:
+        """GFLOPs of the whole training, without those of the head on its own; a step costs three forward passes."""
+        return 3 * self.work() if self.features is None else self.gflop * self.features.num_images
+
+    @property
     def accumulation(self) -> int:
         """Forward passes per step on each process."""
         part = -(-self.batch_size // self.world_size)
@@ -148,17 +156,20 @@ class Plan:
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
-            (
-                "cost",
-                f"{3 * self.gflop:.1f} GFLOP",
-                f"per training image, {3 * self.gflop * self.total_samples / 1e6:.3g} PFLOP in all",
-            ),
+            *self._cost_rows(),
             ("disk", size_text(self.disk_bytes), ""),
         ]
         if len(self.phases) > 1:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
             rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
         return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
+
+    def _cost_rows(self) -> list[tuple[str, str, str]]:
+        if self.features is not None:
+            return [self.features.row(), self.features.cost_row(self.gflop)]
+        cost = f"per training image, {self.total_gflop / 1e6:.3g} PFLOP in all"
+        off = [("features", "off", "")] if "features" in self.reasons else []
+        return [*off, ("cost", f"{3 * self.gflop:.1f} GFLOP", cost)]
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -203,6 +214,9 @@ def make_plan(
     workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     warmup = recipe.optim.warmup
     reasons["lr"] = _lr_in_words(recipe.optim)
+    features, why_not = plan_features(recipe, source, classifier, total_samples)
+    reasons |= {"features": why_not} if why_not else {}
+    learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
@@ -225,8 +239,9 @@ def make_plan(
         num_learning=num_learning,
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
+        features=features,
         reasons=reasons,
-        notes=(*_layout_warnings(classifier.model), *_stream_warning(source)),
+        notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
     )
 
 
