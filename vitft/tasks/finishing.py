@@ -202,6 +202,7 @@ def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str,
         "images_per_second": round(fitted.images_per_second, 2),
         "peak_memory_bytes": peak,
         "speeds": fitted.speeds,
+        **({"features": plan.features.views} if plan.features else {}),
     }
 
 

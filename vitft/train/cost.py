@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,17 +29,26 @@ def forward_gflop(model: PreTrainedModel, image_size: tuple[int, int]) -> float:
 
 
 def seconds_per_image(
-    model: PreTrainedModel, image_size: tuple[int, int], batch_size: int, accelerator: Accelerator
+    model: nn.Module, shape: tuple[int, ...], batch_size: int, accelerator: Accelerator, *, learns: bool = True
 ) -> float:
-    """Time a training step's forward and backward pass: the fastest of a few, in case the machine is shared."""
-    model.to(accelerator.device).train()
-    images = torch.zeros(batch_size, 3, *image_size, device=accelerator.device)
+    """Time a forward and backward pass: the fastest of a few, in case the machine is shared.
+
+    Args:
+        model: returns an output with ``logits``.
+        shape: of one image, or of one image's features.
+        batch_size: images per pass.
+        accelerator: gives device and precision.
+        learns: whether there is a backward pass, as in a training step; if not, the model is frozen.
+    """
+    model.to(accelerator.device).train(learns)
+    images = torch.zeros(batch_size, *shape, device=accelerator.device)
     seconds: list[float] = []
     while len(seconds) < 3 or (len(seconds) < 12 and sum(seconds) < 3):
         begun = time.perf_counter()
-        with accelerator.autocast():
+        with accelerator.autocast(), torch.set_grad_enabled(learns):
             loss = model(images).logits.float().sum()
-        accelerator.backward(loss)
+        if learns:
+            accelerator.backward(loss)
         if accelerator.device.type != "cpu":
             torch.accelerator.synchronize()
         model.zero_grad(set_to_none=True)

@@ -47,22 +47,19 @@ class FeaturePlan:
     def views(self) -> str:
         """What is computed of each image, in words."""
         if self.num_views == 0:
-            return "the plain image"
-        return f"{self.num_views} random view{'s' * (self.num_views > 1)}"
+            return "each plain image"
+        return f"{self.num_views} random view{'s' * (self.num_views > 1)} of each image"
 
-    def row(self) -> tuple[str, str, str]:
-        """Return the plan's row: name, number, reason."""
-        size = " x ".join(map(str, (f"{self.num_train:,}", *self.read.shape)))
-        return "features", size, f"computed once, {self.views} each: {size_text(self.num_bytes)} with validation"
-
-    def cost_row(self, gflop: float) -> tuple[str, str, str]:
-        """Return the row of the cost; the head's own is left out.
+    def rows(self, gflop: float) -> list[tuple[str, str, str]]:
+        """Return the plan's rows on features and on the cost, which leaves out that of the head itself.
 
         Args:
             gflop: of one image's forward pass.
         """
-        total = gflop * self.num_images / 1e6
-        return "cost", f"{gflop:.1f} GFLOP", f"per image, each view once; {total:.3g} PFLOP in all, without the head"
+        size = " x ".join(map(str, (f"{self.num_train:,}", *self.read.shape)))
+        what = f"{size}, computed once from {self.views}; the memory includes validation"
+        cost = f"per image, each view once; {gflop * self.num_images / 1e6:.3g} PFLOP in all, without the head"
+        return [("features", size_text(self.num_bytes), what), ("cost", f"{gflop:.1f} GFLOP", cost)]
 
 
 def unmixed(augment: AugmentRecipe) -> AugmentRecipe:
@@ -71,25 +68,29 @@ def unmixed(augment: AugmentRecipe) -> AugmentRecipe:
 
 
 def plan_features(
-    recipe: Recipe, source: ImageSource, classifier: Classifier, total_samples: int
-) -> tuple[FeaturePlan | None, str]:
-    """Return the plan of the features, or None and why there are none; without a word if everything is trained."""
+    recipe: Recipe, source: ImageSource, classifier: Classifier, total_samples: int, reasons: dict[str, str]
+) -> FeaturePlan | None:
+    """Return the plan of the features; None, with the reason in ``reasons``, if there are none.
+
+    If everything is trained, there is nothing to explain.
+    """
     if recipe.model.train == "all":
-        return None, ""
-    if recipe.train.features == "off":
-        return None, "as given: the backbone runs in every epoch"
-    if why := _obstacle(recipe, source):
-        return None, f"none, the backbone runs in every epoch: {why}"
+        return None
+    why_not = "as given" if recipe.train.features == "off" else _obstacle(recipe, source)
     try:
-        read = head_input(classifier.model, classifier.head, classifier.image_size)
+        read = head_input(classifier.model, classifier.head, classifier.image_size) if not why_not else None
     except ModelError as error:
-        return None, f"none, the backbone runs in every epoch: {error.wrong}"
+        why_not = error.wrong
+    if why_not:
+        reasons["features"] = f"{why_not}; the backbone runs in every epoch"
+        return None
+    assert read is not None
     assert isinstance(source.train, ImageSplit)
     num_train = len(source.train)
     num_views = min(recipe.train.feature_views, -(-total_samples // num_train))
     notes = tuple(_notes(recipe, classifier.model, num_views))
     validation = len(source.validation) if isinstance(source.validation, ImageSplit) else 0
-    return FeaturePlan(read, num_train, validation, num_views, notes), ""
+    return FeaturePlan(read, num_train, validation, num_views, notes)
 
 
 def _obstacle(recipe: Recipe, source: ImageSource) -> str:

@@ -156,7 +156,7 @@ class Plan:
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
-            *self._cost_rows(),
+            *(self.features.rows(self.gflop) if self.features else self._cost_rows()),
             ("disk", size_text(self.disk_bytes), ""),
         ]
         if len(self.phases) > 1:
@@ -165,11 +165,9 @@ class Plan:
         return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
 
     def _cost_rows(self) -> list[tuple[str, str, str]]:
-        if self.features is not None:
-            return [self.features.row(), self.features.cost_row(self.gflop)]
-        cost = f"per training image, {self.total_gflop / 1e6:.3g} PFLOP in all"
         off = [("features", "off", "")] if "features" in self.reasons else []
-        return [*off, ("cost", f"{3 * self.gflop:.1f} GFLOP", cost)]
+        total = f"per training image, {self.total_gflop / 1e6:.3g} PFLOP in all"
+        return [*off, ("cost", f"{3 * self.gflop:.1f} GFLOP", total)]
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -211,12 +209,8 @@ def make_plan(
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
     micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
-    workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
-    warmup = recipe.optim.warmup
     reasons["lr"] = _lr_in_words(recipe.optim)
-    features, why_not = plan_features(recipe, source, classifier, total_samples)
-    reasons |= {"features": why_not} if why_not else {}
-    learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
+    features = plan_features(recipe, source, classifier, total_samples, reasons)
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
@@ -226,12 +220,12 @@ def make_plan(
         micro_batch_size=micro,
         lr=recipe.optim.lr,
         total_steps=total_steps,
-        warmup_steps=min(steps(warmup) if warmup.value else 0, total_steps),
+        warmup_steps=min(steps(recipe.optim.warmup) if recipe.optim.warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
         checkpoint_every=min(steps(recipe.train.checkpoint_every), total_steps),
         patience=steps(recipe.train.patience) if recipe.train.patience else None,
         stage_size=stage_size,
-        workers=workers,
+        workers=_workers(recipe, source.train, stage_size, accelerator, reasons),
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
@@ -241,7 +235,7 @@ def make_plan(
         phases=phases,
         features=features,
         reasons=reasons,
-        notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
+        notes=_warnings(source, classifier.model, features),
     )
 
 
@@ -386,23 +380,20 @@ def _workers(
 # --- warnings ----------------------------------------------------------------------------------------------
 
 
-def _layout_warnings(model: torch.nn.Module) -> list[str]:
-    """Return warnings if the model's results depend on the number of processes."""
-    kinds = {type(module).__name__ for module in model.modules()}
-    warnings = []
+def _warnings(source: ImageSource, model: torch.nn.Module, features: FeaturePlan | None) -> tuple[str, ...]:
+    """Say what results or an exact resume depend on, and what features change."""
+    learns = model.get_submodule(features.read.module) if features else model
+    kinds = {type(module).__name__ for module in learns.modules()}
+    warnings = [*features.notes] if features else []
     if any("BatchNorm" in kind for kind in kinds):
         warnings.append(
             "this model has BatchNorm: results differ slightly with the micro-batch size and the number of processes"
         )
-    active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
+    active = [m for m in learns.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
     if active:
         warnings.append(
             "this model has its own dropout: resuming is exact, but the number of processes changes results slightly"
         )
-    return warnings
-
-
-def _stream_warning(source: ImageSource) -> list[str]:
     if isinstance(source.train, StreamSplit):
-        return ["a stream has no random access, so a resumed run is not bit for bit the same"]
-    return []
+        warnings.append("a stream has no random access, so a resumed run is not bit for bit the same")
+    return tuple(warnings)
