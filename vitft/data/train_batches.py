@@ -113,14 +113,6 @@ class _Staging(Dataset[StagedBatch]):
         yield from map(self.split.row, rows_after(self.seed, sample_index, len(self.split)))
 
 
-def rows_after(seed: int, sample_index: int, n: int) -> Iterator[int]:
-    """Yield the rows after that of a sample index in the same epoch, in which a bad image's stand-in is sought."""
-    epoch_start = sample_index - sample_index % n
-    for attempt in range(1, n):
-        entry = (sample_index + attempt) % n
-        yield int(order.sample_at(seed, torch.tensor([epoch_start + entry]), n))
-
-
 def staging_seconds(split: ImageSplit, stage_size: int, max_pixels: int = MAX_PIXELS, sample: int = 16) -> float:
     """Return the mean seconds that staging an image takes, measured on a few images spread over the split."""
     rows = np.linspace(0, len(split) - 1, num=min(sample, len(split)), dtype=int).tolist()
@@ -131,3 +123,11 @@ def staging_seconds(split: ImageSplit, stage_size: int, max_pixels: int = MAX_PI
         except BadImage:
             continue  # the run will meet it again and report it
     return (time.perf_counter() - start) / len(rows)
+
+
+def rows_after(seed: int, sample_index: int, n: int) -> Iterator[int]:
+    """Yield the rows after that of a sample index in the same epoch, in which a bad image's stand-in is sought."""
+    epoch_start = sample_index - sample_index % n
+    for attempt in range(1, n):
+        entry = (sample_index + attempt) % n
+        yield int(order.sample_at(seed, torch.tensor([epoch_start + entry]), n))

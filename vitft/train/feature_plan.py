@@ -50,16 +50,26 @@ class FeaturePlan:
             return "each plain image"
         return f"{self.num_views} random view{'s' * (self.num_views > 1)} of each image"
 
-    def rows(self, gflop: float) -> list[tuple[str, str, str]]:
-        """Return the plan's rows on features and on the cost, which leaves out that of the head itself.
 
-        Args:
-            gflop: of one image's forward pass.
-        """
-        size = " x ".join(map(str, (f"{self.num_train:,}", *self.read.shape)))
-        what = f"{size}, computed once from {self.views}; the memory includes validation"
-        cost = f"per image, each view once; {gflop * self.num_images / 1e6:.3g} PFLOP in all, without the head"
-        return [("features", size_text(self.num_bytes), what), ("cost", f"{gflop:.1f} GFLOP", cost)]
+def cost_rows(
+    features: FeaturePlan | None, gflop: float, total_gflop: float, is_explained: bool
+) -> list[tuple[str, str, str]]:
+    """Return the plan's rows on features and cost: name, value, reason.
+
+    Args:
+        features: None if there are none.
+        gflop: of one image's forward pass.
+        total_gflop: of the whole training.
+        is_explained: whether the plan has a reason for having no features.
+    """
+    total = f"{total_gflop / 1e6:.3g} PFLOP in all"
+    if features is None:
+        off = [("features", "off", "")] if is_explained else []
+        return [*off, ("cost", f"{3 * gflop:.1f} GFLOP", f"per training image, {total}")]
+    size = " x ".join(map(str, (f"{features.num_train:,}", *features.read.shape)))
+    what = f"{size}, computed once from {features.views}; the memory includes validation"
+    cost = f"per image, each view once; {total}, without the head"
+    return [("features", size_text(features.num_bytes), what), ("cost", f"{gflop:.1f} GFLOP", cost)]
 
 
 def unmixed(augment: AugmentRecipe) -> AugmentRecipe:

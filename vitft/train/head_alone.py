@@ -158,7 +158,7 @@ def head_on_features(backbone: Backbone, source: ImageSource, stop: StopRequests
 def _stored_or_computed(
     backbone: Backbone, split: ImageSplit, num_views: int, facts: dict[str, Any], stop: StopRequests
 ) -> Features:
-    facts = {"split": split.name, "views": num_views, **facts}
+    facts = {"what": f"features of {split.name}", "split": split.name, "views": num_views, **facts}
     if num_views:
         recipe = backbone.recipe
         facts |= {"augment": recipe.augment.model_dump(mode="json"), "seed": recipe.train.seed}

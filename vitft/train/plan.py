@@ -26,7 +26,7 @@ from vitft.recipe.sizes import show_size
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import check_runs
 from vitft.train.cost import forward_gflop
-from vitft.train.feature_plan import FeaturePlan, plan_features
+from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 from vitft.train.memory import even, find_micro_batch
 
 if TYPE_CHECKING:
@@ -156,18 +156,13 @@ class Plan:
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
-            *(self.features.rows(self.gflop) if self.features else self._cost_rows()),
+            *cost_rows(self.features, self.gflop, self.total_gflop, "features" in self.reasons),
             ("disk", size_text(self.disk_bytes), ""),
         ]
         if len(self.phases) > 1:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
             rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
         return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
-
-    def _cost_rows(self) -> list[tuple[str, str, str]]:
-        off = [("features", "off", "")] if "features" in self.reasons else []
-        total = f"per training image, {self.total_gflop / 1e6:.3g} PFLOP in all"
-        return [*off, ("cost", f"{3 * self.gflop:.1f} GFLOP", total)]
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -209,8 +204,10 @@ def make_plan(
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
     micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
+    workers = _workers(recipe, source.train, stage_size, accelerator, reasons)
     reasons["lr"] = _lr_in_words(recipe.optim)
     features = plan_features(recipe, source, classifier, total_samples, reasons)
+    learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
@@ -225,7 +222,7 @@ def make_plan(
         checkpoint_every=min(steps(recipe.train.checkpoint_every), total_steps),
         patience=steps(recipe.train.patience) if recipe.train.patience else None,
         stage_size=stage_size,
-        workers=_workers(recipe, source.train, stage_size, accelerator, reasons),
+        workers=workers,
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
@@ -235,7 +232,7 @@ def make_plan(
         phases=phases,
         features=features,
         reasons=reasons,
-        notes=_warnings(source, classifier.model, features),
+        notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
     )
 
 
@@ -380,20 +377,21 @@ def _workers(
 # --- warnings ----------------------------------------------------------------------------------------------
 
 
-def _warnings(source: ImageSource, model: torch.nn.Module, features: FeaturePlan | None) -> tuple[str, ...]:
-    """Say what results or an exact resume depend on, and what features change."""
-    learns = model.get_submodule(features.read.module) if features else model
-    kinds = {type(module).__name__ for module in learns.modules()}
-    warnings = [*features.notes] if features else []
-    if any("BatchNorm" in kind for kind in kinds):
+def _layout_warnings(model: torch.nn.Module) -> list[str]:
+    """Return warnings if the model's results depend on the number of processes."""
+    warnings = []
+    if any("BatchNorm" in type(module).__name__ for module in model.modules()):
         warnings.append(
             "this model has BatchNorm: results differ slightly with the micro-batch size and the number of processes"
         )
-    active = [m for m in learns.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
-    if active:
+    if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()):
         warnings.append(
             "this model has its own dropout: resuming is exact, but the number of processes changes results slightly"
         )
+    return warnings
+
+
+def _stream_warning(source: ImageSource) -> list[str]:
     if isinstance(source.train, StreamSplit):
-        warnings.append("a stream has no random access, so a resumed run is not bit for bit the same")
-    return tuple(warnings)
+        return ["a stream has no random access, so a resumed run is not bit for bit the same"]
+    return []
