@@ -21,8 +21,8 @@ import pytest
 _CACHE = Path(tempfile.mkdtemp(prefix="vitft-tests-"))
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ |= {
-    "HF_HOME": str(_CACHE),
     "VITFT_CACHE": str(_CACHE / "vitft"),
+    "HF_HOME": str(_CACHE),
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
