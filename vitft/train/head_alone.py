@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _SCORED = 1024  # features per batch of validation
+_AHEAD = 8192  # samples whose order is looked up at once, which takes about as long as for a single step
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,16 @@ class FeatureBatches:
 
         A process without a part in a short last step gets an empty batch: it then has a gradient, of 0, to exchange.
         """
-        for step in range(first, last):
-            parts = self.slices.micro_batches(step) or [range(0)]
-            yield [self._batch(torch.tensor(part, dtype=torch.int64)) for part in parts]
+        size = self.slices.batch_size
+        several = max(1, _AHEAD // size)
+        for begin in range(first, last, several):
+            end = min(begin + several, last)
+            samples = torch.arange(begin * size, min(end * size, self.slices.total_samples))
+            rows = order.sample_at(self._seed, samples, len(self._split))
+            for step in range(begin, end):
+                parts = self.slices.micro_batches(step) or [range(begin * size, begin * size)]
+                places = [slice(part.start - begin * size, part.stop - begin * size) for part in parts]
+                yield [self._batch(samples[place], rows[place].clone()) for place in places]
 
     def state_dict(self) -> dict[str, Any]:
         """Return {}, because the sample index is all the state there is."""
@@ -100,9 +108,8 @@ class FeatureBatches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do nothing, as there is no state."""
 
-    def _batch(self, sample_indices: Tensor) -> StagedBatch:
+    def _batch(self, sample_indices: Tensor, rows: Tensor) -> StagedBatch:
         features, n = self._features, len(self._split)
-        rows = order.sample_at(self._seed, sample_indices, n)
         skipped: list[RowNote] = []
         for slot, row in enumerate(rows.tolist()) if features.skipped else ():
             if row in features.skipped:
