@@ -225,10 +225,18 @@ def test_plain_images_and_bad_ones_are_those_of_the_whole_model(home: Path, tmp_
 
 def test_a_second_run_does_not_run_the_backbone(home: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = count_passes(monkeypatch)
-    train(home)
+    run = train(home, train__duration="2 steps")
     assert sum(passes) == 40 + 16 and len(list(cache.iterdir())) == 2
-    train(home, optim__lr=0.001, augment__flip=0, train__duration="2 epochs")  # plain features do not depend on these
+    shown = json.loads((run / "thumbnails" / "index.json").read_text())
+    assert shown["views"] == [] and "features of the plain images" in shown["notes"][0]
+    train(home, optim__lr=0.001, augment__flip=0, train__duration="3 steps")  # plain features do not depend on these
     assert sum(passes) == 40 + 16
+
+
+def test_a_dry_run_estimates_the_time_of_features_and_stores_none(home: Path, cache: Path) -> None:
+    text = finetune(tiny.recipe(home, **HEAD), dry_run=True, is_timed=True).plan_text
+    assert "computed once from each plain image" in text and "time: about" in text
+    assert not cache.exists()
 
 
 def test_the_key_changes_with_frozen_weights_and_configuration_and_not_with_the_head() -> None:
@@ -383,7 +391,7 @@ def test_features_of_plain_digits_are_at_least_as_good_as_random_views(tmp_path:
     from vitft import Recipe
 
     changes = {"data.dataset": "builtin:digits", "model.checkpoint": "builtin:vit-micro", "model.train": "head"}
-    changes |= {"run.output_dir": str(tmp_path), "run.pictures": "off"}
+    changes |= {"data.max_train_samples": 400, "run.output_dir": str(tmp_path), "run.pictures": "off"}
     top1 = {
         how: finetune(Recipe.load(None, changes | {"train.features": how})).results["test"]["top1"]
         for how in ("auto", "off")
