@@ -126,6 +126,8 @@ def _notes(recipe: Recipe, model: torch.nn.Module, num_views: int) -> list[str]:
         ]
     else:
         notes = [f"features: epoch e, counted from 0, trains on view e mod {num_views} of each image"]
+        if num_views == 1:
+            notes = ["features: every epoch trains on the same random view of each image"]
         if has_mixing:
             notes.append("features: mixup and CutMix are not used, because they blend pixels (train.features=off)")
     dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())

@@ -130,11 +130,8 @@ class Backbone:
             max_pixels=self.recipe.data.max_pixels,
         )
         for batch in batches:
-            images = batch.to(self.accelerator.device).images
-            yield batch, torch.zeros(len(batch), dtype=torch.int64), batch.sample_indices, self._pixel_values(images)
-
-    def _pixel_values(self, images: Tensor) -> Tensor:
-        return self.classifier.pixel_values(images)
+            pixel_values = self.classifier.pixel_values(batch.to(self.accelerator.device).images)
+            yield batch, torch.zeros(len(batch), dtype=torch.int64), batch.sample_indices, pixel_values
 
     def _random_views(self, split: ImageSplit, num_views: int) -> Iterator[_Shown]:
         """Yield the images as the first epochs of the run see them, without mixing."""

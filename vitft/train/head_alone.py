@@ -36,8 +36,8 @@ class OnFeatures:
     Attributes:
         model: from features to logits.
         classes: names of the classes.
-        train, validation: features of the two splits.
-        splits: the splits.
+        train, train_split: features and labels of the training images.
+        validation, validation_split: those of the validation images, if there are any.
     """
 
     model: HeadAlone
