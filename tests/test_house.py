@@ -59,7 +59,7 @@ FOLDERS = {
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
-        "fold", "rewrite", "trainable", "drop_path",
+        "fold", "rewrite", "trainable", "head_input", "drop_path",
     ],
     "scoring": [
         "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "told", "collecting",
@@ -70,8 +70,9 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "trial", "cost", "memory", "caching", "plan", "compiling", "averages", "optim", "checkpoint", "clock", "setup",
-        "stopping", "late", "resume", "step", "progress", "validation", "fit",
+        "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "plan", "compiling", "averages", "optim",
+        "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup", "late", "resume", "step",
+        "progress", "validation", "fit",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

@@ -17,6 +17,7 @@ from vitft.architectures.config import image_size_of
 from vitft.architectures.families import family_of, vision_config
 from vitft.errors import ModelError
 from vitft.model.drop_path import DropPath, check_drop_path
+from vitft.model.head_input import HeadAlone, features_of, head_input
 from vitft.model.load import load_finished, load_for_training
 from vitft.model.opening import open_checkpoint
 from vitft.model.pixels import ImageProcess
@@ -267,6 +268,24 @@ def test_depths_go_from_the_patches_through_the_blocks_to_the_head(kind, tmp_pat
     assert {groups[name] for name in pretrained.head} == {len(found) + 1}
     choose_trainable(model, "head", pretrained.head)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == set(pretrained.head)
+
+
+@needs_timm
+@every_kind
+def test_the_head_on_its_features_gives_the_logits(kind, tmp_path):
+    pretrained = trained(kind, tmp_path)
+    model = pretrained.model.eval()
+    for name in pretrained.head:
+        torch.nn.init.normal_(model.get_parameter(name))
+    if kind == "two tokens":
+        with pytest.raises(ModelError, match=r"its head is 2 modules \(timm_model.head, timm_model.head_dist\)"):
+            head_input(model, pretrained.head, pretrained.image_size)
+        return
+    read = head_input(model, pretrained.head, pretrained.image_size)
+    images = images_of(pretrained.image_size)
+    with torch.no_grad():
+        expected, logits = model(images).logits, HeadAlone(model, read.module)(features_of(model, read.module, images))
+    torch.testing.assert_close(logits.logits, expected, rtol=0, atol=1e-5)
 
 
 @needs_timm

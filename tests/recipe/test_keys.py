@@ -21,6 +21,8 @@ def complaints(changes, base=None):
         {"augment.crop_scale": [0.8, 0.2]},
         {"augment.crop_scale": [0, 1]},
         {"model.init": "random", "model.train": "head"},
+        {"train.feature_views": 2},
+        {"train.feature_views": 2, "model.train": "head", "train.features": "off"},
         {"train.batch_size": 4, "train.micro_batch_size": 8},
     ],
 )

@@ -104,7 +104,8 @@ def launch(count: int, jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> N
 def _process(rank: int, count: int, port: int, jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     gc.freeze()  # a collection would look at, and so copy, all that the parent has
     faulthandler.dump_traceback_later(250, exit=True, file=2)  # a hang shows where
-    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "VITFT_"))]:
+    inherited = [name for name in os.environ if name.startswith(("ACCELERATE_", "VITFT_")) and name != "VITFT_CACHE"]
+    for name in inherited:
         del os.environ[name]
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     said = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_DYNAMO_MODE": "default"}

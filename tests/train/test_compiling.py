@@ -64,7 +64,7 @@ def choose(monkeypatch, gpu, eager, compiled, plan=None, wanted="auto"):
     """Return the choice when a pass takes these seconds, and the notes."""
     monkeypatch.setattr(torch, "compile", Compiled)
     network, run = nn.Linear(1, 1), Run()
-    monkeypatch.setattr(compiling, "training_pass", lambda net, *_: compiled if isinstance(net, Compiled) else eager)
+    monkeypatch.setattr(compiling, "trial_pass", lambda net, *_: compiled if isinstance(net, Compiled) else eager)
     return compiled_if_faster(network, wanted, plan or Plan(), gpu, run), run.notes
 
 

@@ -10,9 +10,12 @@ import zoo
 from vitft.data.images import ImageSplit, StreamSplit
 from vitft.data.train_batches import StagingCost
 from vitft.errors import ModelError, RecipeError, TrainError
+from vitft.model.classifier import Classifier
 from vitft.recipe.recipe import Recipe
+from vitft.resolution.retarget import Retargeting
 from vitft.train import plan
 from vitft.train.caching import CachePlan
+from vitft.train.feature_plan import cost_rows, plan_features
 from vitft.train.plan import Phase, Plan, make_plan
 
 ACCELERATE = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "LOCAL_WORLD_SIZE")
@@ -311,3 +314,75 @@ def test_a_plan_prints_each_number_with_its_reason(classifier):
     assert lines["micro_batch_size"].endswith("16  x 4 accumulated x 1 processes")
     assert lines["total_steps"].endswith("47  3,000 images")
     assert "not worth extra processes" in lines["workers"]
+
+
+# --- features ----------------------------------------------------------------------------------------------
+
+
+def source_of(train=None, validation=None):
+    return SimpleNamespace(train=train or split(40), validation=validation)
+
+
+def features_planned(classifier, source=None, **changes):
+    """The plan of the features, and why there are none."""
+    reasons = {}
+    recipe = Recipe.load(None, {key.replace("__", "."): value for key, value in changes.items()})
+    found = plan_features(recipe, source or source_of(), classifier, 120, reasons)
+    return found, reasons.get("features", "")
+
+
+@pytest.mark.parametrize(("views", "kept"), [(0, 0), (2, 2), (9, 3)])
+def test_a_head_alone_reads_features_of_as_many_views_as_there_are_epochs(classifier, views, kept):
+    source = source_of(validation=split(10))
+    found, why_not = features_planned(classifier, source, model__train="head", train__feature_views=views)
+    assert (found.num_views, found.read.module, found.read.shape, why_not) == (kept, "classifier", (16,), "")
+    assert found.num_images == 40 * max(1, kept) + 10 and found.num_bytes == 4 * 16 * found.num_images
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "why"),
+    [
+        (None, {"model__train": "last:1"}, "model.train: last:1 changes what the head reads in every step"),
+        (None, {"model__train": "head", "train__features": "off"}, "as given"),
+        (source_of(stream(40)), {"model__train": "head"}, "a stream is read only once"),
+        (
+            None,
+            {"model__train": "head", "train__resolution_schedule": {16: "50%", 32: "50%"}},
+            "the image size changes",
+        ),
+    ],
+)
+def test_without_features_the_plan_says_why(classifier, source, changes, why):
+    found, why_not = features_planned(classifier, source, **changes)
+    assert found is None and why_not.startswith(why) and why_not.endswith("the backbone runs in every epoch")
+    assert features_planned(classifier, source, model__train="all") == (None, "")
+
+
+def test_two_heads_have_no_common_features():
+    model = zoo.model_of("swiftformer")
+    two = Classifier(
+        "mine", model, None, Retargeting("swiftformer", (64, 64), (64, 64)), ("head.bias", "dist_head.bias")
+    )
+    assert features_planned(two, model__train="head") == (
+        None, "its head is 2 modules (dist_head, head); the backbone runs in every epoch"
+    )  # fmt: skip
+
+
+def test_what_features_leave_out_is_said():
+    model = zoo.model_of("vit", hidden_dropout_prob=0.1)
+    dropped = zoo.loaded(model, None, (32, 32))
+    changes = {"model__train": "head", "model__drop_path": 0.1, "augment__mixup_alpha": 0.2}
+    plain = "\n".join(features_planned(dropped, **changes)[0].notes)
+    assert "of the plain images, because" in plain and "mixing are not used" in plain
+    assert "drop path and dropout in the frozen backbone: off" in plain
+    views = "\n".join(features_planned(dropped, **changes, train__feature_views=2)[0].notes)
+    assert "view e mod 2" in views and "mixup and CutMix are not used" in views
+
+
+def test_the_cost_of_features_is_one_pass_of_each_image(classifier):
+    features, _ = features_planned(classifier, source_of(validation=split(10)), model__train="head")
+    rows = {name: (value, reason) for name, value, reason in cost_rows(features, 2.0, 100.0, False)}
+    assert rows["features"] == ("3 kB", "40 x 16, computed once from each plain image; the memory includes validation")
+    assert rows["cost"] == ("2.0 GFLOP", "per image, each view once; 0.0001 PFLOP in all, without the head")
+    assert [row[0] for row in cost_rows(None, 2.0, 600.0, True)] == ["features", "cost"]
+    assert [row[0] for row in cost_rows(None, 2.0, 600.0, False)] == ["cost"]

@@ -79,6 +79,13 @@ ADAMW = {
 LONELY = {  # 125 images: two steps, and one of a single image
     "train.duration": f"{125 / 501} epochs",
 }
+HEAD = {  # two steps, and one of a single image
+    "model.train": "head",
+    "model.drop_path": 0,
+    "augment.mixup_alpha": 0,
+    "train.feature_views": 1,
+    "train.duration": f"{125 / 501} epochs",
+}
 SIZES = {"train.duration": "10 steps", "train.resolution_schedule": {8: "60%", 16: "40%"}}
 FAMILY = {"model.drop_path": 0, "train.duration": "6 steps"}
 
@@ -89,7 +96,13 @@ def family(name: str, home: Path) -> dict[str, Any]:
 
 def jobs(home: Path) -> dict[str, dict[str, Any]]:
     vit = COMMON | {"model.checkpoint": str(home / "vit")}
-    finetunes = {"sgd": vit | SGD, "adamw": vit | ADAMW, "lonely": vit | LONELY, "sizes": vit | SIZES}
+    finetunes = {
+        "sgd": vit | SGD,
+        "adamw": vit | ADAMW,
+        "lonely": vit | LONELY,
+        "head": vit | HEAD,
+        "sizes": vit | SIZES,
+    }
     finetunes |= {name: family(name, home) for name in FAMILIES}
     return {name: {"finetune": job} for name, job in finetunes.items()}
 
@@ -139,7 +152,12 @@ class Started:
 
     def __init__(self, command: Sequence[str | Path], home: Path, **variables: str) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "VITFT_"))}
-        clean |= {"PYTHONPATH": str(ROOT), "HF_HOME": str(home / "hf"), "OMP_NUM_THREADS": "1"}
+        clean |= {
+            "PYTHONPATH": str(ROOT),
+            "HF_HOME": str(home / "hf"),
+            "VITFT_CACHE": str(home / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
         self._process = subprocess.Popen(
             [str(word) for word in command],
             cwd=home,
@@ -321,6 +339,16 @@ def test_a_last_step_may_leave_processes_without_samples(several: tuple[int, Pat
     assert [stop - start for start, stop in order.step_slots(125 % 62, count)] == [0] * (count - 1) + [1]
     assert_same_losses(folder / "lonely", one / "lonely", steps=3)
     assert_close(*[each / "lonely" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
+
+
+def test_a_head_on_features_takes_the_same_course(several: tuple[int, Path], one: Path) -> None:
+    count, folder = several
+    assert len({each["weights"] for each in witnesses(folder, "head", count)}) == 1
+    assert "computed once from 1 random view of each image" in (folder / "head" / "plan.json").read_text()
+    assert_same_losses(folder / "head", one / "head", steps=3)
+    assert_close(*[each / "head" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
+    scores = [[event["nll"] for event in events(each / "head", "validation")] for each in (folder, one)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
 def test_a_run_at_several_sizes_takes_the_same_course(several: tuple[int, Path], one: Path) -> None:

@@ -113,11 +113,7 @@ class _Staging(Dataset[StagedBatch]):
     def _candidates(self, sample_index: int, row: int) -> Iterator[EncodedRow]:
         """Yield the row of a sample index, then the rows after it in the same epoch; this depends only on the data."""
         yield self.split.row(row)
-        n = len(self.split)
-        epoch_start = sample_index - sample_index % n
-        for attempt in range(1, n):
-            entry = (sample_index + attempt) % n
-            yield self.split.row(int(order.sample_at(self.seed, torch.tensor([epoch_start + entry]), n)))
+        yield from map(self.split.row, rows_after(self.seed, sample_index, len(self.split)))
 
 
 class StagingCost(NamedTuple):
@@ -144,3 +140,11 @@ def staging_cost(
             continue  # the run will meet it again and report it
     seconds = (time.perf_counter() - start) / len(rows)
     return StagingCost(seconds, sum(sizes) / len(sizes) if sizes else 3.0 * stage_size**2)
+
+
+def rows_after(seed: int, sample_index: int, n: int) -> Iterator[int]:
+    """Yield the rows after that of a sample index in the same epoch, in which a bad image's stand-in is sought."""
+    epoch_start = sample_index - sample_index % n
+    for attempt in range(1, n):
+        entry = (sample_index + attempt) % n
+        yield int(order.sample_at(seed, torch.tensor([epoch_start + entry]), n))

@@ -31,6 +31,7 @@ def training_text(facts: Mapping[str, Any]) -> str:
     model, num_classes = facts["environment"].get("model", {}), len(facts["classes"])
     sentences = [_start(facts, model, num_classes), _trained(recipe.model.train, model)]
     if results.get("train"):
+        sentences.append(_features(results["train"]))
         sentences += [_length(results["train"], facts["environment"]), _weights(str(results.get("weights")), recipe)]
     return " ".join(filter(None, sentences))
 
@@ -92,6 +93,12 @@ def _trained(what: str, model: Mapping[str, Any]) -> str:
     if what.startswith("last:"):
         return f"The head and the last {what.removeprefix('last:')} blocks were trained: {count}."
     return f"All {count_text(total)} parameters were trained." if trained == total else f"{count} were trained."
+
+
+def _features(train: Mapping[str, Any]) -> str:
+    if not train.get("features"):
+        return ""
+    return f"It learnt from features that the frozen backbone computed once from {as_text(train['features'])}."
 
 
 def _length(train: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

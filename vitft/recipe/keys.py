@@ -227,6 +227,10 @@ class TrainRecipe(Section):
     """Compile the model (torch.compile); auto: on a GPU, if the run is long and a few timed steps are faster."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
+    features: Literal["auto", "off"] = "auto"
+    """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
+    feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
     """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
     evaluate_every: Interval = Duration(1, "epochs")

@@ -184,6 +184,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
     if recipe.model.init == "random" and recipe.model.head == "keep":
         yield "model.init: random with model.head: keep: a kept head is useless on random weights"
+    if recipe.train.feature_views and (recipe.model.train != "head" or recipe.train.features == "off"):
+        yield (
+            f"train.feature_views: {recipe.train.feature_views} needs features, but model.train is "
+            f"{recipe.model.train} and train.features is {recipe.train.features}"
+        )
     schedule, size = recipe.train.resolution_schedule, recipe.model.image_size
     if schedule and size and schedule[-1][0] != size:
         yield (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitft.architectures.last_block import short_last_block
 from vitft.data.batches import RowNote, StagedBatch
@@ -25,6 +25,22 @@ from vitft.scoring.shifts import shifted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+class Scored(Protocol):
+    """What is scored: a classifier, or what stands for one."""
+
+    @property
+    def model(self) -> nn.Module:
+        """From model input to an output with ``logits``."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def pixel_values(self) -> Callable[[Tensor], Tensor]:
+        """From a batch's images to model input."""
 
 
 @dataclass
@@ -87,7 +103,7 @@ def until_failure(batches: Iterable[StagedBatch], on_failure: Callable[[Exceptio
 
 @torch.no_grad()
 def evaluate_split(
-    classifier: Classifier,
+    classifier: Scored,
     batches: Iterable[StagedBatch],
     accelerator: Accelerator,
     *,

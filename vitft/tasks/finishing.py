@@ -206,6 +206,7 @@ def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str,
         "peak_memory_bytes": peak,
         "speeds": fitted.speeds,
         "seconds_by_part": {part: round(seconds, 3) for part, seconds in fitted.time.seconds.items()},
+        **({"features": plan.features.views} if plan.features else {}),
     }
 
 

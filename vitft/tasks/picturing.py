@@ -36,7 +36,7 @@ def picture_run(run: Run, setup: Setup) -> None:
         note_pictures(run)
         return
     # Two checkpoints; reading attention costs at most as much again as the forward pass.
-    part = 2 * _IMAGES * 2 * plan.phases[-1].gflop / (3 * plan.work())
+    part = 2 * _IMAGES * 2 * plan.phases[-1].gflop / plan.total_gflop
     if recipe.run.pictures == "auto" and part > _MOST:
         run.note(
             f"no pictures: they would cost {100 * part:.0f} % of the run's FLOPs, and auto draws them below "

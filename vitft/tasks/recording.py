@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vitft.environment import environment
 from vitft.outside import shown
+from vitft.quantities import duration_text, speed_text
 from vitft.recipe.sizes import show_size
 from vitft.run import Run
 
@@ -40,6 +41,24 @@ def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
     run.say(str(setup.plan))
     _write_plan(run, setup)
     write_environment(run, setup)
+
+
+def expected_time(setup: Setup) -> str:
+    """Time a few training passes and say the time of the whole training."""
+    from vitft.model.head_input import HeadAlone
+    from vitft.train.cost import seconds_per_image
+
+    plan, phase, model = setup.plan, setup.plan.phases[-1], setup.classifier.model
+    size, accelerator, is_frozen = plan.micro_batch_size, setup.accelerator, plan.features is not None
+    each = seconds_per_image(model, (3, *phase.image_size), size, accelerator, learns=not is_frozen)
+    images = plan.features.num_images if plan.features is not None else plan.work() / phase.gflop
+    total = each * images / plan.world_size
+    if plan.features is not None:
+        read = plan.features.read
+        step = seconds_per_image(HeadAlone(model, read.module), read.shape, size, accelerator)
+        total += step * plan.total_samples / plan.world_size
+    speed = f"{speed_text(plan.world_size / each)} images/s at {show_size(phase.image_size)}"
+    return f"time: about {duration_text(total)} of training on this machine ({speed})"
 
 
 def _write_plan(run: Run, setup: Setup) -> None:

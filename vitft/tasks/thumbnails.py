@@ -141,6 +141,10 @@ def _write_views(setup: Setup, folder: Path, notes: list[str]) -> list[dict[str,
     if not isinstance(setup.source.train, ImageSplit):
         notes.append("no training views: a stream is read only once")
         return []
+    features = setup.plan.features
+    if features is not None and features.num_views == 0:
+        notes.append("no training views: the head learnt from features of the plain images")
+        return []
     found: list[dict[str, Any]] = []
     for pixels, target in _views(setup, setup.source.train):
         file = f"view-{len(found):02d}.jpg"
@@ -159,12 +163,14 @@ def _views(setup: Setup, train: ImageSplit) -> Iterator[tuple[Tensor, Tensor]]:
 
     Label smoothing is left out: it would stand at every image alike.
     """
+    from vitft.train.feature_plan import unmixed
     from vitft.views.policy import policy
 
     recipe, plan = setup.recipe, setup.plan
+    augment = recipe.augment if plan.features is None else unmixed(recipe.augment)
     for step, batch in _first_batches(setup, train):
         view = policy(
-            recipe.augment.model_copy(update={"label_smoothing": 0.0}),
+            augment.model_copy(update={"label_smoothing": 0.0}),
             resize_mode=recipe.data.fit,
             image_size=plan.phase_at(step).image_size,
             normalise=setup.classifier.pixel_values,

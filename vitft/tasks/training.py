@@ -19,9 +19,7 @@ from vitft.notebook import ShownAsText
 from vitft.outside import shown
 from vitft.processes import signals, worker
 from vitft.processes.turns import main_process_first, on_main_process
-from vitft.quantities import duration_text, speed_text
 from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
-from vitft.recipe.sizes import show_size
 from vitft.run import Run
 from vitft.scoring.table import score_table
 from vitft.scoring.told import evidence_lines
@@ -30,7 +28,7 @@ from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import load_untrained, note_pictures, picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
-from vitft.tasks.recording import tell, write_environment
+from vitft.tasks.recording import expected_time, tell, write_environment
 from vitft.tasks.reporting import PAGE
 from vitft.tasks.thumbnails import keep_thumbnails, note_thumbnails
 from vitft.tasks.tracking import check_trackers, start_trackers
@@ -139,7 +137,7 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     on_main_process(lambda: try_metrics(recipe.run.metrics, len(setup.source.classes)), accelerator)
     signals.check()
     if dry_run:
-        time = f"\n  {_expected_time(setup)}" if is_timed else ""
+        time = f"\n  {expected_time(setup)}" if is_timed else ""
         return FinetuneResult(None, plan_text=f"{setup.overview}\n{setup.plan}{time}")
 
     is_new = run is None
@@ -209,17 +207,6 @@ def _load(
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, classifier, accelerator, dict(reasons), settled)
     return Setup(recipe, source, classifier, plan, accelerator, overview)
-
-
-def _expected_time(setup: Setup) -> str:
-    """Time a few training passes and estimate the time of the whole training."""
-    from vitft.train.cost import seconds_per_image
-
-    plan, phase = setup.plan, setup.plan.phases[-1]
-    each = seconds_per_image(setup.classifier.model, phase.image_size, plan.micro_batch_size, setup.accelerator)
-    total = each * plan.work() / phase.gflop / plan.world_size
-    speed = f"{speed_text(plan.world_size / each)} images/s at {show_size(phase.image_size)}"
-    return f"time: about {duration_text(total)} of training on this machine ({speed})"
 
 
 def _begin(

@@ -13,7 +13,7 @@ from vitft.processes.turns import on_main_process
 from vitft.quantities import duration_text
 from vitft.run import Run
 from vitft.train.plan import Plan
-from vitft.train.trial import left_as_it_was, training_pass
+from vitft.train.trial import left_as_it_was, trial_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,11 +67,9 @@ def compiled_if_faster(network: nn.Module, wanted: str, plan: Plan, accelerator:
 
 def _seconds(network: nn.Module, plan: Plan, accelerator: Accelerator, passes: int = _PASSES) -> float:
     """Return the seconds of the fastest training pass of a micro-batch."""
+    shape = (plan.micro_batch_size, 3, *plan.phases[-1].image_size)
     with left_as_it_was(network):
-        return min(
-            training_pass(network, plan.micro_batch_size, plan.phases[-1].image_size, accelerator)
-            for _ in range(passes)
-        )
+        return min(trial_pass(network, shape, accelerator) for _ in range(passes))
 
 
 def _of_all(failure: str, accelerator: Accelerator) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from vitft.architectures.last_block import short_last_block
-from vitft.train.trial import left_as_it_was, training_pass
+from vitft.train.trial import left_as_it_was, trial_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,13 +31,21 @@ def forward_gflop(model: PreTrainedModel, image_size: tuple[int, int]) -> float:
 
 
 def seconds_per_image(
-    model: PreTrainedModel, image_size: tuple[int, int], batch_size: int, accelerator: Accelerator
+    model: nn.Module, shape: tuple[int, ...], batch_size: int, accelerator: Accelerator, *, learns: bool = True
 ) -> float:
-    """Time a training step's forward and backward pass: the fastest of a few, in case the machine is shared."""
-    model.to(accelerator.device).train()
+    """Time a forward and backward pass: the fastest of a few, in case the machine is shared.
+
+    Args:
+        model: returns an output with ``logits``.
+        shape: of one image, or of one image's features.
+        batch_size: images per pass.
+        accelerator: gives device and precision.
+        learns: whether there is a backward pass, as in a training step; if not, the model is frozen.
+    """
+    model.to(accelerator.device).train(learns)
     seconds: list[float] = []
     with left_as_it_was(model), short_last_block(model):  # as in training
         while len(seconds) < 3 or (len(seconds) < 12 and sum(seconds) < 3):
-            seconds.append(training_pass(model, batch_size, image_size, accelerator))
+            seconds.append(trial_pass(model, (batch_size, *shape), accelerator, learns=learns))
             model.zero_grad(set_to_none=True)
     return min(seconds) / batch_size

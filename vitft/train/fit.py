@@ -51,7 +51,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
     state, plan, clock = training.state, training.plan, training.clock
     progress = Progress(training)
 
-    with stop_requests(training.recipe.train.time_limit, training.accelerator) as stop:
+    with stop_requests(training.recipe.train.time_limit, training.accelerator, training.started) as stop:
         if validation_is_due(training):  # the run was stopped during validation, or just before
             validate(training, stop)
             if reason := stop.agreed():

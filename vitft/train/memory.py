@@ -13,7 +13,7 @@ from vitft.errors import TrainError
 from vitft.model.classifier import Classifier
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
-from vitft.train.trial import left_as_it_was, training_pass
+from vitft.train.trial import left_as_it_was, trial_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,7 +59,7 @@ def find_micro_batch(
 
     def attempt(size: int) -> int:
         with left_as_it_was(model):
-            training_pass(several, size, image_size, accelerator)
+            trial_pass(several, (size, 3, *image_size), accelerator)
             # Room for AdamW, averaged and best weights later: four more copies of the weights.
             torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
         return size

@@ -5,8 +5,6 @@ Nothing here changes the recipe. The plan is printed before training starts.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -15,11 +13,10 @@ import torch
 
 from vitft.architectures.blocks import check_activations
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
-from vitft.data.train_batches import STAGE_MARGIN, StagingCost, StepSlices, staging_cost
-from vitft.errors import ModelError, RecipeError, TrainError
+from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_cost
+from vitft.errors import ModelError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
-from vitft.processes.accelerate_config import accelerate_settings, reconcile
 from vitft.quantities import count_text, size_text
 from vitft.recipe.keys import OptimRecipe
 from vitft.recipe.lengths import Duration
@@ -27,16 +24,14 @@ from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import check_runs
+from vitft.train.batch_plan import choose_batch_size, choose_micro_batch_size, choose_workers
 from vitft.train.caching import CachePlan, plan_cache
 from vitft.train.cost import forward_gflop
-from vitft.train.memory import even, find_micro_batch
+from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
-
-_DEFAULT_BATCH = 128
-_CPU_PIXELS = 32 * 224 * 224  # a micro-batch of this many pixels keeps two cores busy, and its activations are small
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ class Plan:
         num_parameters, num_learning: of the model, and how many of them are trained.
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
+        features: those of a frozen backbone that are computed once; None if it runs in every epoch.
         reasons: where a number comes from, if the recipe does not simply give it.
         notes: warnings, printed with the plan.
     """
@@ -96,6 +92,7 @@ class Plan:
     num_learning: int
     disk_bytes: int
     phases: tuple[Phase, ...]
+    features: FeaturePlan | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -129,6 +126,11 @@ class Plan:
         return self.work() / self.total_samples
 
     @property
+    def total_gflop(self) -> float:
+        """GFLOPs of the whole training, without those of the head on its own; a step costs three forward passes."""
+        return 3 * self.work() if self.features is None else self.gflop * self.features.num_images
+
+    @property
     def accumulation(self) -> int:
         """Forward passes per step on each process."""
         part = -(-self.batch_size // self.world_size)
@@ -154,11 +156,7 @@ class Plan:
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
-            (
-                "cost",
-                f"{3 * self.gflop:.1f} GFLOP",
-                f"per training image, {3 * self.gflop * self.total_samples / 1e6:.3g} PFLOP in all",
-            ),
+            *cost_rows(self.features, self.gflop, self.total_gflop, "features" in self.reasons),
             ("disk", size_text(self.disk_bytes), ""),
         ]
         if len(self.phases) > 1:
@@ -194,7 +192,7 @@ def make_plan(
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
-    batch_size = _batch_size(recipe, num_samples, world_size, reasons)
+    batch_size = choose_batch_size(recipe, num_samples, world_size, reasons)
     duration = recipe.train.duration
     total_samples = _total_samples(duration, num_samples, batch_size)
     total_steps = -(-total_samples // batch_size)
@@ -205,11 +203,15 @@ def make_plan(
     phases = _phases(recipe, classifier, total_steps)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
-    micro = settled_micro_batch or _micro_batch_size(recipe, classifier, accelerator, batch_size, largest, reasons)
+    micro = settled_micro_batch or choose_micro_batch_size(
+        recipe, classifier, accelerator, batch_size, largest, reasons
+    )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
-    workers = _workers(recipe, source.train, cost, accelerator, reasons)
-    warmup = recipe.optim.warmup
+    workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
     reasons["lr"] = _lr_in_words(recipe.optim)
+    features = plan_features(recipe, source, classifier, total_samples, reasons)
+    num_passes = max(1, features.num_views) if features else total_samples / (num_samples or total_samples)
+    learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
@@ -219,13 +221,13 @@ def make_plan(
         micro_batch_size=micro,
         lr=recipe.optim.lr,
         total_steps=total_steps,
-        warmup_steps=min(steps(warmup) if warmup.value else 0, total_steps),
+        warmup_steps=min(steps(recipe.optim.warmup) if recipe.optim.warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
         checkpoint_every=min(steps(recipe.train.checkpoint_every), total_steps),
         patience=steps(recipe.train.patience) if recipe.train.patience else None,
         stage_size=stage_size,
         workers=workers,
-        cache=plan_cache(recipe, source, classifier, stage_size, total_samples / (num_samples or total_samples), cost),
+        cache=plan_cache(recipe, source, classifier, stage_size, num_passes, cost),
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
@@ -233,8 +235,9 @@ def make_plan(
         num_learning=num_learning,
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
+        features=features,
         reasons=reasons,
-        notes=(*_layout_warnings(classifier.model), *_stream_warning(source)),
+        notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
     )
 
 
@@ -287,93 +290,12 @@ def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[P
     return tuple(phases.values())
 
 
-# --- batch -------------------------------------------------------------------------------------------------
-
-
-def _batch_size(recipe: Recipe, num_samples: int | None, world_size: int, reasons: dict[str, str]) -> int:
-    given = recipe.train.batch_size
-    least = 2 * world_size
-    if given != "auto":
-        if given < least:
-            raise RecipeError(
-                f"train.batch_size: {given} is less than two images for each of the {world_size} processes",
-                allowed=f"{least} or more: each process needs at least one pair of images per step",
-                hint=f"--batch-size {least}, or fewer processes",
-            )
-        return int(given)
-    if num_samples is None or num_samples // 20 >= _DEFAULT_BATCH:
-        reasons["batch_size"] = f"auto: {_DEFAULT_BATCH} images per step over all processes"
-        return max(_DEFAULT_BATCH, least)
-    size = max(8, least, num_samples // 20 // 2 * 2)
-    why = "a twentieth of" if size > max(8, least) else "the least for"
-    reasons["batch_size"] = f"auto: {why} the {num_samples} training images"
-    return size
-
-
 def _total_samples(duration: Duration, num_samples: int | None, batch_size: int) -> int:
     if duration.unit == "steps":
         return max(1, duration.in_steps(batch_size=batch_size, num_samples=None)) * batch_size
     if num_samples is None:
         return duration.in_steps(batch_size=batch_size, num_samples=None)  # raises, and says what to do
     return max(1, round(duration.value * num_samples))
-
-
-def _micro_batch_size(
-    recipe: Recipe,
-    classifier: Classifier,
-    accelerator: Accelerator,
-    batch_size: int,
-    image_size: tuple[int, int],
-    reasons: dict[str, str],
-) -> int:
-    part: int = -(-batch_size // accelerator.num_processes)
-    part += part % 2  # pairs stay together
-    said = reconcile(
-        accelerate_settings(), recipe.flat(), batch_size=batch_size, num_processes=accelerator.num_processes
-    ).get("train.micro_batch_size")
-    if said:
-        reasons["micro_batch_size"] = f"from {said.source}"
-        return int(said.value)
-    given = recipe.train.micro_batch_size
-    if given != "auto":
-        return min(even(int(given)), part)
-    if accelerator.device.type == "cpu":
-        height, width = image_size
-        micro = min(part, max(8, even(_CPU_PIXELS // (height * width))), 128)
-        reasons["micro_batch_size"] = "auto: keeps the CPU's cores busy"
-        return micro
-    micro = find_micro_batch(recipe, classifier, accelerator, part, image_size)
-    reasons["micro_batch_size"] = (
-        "auto: as many as fit, found by trial" if micro < part else "auto: the process's whole share fits"
-    )
-    return micro
-
-
-def _workers(
-    recipe: Recipe,
-    train: ImageSplit | StreamSplit,
-    cost: Callable[[], StagingCost],
-    accelerator: Accelerator,
-    reasons: dict[str, str],
-) -> int:
-    given = recipe.data.workers
-    if given != "auto":
-        return int(given)
-    cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    per_process = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
-    if isinstance(train, StreamSplit):
-        reasons["workers"] = "auto: a stream has one reader per process"
-        return 1
-    seconds = cost().seconds
-    each = f"staging takes {1e3 * seconds:.1f} ms per image here"
-    if seconds * len(train) < 5:
-        reasons["workers"] = f"auto: {each}, not worth extra processes"
-        return 0
-    if accelerator.device.type == "cpu":
-        reasons["workers"] = f"auto: {each}; the cores are busy training"
-        return 1
-    reasons["workers"] = f"auto: {each}; {per_process} core{'s' if per_process > 1 else ''} per process"
-    return min(16, max(1, per_process - 1))
 
 
 # --- warnings ----------------------------------------------------------------------------------------------

@@ -28,8 +28,11 @@ from vitft.train.caching import Caches, open_caches
 from vitft.train.checkpoint import TrainState
 from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
+from vitft.train.features import Backbone
+from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
+from vitft.train.stopping import now, stop_requests
 from vitft.views.policy import View, policy
 
 if TYPE_CHECKING:
@@ -65,7 +68,10 @@ class Training(Setup):
 
     Attributes:
         run: its directory.
-        network: the classifier's model, wrapped by accelerate; it takes every image size of the plan.
+        started: when this session began, on the clock of :mod:`vitft.train.stopping`.
+        network: the classifier's model, wrapped by accelerate; it takes every image size of the plan. With
+            ``on_features``, the head alone.
+        on_features: the head and the features of a frozen backbone; None if the whole model runs on images.
         optimizer: of the trained parameters.
         averaged: averaged weights, if the recipe asks for them.
         drop_path: stochastic depth, if the recipe asks for it.
@@ -80,11 +86,13 @@ class Training(Setup):
     """
 
     run: Run
+    started: float
     network: nn.Module
+    on_features: OnFeatures | None
     optimizer: AcceleratedOptimizer
     averaged: AveragedWeights | None
     drop_path: DropPath | None
-    batches: TrainBatches | StreamBatches
+    batches: TrainBatches | StreamBatches | FeatureBatches
     caches: Caches
     views: dict[tuple[int, int], View]
     class_weights: Tensor | None
@@ -125,7 +133,13 @@ class Training(Setup):
 
 
 def build(run: Run, setup: Setup) -> Training:
-    """Build the training; freeze and note the parameters that the model does not use."""
+    """Build the training; freeze and note the parameters that the model does not use.
+
+    Raises:
+        DataError: for a bad image, if features of all images are computed here.
+        StopRequest: if the processes were asked to stop while they are.
+    """
+    started = now()
     recipe, plan, source, classifier = setup.recipe, setup.plan, setup.source, setup.classifier
     accelerator = setup.accelerator
     model = classifier.to(accelerator.device).model.train()
@@ -134,15 +148,21 @@ def build(run: Run, setup: Setup) -> Training:
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
     shorten_last_block(model)
-    drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if recipe.model.drop_path else None
+    on_features = _on_features(run, setup, started)
+    has_drop_path = recipe.model.drop_path > 0 and on_features is None
+    drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
 
     # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
     fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
     groups = parameter_groups(model, recipe.optim, classifier.head)
     sizes = [phase.image_size for phase in plan.phases]
-    several = MultiSize(model, classifier.image_size, sizes, recipe.model.resize_method) if len(sizes) > 1 else model
-    compiled = compiled_if_faster(several, recipe.train.compile, plan, accelerator, run)
+    learner: nn.Module = model if on_features is None else on_features.model
+    if len(sizes) > 1:
+        learner = MultiSize(model, classifier.image_size, sizes, recipe.model.resize_method)
+    compiled = learner
+    if on_features is None:
+        compiled = compiled_if_faster(learner, recipe.train.compile, plan, accelerator, run)
     network, optimizer = accelerator.prepare(compiled, make_optimizer(groups, recipe.optim, fused=fused))
     view = partial(
         policy,
@@ -156,19 +176,22 @@ def build(run: Run, setup: Setup) -> Training:
     return Training(
         **vars(setup),
         run=run,
+        started=started,
         network=network,
+        on_features=on_features,
         optimizer=optimizer,
         averaged=averaged,
         drop_path=drop_path,
-        batches=_batches(setup, caches.train),
+        batches=_batches(setup, on_features, caches.train),
         caches=caches,
-        views={size: view(image_size=size) for size in sizes},
+        views={size: on_features.view(recipe.augment) if on_features else view(image_size=size) for size in sizes},
         class_weights=_class_weights(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
-            conditions=_conditions(plan) | {"compiled": compiled is not several},
+            conditions=_conditions(plan) | {"compiled": compiled is not learner},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
+            elapsed_seconds=now() - started if on_features else 0.0,
         ),
         best_weights={},
         warned_of=set(),
@@ -176,10 +199,24 @@ def build(run: Run, setup: Setup) -> Training:
     )
 
 
-def _batches(setup: Setup, kept: StagedStore | None) -> TrainBatches | StreamBatches:
+def _on_features(run: Run, setup: Setup, started: float) -> OnFeatures | None:
+    """Compute the features of a frozen backbone, if the plan says so."""
+    recipe, plan, accelerator = setup.recipe, setup.plan, setup.accelerator
+    if plan.features is None:
+        return None
+    backbone = Backbone(recipe, setup.classifier, plan, plan.features, accelerator, run)
+    with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
+        return head_on_features(backbone, setup.source, stop)
+
+
+def _batches(
+    setup: Setup, on_features: OnFeatures | None, kept: StagedStore | None
+) -> TrainBatches | StreamBatches | FeatureBatches:
     recipe, plan, accelerator, split = setup.recipe, setup.plan, setup.accelerator, setup.source.train
     assert split is not None
     slices = plan.slices(accelerator.process_index)
+    if on_features is not None:
+        return on_features.batches(slices, recipe.train.seed)
     common: dict[str, Any] = {
         "seed": recipe.train.seed,
         "stage_size": plan.stage_size,

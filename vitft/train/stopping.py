@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+def now() -> float:
+    """Return the time on the clock of :class:`StopRequests`, in seconds."""
+    return time.monotonic()
+
+
 class StopRequests:
     """SIGTERM, SIGUSR1 and the time limit of this session; a resumed run gets the whole limit again."""
 
-    def __init__(self, time_limit: Duration | None, accelerator: Accelerator) -> None:
-        self._time_limit, self._accelerator = time_limit, accelerator
-        self._started = time.monotonic()
+    def __init__(self, time_limit: Duration | None, accelerator: Accelerator, started: float) -> None:
+        self._time_limit, self._accelerator, self._started = time_limit, accelerator, started
         # Agreeing through the CPU keeps every step from waiting for the GPU.
         several = accelerator.num_processes > 1
         self._group = torch.distributed.new_group(backend="gloo") if several and _is_gpu(accelerator) else None
@@ -31,7 +35,7 @@ class StopRequests:
         if name := signals.requested():
             return name
         limit = self._time_limit
-        is_over = limit is not None and time.monotonic() - self._started > limit.seconds
+        is_over = limit is not None and now() - self._started > limit.seconds
         return f"the time limit of {limit}" if is_over else ""
 
     def agreed(self) -> str:
@@ -51,7 +55,13 @@ def _is_gpu(accelerator: Accelerator) -> bool:
 
 
 @contextmanager
-def stop_requests(time_limit: Duration | None, accelerator: Accelerator) -> Iterator[StopRequests]:
-    """Hold back requests to stop inside this block, which must ask for them itself."""
+def stop_requests(time_limit: Duration | None, accelerator: Accelerator, started: float) -> Iterator[StopRequests]:
+    """Hold back requests to stop inside this block, which must ask for them itself.
+
+    Args:
+        time_limit: of this session.
+        accelerator: knows the other processes.
+        started: when the session's training began, as :func:`now` says.
+    """
     with signals.postponed():
-        yield StopRequests(time_limit, accelerator)
+        yield StopRequests(time_limit, accelerator, started)

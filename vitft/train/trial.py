@@ -27,13 +27,20 @@ def left_as_it_was(network: nn.Module) -> Iterator[None]:
                 buffer.copy_(before[name])
 
 
-def training_pass(network: nn.Module, count: int, image_size: tuple[int, int], accelerator: Accelerator) -> float:
-    """Do a forward and a backward pass of ``count`` blank images; return its seconds. Gradients are left."""
+def trial_pass(network: nn.Module, shape: tuple[int, ...], accelerator: Accelerator, *, learns: bool = True) -> float:
+    """Do a forward pass of blank images, and a backward pass if it ``learns``; return the seconds. Gradients are left.
+
+    Args:
+        network: returns an output with ``logits``.
+        shape: of the images, (B, 3, H, W), or of what else the network takes.
+        accelerator: gives device and precision.
+        learns: whether there is a backward pass.
+    """
     begun = time.perf_counter()
-    images = torch.zeros(count, 3, *image_size, device=accelerator.device)
-    with accelerator.autocast():
-        loss = network(images).logits.float().sum()
-    loss.backward()
+    with accelerator.autocast(), torch.set_grad_enabled(learns):
+        loss = network(torch.zeros(shape, device=accelerator.device)).logits.float().sum()
+    if learns:
+        loss.backward()
     if accelerator.device.type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter() - begun

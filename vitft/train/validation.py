@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
 
+from vitft.data.batches import StagedBatch
 from vitft.data.images import ImageSplit, StreamSplit
 from vitft.errors import ModelError
-from vitft.scoring.evaluation import Evaluation, batches_of, evaluate_split, until_failure
+from vitft.scoring.evaluation import Evaluation, Scored, batches_of, evaluate_split, until_failure
 from vitft.scoring.scores import is_better, scores
 from vitft.train.checkpoint import Best
 from vitft.train.setup import Training
@@ -31,7 +32,7 @@ def validate(training: Training, stop: StopRequests) -> None:
     validation, state, plan = training.source.validation, training.state, training.plan
     assert validation is not None
     with training.averaged.in_place() if training.averaged is not None else nullcontext():
-        found = evaluate(training, validation, stop.request)
+        found = _evaluate_for_choice(training, validation, stop.request)
         if stop.agreed():
             return
         now = scores(found.tally)
@@ -94,11 +95,28 @@ def evaluate(
     )
     if on_failure is not None:
         batches = until_failure(batches, on_failure)
+    return _evaluate(training, training.classifier, batches, request, collect=collect)
+
+
+def _evaluate_for_choice(
+    training: Training, validation: ImageSplit | StreamSplit, request: Callable[[], str]
+) -> Evaluation:
+    """Score the validation split with what is trained: the head alone, if it is trained on features."""
+    if (head := training.on_features) is None:
+        return evaluate(training, validation, request)
+    return _evaluate(training, head, head.validation_batches(training.accelerator), request)
+
+
+def _evaluate(
+    training: Training,
+    scored: Scored,
+    batches: Iterable[StagedBatch],
+    request: Callable[[], str],
+    *,
+    collect: bool = False,
+) -> Evaluation:
     found = evaluate_split(
-        training.classifier,
-        itertools.takewhile(lambda _: not request(), batches),
-        training.accelerator,
-        collect=collect,
+        scored, itertools.takewhile(lambda _: not request(), batches), training.accelerator, collect=collect
     )
     training.note_bad({row.where: row.text for row in found.bad_rows})
     for note in {str(note) for note in found.notes if note.index < 0} - training.warned_of:  # of the cache

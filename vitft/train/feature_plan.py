@@ -1,0 +1,137 @@
+"""Decide whether the features of a frozen backbone are computed once, of which views, and what that costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from vitft.data.images import ImageSource, ImageSplit
+from vitft.errors import ModelError
+from vitft.model.classifier import Classifier
+from vitft.model.head_input import HeadInput, head_input
+from vitft.quantities import size_text
+from vitft.recipe.keys import AugmentRecipe
+from vitft.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """Which features of a frozen backbone are computed before the head is trained.
+
+    Attributes:
+        read: what the head reads.
+        num_train, num_validation: images of the two splits.
+        num_views: random views of each training image; 0: the plain image, as it is scored.
+        notes: what differs from running the backbone in every epoch.
+    """
+
+    read: HeadInput
+    num_train: int
+    num_validation: int
+    num_views: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_images(self) -> int:
+        """Images that go through the backbone, all views counted."""
+        return self.num_train * max(1, self.num_views) + self.num_validation
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all features, in float32."""
+        return 4 * self.num_images * math.prod(self.read.shape)
+
+    @property
+    def views(self) -> str:
+        """What is computed of each image, in words."""
+        if self.num_views == 0:
+            return "each plain image"
+        return f"{self.num_views} random view{'s' * (self.num_views > 1)} of each image"
+
+
+def cost_rows(
+    features: FeaturePlan | None, gflop: float, total_gflop: float, is_explained: bool
+) -> list[tuple[str, str, str]]:
+    """Return the plan's rows on features and cost: name, value, reason.
+
+    Args:
+        features: None if there are none.
+        gflop: of one image's forward pass.
+        total_gflop: of the whole training.
+        is_explained: whether the plan has a reason for having no features.
+    """
+    total = f"{total_gflop / 1e6:.3g} PFLOP in all"
+    if features is None:
+        off = [("features", "off", "")] if is_explained else []
+        return [*off, ("cost", f"{3 * gflop:.1f} GFLOP", f"per training image, {total}")]
+    size = " x ".join(map(str, (f"{features.num_train:,}", *features.read.shape)))
+    what = f"{size}, computed once from {features.views}; the memory includes validation"
+    cost = f"per image, each view once; {total}, without the head"
+    return [("features", size_text(features.num_bytes), what), ("cost", f"{gflop:.1f} GFLOP", cost)]
+
+
+def unmixed(augment: AugmentRecipe) -> AugmentRecipe:
+    """Return the views of single images; mixing blends the pixels of two, which features cannot."""
+    return augment.model_copy(update={"mixup_alpha": 0.0, "cutmix_alpha": 0.0})
+
+
+def plan_features(
+    recipe: Recipe, source: ImageSource, classifier: Classifier, total_samples: int, reasons: dict[str, str]
+) -> FeaturePlan | None:
+    """Return the plan of the features; None, with the reason in ``reasons``, if there are none.
+
+    If everything is trained, there is nothing to explain.
+    """
+    if recipe.model.train == "all":
+        return None
+    why_not = "as given" if recipe.train.features == "off" else _obstacle(recipe, source)
+    try:
+        read = head_input(classifier.model, classifier.head, classifier.image_size) if not why_not else None
+    except ModelError as error:
+        why_not = error.wrong
+    if why_not:
+        reasons["features"] = f"{why_not}; the backbone runs in every epoch"
+        return None
+    assert read is not None
+    assert isinstance(source.train, ImageSplit)
+    num_train = len(source.train)
+    num_views = min(recipe.train.feature_views, -(-total_samples // num_train))
+    notes = tuple(_notes(recipe, classifier.model, num_views))
+    validation = len(source.validation) if isinstance(source.validation, ImageSplit) else 0
+    return FeaturePlan(read, num_train, validation, num_views, notes)
+
+
+def _obstacle(recipe: Recipe, source: ImageSource) -> str:
+    """Return why features cannot be kept; empty if they can."""
+    if recipe.model.train != "head":
+        return f"model.train: {recipe.model.train} changes what the head reads in every step"
+    if not isinstance(source.train, ImageSplit) or not isinstance(source.validation, ImageSplit | None):
+        return "a stream is read only once"
+    if len({size for size, _ in recipe.train.resolution_schedule or ()}) > 1:
+        return "the image size changes (train.resolution_schedule)"
+    return ""
+
+
+def _notes(recipe: Recipe, model: torch.nn.Module, num_views: int) -> list[str]:
+    """Return what differs from running the backbone in every epoch."""
+    augment = recipe.augment
+    has_mixing = max(augment.mixup_alpha, augment.cutmix_alpha) > 0
+    if num_views == 0:
+        notes = [
+            "features: of the plain images, because random views would run the backbone for each; crop, flip, erasing "
+            "and mixing are not used (train.feature_views=N: of N random views; train.features=off: a new view in "
+            "every epoch)"
+        ]
+    else:
+        notes = [f"features: epoch e, counted from 0, trains on view e mod {num_views} of each image"]
+        if num_views == 1:
+            notes = ["features: every epoch trains on the same random view of each image"]
+        if has_mixing:
+            notes.append("features: mixup and CutMix are not used, because they blend pixels (train.features=off)")
+    dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    off = [*(["drop path"] if recipe.model.drop_path else []), *(["dropout"] if dropout else [])]
+    if off:
+        notes.append(f"features: {' and '.join(off)} in the frozen backbone: off")
+    return notes

@@ -1,0 +1,203 @@
+"""Train a head alone on features: batches, views, network and validation as the loop knows them, without images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vitft.data import order
+from vitft.data.batches import RowNote, StagedBatch, failed
+from vitft.data.images import ImageSource, ImageSplit
+from vitft.data.train_batches import StepSlices, rows_after
+from vitft.model.head_input import HeadAlone
+from vitft.recipe.keys import AugmentRecipe
+from vitft.recipe.sizes import show_size
+from vitft.train.feature_store import FeatureStore, facts_about
+from vitft.train.features import Backbone, Features
+from vitft.train.stopping import StopRequests
+from vitft.views.mixing import soft_targets
+from vitft.views.policy import View
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_SCORED = 1024  # features per batch of validation
+_AHEAD = 8192  # samples whose order is looked up at once, which takes about as long as for a single step
+
+
+@dataclass(frozen=True)
+class OnFeatures:
+    """A head, and the features to train and to validate it on.
+
+    Attributes:
+        model: from features to logits.
+        classes: names of the classes.
+        train, train_split: features and labels of the training images.
+        validation, validation_split: those of the validation images, if there are any.
+    """
+
+    model: HeadAlone
+    classes: Sequence[str]
+    train: Features
+    train_split: ImageSplit
+    validation: Features | None
+    validation_split: ImageSplit | None
+
+    def pixel_values(self, features: Tensor) -> Tensor:
+        """Return features as they are: what stands here for a model's input."""
+        return features
+
+    def view(self, augment: AugmentRecipe) -> View:
+        """Return the function from a batch of features to features and soft targets."""
+
+        def view(batch: StagedBatch) -> tuple[Tensor, Tensor]:
+            return batch.images, soft_targets(batch.labels, len(self.classes), augment.label_smoothing)
+
+        return view
+
+    def batches(self, slices: StepSlices, seed: int) -> FeatureBatches:
+        """Return the batches of the training."""
+        return FeatureBatches(self.train, self.train_split, slices, seed)
+
+    def validation_batches(self, accelerator: Accelerator) -> Iterator[StagedBatch]:
+        """Yield this process's part of the validation split, each row once; skipped images come along as notes."""
+        assert self.validation is not None and self.validation_split is not None
+        split, rank, world_size = self.validation_split, accelerator.process_index, accelerator.num_processes
+        first, last = len(split) * rank // world_size, len(split) * (rank + 1) // world_size
+        for start in range(first, last, _SCORED):
+            rows = range(start, min(start + _SCORED, last))
+            skipped = tuple(self.validation.skipped[row] for row in rows if row in self.validation.skipped)
+            good = torch.tensor([row for row in rows if row not in self.validation.skipped], dtype=torch.int64)
+            yield _batch(self.validation, split, good, good, 0, skipped)
+
+
+class FeatureBatches:
+    """The micro-batches of each step, like those of ``TrainBatches``, with features in place of images.
+
+    A bad image is replaced by the next good one of the epoch, as there.
+    """
+
+    def __init__(self, features: Features, split: ImageSplit, slices: StepSlices, seed: int) -> None:
+        self.slices = slices
+        self._features, self._split, self._seed = features, split, seed
+
+    def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
+        """Yield this process's micro-batches for each step in [first, last).
+
+        A process without a part in a short last step gets an empty batch: it then has a gradient, of 0, to exchange.
+        """
+        size = self.slices.batch_size
+        several = max(1, _AHEAD // size)
+        for begin in range(first, last, several):
+            end = min(begin + several, last)
+            samples = torch.arange(begin * size, min(end * size, self.slices.total_samples))
+            rows = order.sample_at(self._seed, samples, len(self._split))
+            for step in range(begin, end):
+                parts = self.slices.micro_batches(step) or [range(begin * size, begin * size)]
+                places = [slice(part.start - begin * size, part.stop - begin * size) for part in parts]
+                yield [self._batch(samples[place], rows[place].clone()) for place in places]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {}, because the sample index is all the state there is."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing, as there is no state."""
+
+    def _batch(self, sample_indices: Tensor, rows: Tensor) -> StagedBatch:
+        features, n = self._features, len(self._split)
+        skipped: list[RowNote] = []
+        for slot, row in enumerate(rows.tolist()) if features.skipped else ():
+            if row in features.skipped:
+                skipped.append(features.skipped[row])
+                rows[slot] = self._next_good(int(sample_indices[slot]), skipped)
+        views = sample_indices // n % len(features.values)
+        return _batch(features, self._split, rows, sample_indices, views, tuple(skipped))
+
+    def _next_good(self, sample_index: int, skipped: list[RowNote]) -> int:
+        """Return the row that stands in for the bad one of a sample index, and note all that are skipped for it."""
+        for row in rows_after(self._seed, sample_index, len(self._split)):
+            if row not in self._features.skipped:
+                return row
+            skipped.append(self._features.skipped[row])
+        failed(RowNote(-1, "the training split", "none of its images can be decoded")).raise_failure()
+        raise AssertionError("unreachable")
+
+
+def _batch(
+    features: Features,
+    split: ImageSplit,
+    rows: Tensor,
+    sample_indices: Tensor,
+    views: Tensor | int,
+    skipped: tuple[RowNote, ...],
+) -> StagedBatch:
+    """Return a batch whose images are features."""
+    nothing = torch.zeros(len(rows), 2, dtype=torch.int64)
+    notes = tuple(note for row in rows.tolist() for note in features.notes.get(row, ())) if features.notes else ()
+    labels = torch.from_numpy(split.labels)[rows]
+    return StagedBatch(features.values[views, rows], nothing, nothing, labels, sample_indices, skipped, notes)
+
+
+def head_on_features(backbone: Backbone, source: ImageSource, stop: StopRequests) -> OnFeatures:
+    """Read or compute the features of training and validation, and return the head with them.
+
+    Raises:
+        DataError, StopRequest: as :meth:`vitft.train.features.Backbone.compute`.
+    """
+    train, validation, planned = source.train, source.validation, backbone.planned
+    assert isinstance(train, ImageSplit) and isinstance(validation, ImageSplit | None)
+    facts = facts_about(backbone.classifier, planned.read.module, _conditions(backbone, source))
+    return OnFeatures(
+        HeadAlone(backbone.classifier.model, planned.read.module),
+        backbone.classifier.classes,
+        _stored_or_computed(backbone, train, planned.num_views, facts, stop),
+        train,
+        _stored_or_computed(backbone, validation, 0, facts, stop) if validation is not None else None,
+        validation,
+    )
+
+
+def _stored_or_computed(
+    backbone: Backbone, split: ImageSplit, num_views: int, facts: dict[str, Any], stop: StopRequests
+) -> Features:
+    facts = {"what": f"features of {split.name}", "split": split.name, "views": num_views, **facts}
+    if num_views:
+        recipe = backbone.recipe
+        facts |= {"augment": recipe.augment.model_dump(mode="json"), "seed": recipe.train.seed}
+        facts |= {"stage_size": backbone.plan.stage_size}
+    run, accelerator = backbone.run, backbone.accelerator
+    store = FeatureStore(facts, run.say, run.note)
+    found = store.load(backbone.shape(split, num_views))
+    missing = torch.tensor([float(found is None)], device=accelerator.device)
+    are_all_here = float(accelerator.reduce(missing, "sum")) == 0
+    if found is not None and are_all_here:
+        run.say(f"  features of {split.name}: read from {store.path}")
+        return found
+    features = backbone.compute(split, num_views, stop)
+    if accelerator.is_local_main_process:
+        store.save(features)
+    return features
+
+
+def _conditions(backbone: Backbone, source: ImageSource) -> dict[str, Any]:
+    """Return what the bits of features depend on, besides the model."""
+    recipe, plan, classifier = backbone.recipe, backbone.plan, backbone.classifier
+    return {
+        "dataset": source.fingerprint,
+        "image_size": show_size(classifier.image_size),
+        "processor": classifier.processor.to_dict(),
+        "fit": recipe.data.fit,
+        "white_level": source.white_level,
+        "max_pixels": recipe.data.max_pixels,
+        "bad_images": recipe.data.bad_images,
+        "precision": plan.precision,
+        "device": plan.device.split(":")[0],
+        "processes": plan.world_size,
+        "batch_size": backbone.batch_size,
+        "threads": torch.get_num_threads(),
+    }
