@@ -42,7 +42,8 @@ FOLDERS = {
     "recipe": ["choices", "lengths", "sizes", "yaml12", "keys", "complaints", "recipe", "describe", "fields", "flags"],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
-        "order", "staging", "images", "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
+        "order", "row_numbers", "class_counts", "staging", "images", "batches", "workers", "train_batches",
+        "stream_batches", "evaluation_batches",
     ],
     "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
     "reading": [
