@@ -10,9 +10,6 @@ import json
 import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -370,18 +367,3 @@ def test_the_notebook_runs(small):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), "first-model.ipynb", "exec"), names)
     assert names["answer"]["predictions"] and names["seen"].pictures["rollout"].is_file()
-
-
-@pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="a job script of bash")
-@pytest.mark.parametrize("code", [75, 0])
-def test_the_job_script_queues_a_stopped_run_again(tmp_path, code):
-    [script] = blocks(PAGES["docs/several-gpus.md"], "bash")
-    stands_in = f"#!/bin/bash\ntrap 'exit {code}' USR1\ntouch started\nwhile true; do sleep 0.05; done\n"
-    for name, text in {"vitft": stands_in, "scontrol": '#!/bin/bash\necho "$@" > queued\n'}.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    path = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-    signalled = "{ until [ -e started ]; do sleep 0.05; done; kill -USR1 $$; } &\n"
-    done = subprocess.run(["bash", "-c", signalled + script], cwd=tmp_path, env=path, timeout=60)
-    assert done.returncode == code
-    assert (tmp_path / "queued").exists() == (code == 75)

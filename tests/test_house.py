@@ -45,7 +45,8 @@ FOLDERS = {
     ],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
-        "order", "staging", "images", "store", "cache", "staged_store", "batches", "workers", "train_batches",
+        "order", "row_numbers", "class_counts", "staging", "images", "store", "cache", "staged_store", "batches",
+        "workers", "train_batches",
         "stream_batches", "evaluation_batches",
     ],
     "views": ["pixel_values", "geometry", "color", "mixing", "policy"],

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from vitft.data.order import derived_seed, sample_at, step_slots, uniform
+from vitft.data.order import derived_seed, place_of, sample_at, step_slots, uniform
 
 WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -98,3 +98,14 @@ def test_seeds_for_other_generators_differ_by_every_counter():
     seeds = {derived_seed(s, stream, a, b) for s in (0, 1) for stream in "xy" for a in range(5) for b in range(5)}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 64, 4097])
+def test_the_place_of_a_sample_is_where_the_order_has_it(n):
+    entries = torch.arange(n)
+    assert torch.equal(place_of(3, sample_at(3, entries, n, stream="carve"), n, stream="carve"), entries)
+
+
+def test_a_place_among_a_hundred_million_is_found_without_a_list_of_them():
+    samples = torch.tensor([0, 99_999_999, 12_345_678])
+    assert torch.equal(sample_at(1, place_of(1, samples, 10**8), 10**8), samples)

@@ -14,6 +14,7 @@ from vitft.data import batches, staging
 from vitft.data.cache import Cache
 from vitft.data.evaluation_batches import evaluation_batches
 from vitft.data.images import ImageSplit
+from vitft.data.row_numbers import RowNumbers
 from vitft.data.staged_store import StagedStore, stamp_of
 from vitft.data.store import Store
 from vitft.data.train_batches import StepSlices, TrainBatches
@@ -47,7 +48,7 @@ def split(request, photos):
 @pytest.fixture
 def kept(tmp_path):
     opened = Cache(tmp_path / "cache", 10**9).open({"dataset": "photos", "what": "train"}, 3 * STAGE**2, 10**5)
-    yield StagedStore(opened, np.arange(N) * 2, "the cache")
+    yield StagedStore(opened, RowNumbers.only(np.arange(N) * 2), "the cache")
     opened.close()
 
 
@@ -223,7 +224,7 @@ def test_a_stamp_is_that_of_the_file_or_of_the_bytes(tmp_path):
 def test_an_image_larger_than_its_slot_is_not_kept(tmp_path):
     for name in ("slots", "index"):
         (tmp_path / name).touch()
-    kept = StagedStore(Store(tmp_path, 10, 10**6), np.arange(1), "the cache")
+    kept = StagedStore(Store(tmp_path, 10, 10**6), RowNumbers.all_of(1), "the cache")
     kept.keep(0, bytes(16), torch.zeros(3, 2, 2, dtype=torch.uint8), (2, 2))
     assert kept.find(0, bytes(16)) is None
     assert kept.take_news() == ""

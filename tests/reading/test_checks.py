@@ -23,7 +23,7 @@ def split(contents: Sequence[bytes], labels: Sequence[int] | None = None, name: 
     table = datasets.Dataset(datasets.table.InMemoryTable(pa.table({"image": pa.array(contents, pa.binary())})))
     numbers = np.arange(len(contents))
     ids = numbers * 0 if labels is None else np.array(labels)
-    return ImageSplit(name, table, ("image",), ids, (), name, numbers)
+    return ImageSplit(name, table, ("image",), ids, (), name)
 
 
 def deep(brightest: int) -> bytes:

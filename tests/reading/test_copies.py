@@ -27,7 +27,7 @@ def side(name: str, contents: Sequence[bytes | str], folder: Path | None = None)
     table = datasets.Dataset(datasets.table.InMemoryTable(pa.table({"image": pa.array(contents, kind)})))
     numbers = np.arange(len(contents))
     folders = (str(folder),) if folder else ()
-    split = ImageSplit(name, table, ("image",), numbers * 0, folders, name, numbers)
+    split = ImageSplit(name, table, ("image",), numbers * 0, folders, name)
     return Side(split, EncodedImages(table.data.column("image"), folders))
 
 
@@ -61,16 +61,27 @@ def test_a_file_and_the_same_bytes_in_a_column_are_copies(tmp_path: Path) -> Non
 
 
 def test_of_very_many_files_evenly_spaced_ones_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "_MOST_READ", 20)
+    monkeypatch.setattr(copies, "_MOST_FILES", 20)
     write(tmp_path, {f"{place}/{number}.bmp": number for place in ("train", "test") for number in range(16)})
     sides = [side(place, [f"{place}/{number}.bmp" for number in range(16)], tmp_path) for place in ("train", "test")]
     found = find_copies(*sides)
     assert 0 < found.num_left == 16 - len(found.pairs) < 16
     *_, said = part_splits(sides, are_accepted=True)
     assert said == (
-        f"{found.num_left} of 16 images of test were not compared with those of train: "
-        "too many files have the same size"
+        f"{found.num_left} of 16 images of test were not compared with those of train: too many have the same size"
     )
+
+
+def test_of_very_many_images_in_a_column_evenly_spaced_ones_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_MOST_BYTES", 20)
+    contents = [bytes(size) for size in range(1, 17)]
+    found = find_copies(side("train", contents), side("test", contents))
+    assert 0 < found.num_left == 16 - len(found.pairs) < 16
+
+
+def test_rows_that_are_the_other_side_themselves_do_not_count() -> None:
+    whole, part = side("train", [b"a", b"bb", b"bb", b"ccc"]), side("validation", [b"bb", b"ccc"])
+    assert find_copies(whole, part, apart_from=np.array([1, 3])).pairs == [(2, 0)]
 
 
 @settings(max_examples=80, deadline=None)

@@ -226,7 +226,7 @@ def _check(source: Any, tree: Tree, root: Path) -> None:
         split = getattr(source, role)
         if split is None:
             continue
-        assert len(split.rows) == len(split.labels)
+        assert len(split) == len(split.labels) == len(split.source_rows) and split.source_rows.max() < len(split.rows)
         assert len(split) == 0 or 0 <= split.labels.min() <= split.labels.max() < len(source.classes)
         for index in range(len(split)):
             path = split.encoded(index)

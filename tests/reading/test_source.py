@@ -20,6 +20,7 @@ from PIL import Image
 
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.errors import DataError
+from vitft.reading import fingerprint
 from vitft.reading.formats import split_of
 from vitft.reading.source import open_for_evaluation, open_source
 from vitft.recipe.keys import DataRecipe
@@ -435,8 +436,12 @@ def test_the_fingerprint_is_the_same_wherever_the_data_lie(tmp_path: Path) -> No
     assert opened(tmp_path / "x.parquet").fingerprint == opened(tmp_path / "y" / "x.parquet").fingerprint
 
 
+@pytest.mark.parametrize("many", [fingerprint._MANY_ROWS, 5])
 @pytest.mark.parametrize("change", ["label", "image", "order", "row", "classes"])
-def test_the_fingerprint_follows_the_data(tmp_path: Path, change: str) -> None:
+def test_the_fingerprint_follows_the_data(
+    tmp_path: Path, change: str, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "_MANY_ROWS", many)
     rows = rows_of([0, 1] * 6)
     other = {
         "label": lambda: rows_of([1, 0] + [0, 1] * 5),

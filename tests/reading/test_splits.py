@@ -7,12 +7,16 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import torch
 from golden import folder, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitft.data.images import ImageSplit
+from vitft.data.order import sample_at
+from vitft.data.row_numbers import RowNumbers
 from vitft.errors import DataError
+from vitft.reading import splits
 from vitft.reading.source import open_source
 from vitft.reading.splits import MAX_CARVED, Roles, assign_roles, carve, limit, named_split
 from vitft.recipe.keys import DataRecipe
@@ -110,26 +114,32 @@ def test_a_split_folder_with_a_plus_in_its_name_is_one_split(tmp_path: Path) -> 
     assert isinstance(source.train, ImageSplit) and source.train.source_name == "train+val"
 
 
+def carved(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that stay in training and those that become validation."""
+    validation = carve(labels, fraction, seed=seed)
+    return RowNumbers.all_but(len(labels), validation).array(), validation
+
+
 # --- carving -----------------------------------------------------------------------------------------------
 
 
 def test_carving_takes_a_tenth_of_each_class() -> None:
     labels = np.repeat(np.arange(4), [1000, 500, 30, 2])
-    train, validation = carve(labels, 0.1, seed=3)
+    train, validation = carved(labels, 0.1, seed=3)
     assert np.bincount(labels[validation]).tolist() == [99, 50, 3, 1]
     assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(labels)))
 
 
 def test_carving_keeps_one_of_each_class_in_training_and_singles_there() -> None:
     labels = np.array([0, 1, 1, 2, 2, 2])
-    train, validation = carve(labels, 0.9, seed=0)
+    train, validation = carved(labels, 0.9, seed=0)
     assert np.bincount(labels[train]).tolist() == [1, 1, 1]
     assert len(validation) == 3
 
 
 def test_carving_stops_at_ten_thousand() -> None:
     labels = np.arange(200_000) % 7
-    _, validation = carve(labels, 0.1, seed=0)
+    validation = carve(labels, 0.1, seed=0)
     counts = np.bincount(labels[validation])
     assert len(validation) == 10_000 and counts.max() - counts.min() <= 1
 
@@ -137,8 +147,8 @@ def test_carving_stops_at_ten_thousand() -> None:
 def test_carving_is_the_same_everywhere_and_another_by_seed() -> None:
     labels = np.arange(50) % 3
     # Written down once: a change would move images between training and validation of every user's dataset.
-    assert carve(labels, 0.1, seed=0)[1].tolist() == [22, 23, 30, 45, 46]
-    assert carve(labels, 0.1, seed=1)[1].tolist() == [16, 22, 32, 36, 42]
+    assert carve(labels, 0.1, seed=0).tolist() == [22, 23, 30, 45, 46]
+    assert carve(labels, 0.1, seed=1).tolist() == [16, 22, 32, 36, 42]
 
 
 def test_limit_takes_equal_numbers_and_fills_up_from_larger_classes() -> None:
@@ -152,9 +162,9 @@ def test_with_more_classes_than_are_carved_the_largest_have_one_each() -> None:
     counts = np.full(11_000, 2)
     counts[:500] = 3
     labels = np.repeat(np.arange(11_000), counts)
-    train, validation = carve(labels, 0.1, seed=0)
-    carved = np.bincount(labels[validation], minlength=11_000)
-    assert len(validation) == MAX_CARVED and carved.max() == 1 and carved[:500].all()
+    train, validation = carved(labels, 0.1, seed=0)
+    counts = np.bincount(labels[validation], minlength=11_000)
+    assert len(validation) == MAX_CARVED and counts.max() == 1 and counts[:500].all()
     assert np.bincount(labels[train], minlength=11_000).all()
 
 
@@ -166,7 +176,7 @@ LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=30).map(np.array)
 def test_carving_parts_all_rows_and_leaves_every_class_to_training(
     labels: np.ndarray, fraction: float, seed: int
 ) -> None:
-    train, validation = carve(labels, fraction, seed=seed)
+    train, validation = carved(labels, fraction, seed=seed)
     assert sorted([*train, *validation]) == [*range(len(labels))]
     assert set(labels[train]) == set(labels)
     assert set(labels[validation]) == {label for label in set(labels) if (labels == label).sum() > 1}
@@ -199,3 +209,17 @@ def test_a_limit_below_the_number_of_classes_names_what_is_lost(tmp_path: Path) 
     root = folder(tmp_path / "p", a=6, b=6, c=6)
     source = open_source(DataRecipe(dataset=str(root), max_train_samples=2), seed=0)
     assert [note for note in source.notes if note.startswith("classes without a training image") and note[-1] in "abc"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=8, max_size=60).map(np.array), st.integers(0, 9), st.integers(0, 40))
+def test_the_first_of_each_class_are_those_of_a_whole_permutation(labels: np.ndarray, seed: int, few: int) -> None:
+    quota = np.minimum(np.bincount(labels, minlength=5), [0, 1, 2, 3, 60])
+    with pytest.MonkeyPatch.context() as patch:  # small datasets fit into one look-up
+        patch.setattr(splits, "CHUNK", 5)
+        patch.setattr(splits, "_FEW", few)
+        counts = np.bincount(labels, minlength=5)
+        found = splits.first_of_each_class(labels, counts, quota, seed=seed, stream="carve")
+    shuffled = sample_at(seed, torch.arange(len(labels)), len(labels), stream="carve").tolist()
+    first = [row for k in range(5) for row in [row for row in shuffled if labels[row] == k][: quota[k]]]
+    assert found.tolist() == sorted(first)

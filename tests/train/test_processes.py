@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -495,6 +496,45 @@ def test_torchrun_runs_the_command(home: Path, one: Path) -> None:
     assert_same_losses(home / "torchrun" / "sgd", one / "sgd", steps=2)
     gradients = [last_checkpoint(f / "sgd") / "optimizer.safetensors" for f in (home / "torchrun", one)]
     assert_close(*gradients, tolerance=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "vitft"])
+def test_two_machines_with_folders_of_their_own_take_the_same_steps(home: Path, one: Path, launcher: str) -> None:
+    """Two launches on this machine, in other working directories; only the main process writes."""
+    port = str(free_port())
+    job = jobs(home)["sgd"]["finetune"] | {"run.output_dir": "runs", "run.name": "sgd"}
+    machines = []
+    for rank in ("0", "1"):
+        folder = home / f"{launcher}-{rank}"
+        folder.mkdir()
+        if launcher == "torchrun":
+            where = ("--nnodes", "2", "--node-rank", rank, "--master-addr", "127.0.0.1", "--master-port", port)
+            command = (sys.executable, "-m", "torch.distributed.run", *where, "-m", "vitft", "finetune", *flags(job))
+        else:
+            where = ("--num_machines", "2", "--machine_rank", rank, "--main_process_ip", "127.0.0.1")
+            command = (
+                *VITFT,
+                "finetune",
+                "--num-processes",
+                "2",
+                *flags(job),
+                "--",
+                *where,
+                "--main_process_port",
+                port,
+            )
+        machines.append(Started(command, folder, HF_HOME=str(folder / "hf")))
+    assert [machine.wait() for machine in machines] == [0, 0], [machine.err for machine in machines]
+    assert_same_losses(home / f"{launcher}-0" / "runs" / "sgd", one / "sgd", steps=2)
+    assert not (home / f"{launcher}-1" / "runs").exists()
+    assert "epoch" not in machines[1].err and machines[1].out == ""
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
 
 
 # --- what cannot be done -----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from slurm_job import SCRIPT, Job
 from tiny import assert_killed, at_call, in_child, resume, send
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
@@ -476,3 +477,53 @@ def test_without_room_for_the_metrics_the_run_stops_and_resumes(home: Path, unin
     run = home / "runs" / name
     assert start(home, name, lambda: at_call(Run, "log", 8, fail, only=is_step)).code == 1
     assert_resumes_to(run, uninterrupted)
+
+
+# --- a job on a cluster ------------------------------------------------------------------------------------
+
+# Has the test do the command in a process that has imported torch already, and passes signals on to it.
+VITFT_OF_THE_TEST = """#!/bin/bash
+trap 'kill -USR1 "$(< pid)"' USR1
+printf '%s\\n' "$@" > partial && mv partial asked
+until [ -e code ]; do sleep 0.02; done
+read -r code < code
+rm code
+exit "$code"
+"""
+
+
+@pytest.mark.usefixtures("uninterrupted")
+def test_the_job_script_resumes_a_preempted_run_to_its_end(home: Path, tmp_path: Path) -> None:
+    """Real runs of a tiny model: the script gets SIGTERM in the first job, and ends in the second."""
+    job = Job(tmp_path, VITFT_OF_THE_TEST)
+    rarely = {"train__evaluate_every": "30 steps", "train__checkpoint_every": "30 steps"}
+    recipe = tiny.recipe(home, run__pictures="off", train__duration="30 steps", **rarely)
+    (tmp_path / "tiny.yaml").write_text(recipe.dump())
+    script = SCRIPT.read_text().replace("food101 --recipe default", "--recipe tiny.yaml")
+    run = tmp_path / "runs" / "food"
+    codes = []
+    for stop_when in ("grep -qs grad_norm runs/food/metrics.jsonl", ""):
+        started = job.start(script, stop_when, "TERM")
+        while started.poll() is None:
+            if (tmp_path / "asked").exists():
+                arguments = (tmp_path / "asked").read_text().splitlines()
+                (tmp_path / "asked").unlink()
+                (tmp_path / "code").write_text(f"{do(arguments, tmp_path).code}\n")
+            time.sleep(0.01)
+        codes.append(started.returncode)
+    assert codes == [75, 0]
+    assert job.said("queued") == ["requeue 7"]
+    assert ["--resume runs/food" in line for line in job.said("srun")] == [False, True]
+    steps = [event["step"] for event in tiny.events(run, "step")]
+    assert steps == [*range(1, 31)] and (run / "results.json").exists()
+
+
+def do(arguments: list[str], folder: Path) -> tiny.Outcome:
+    """Run vitft in a forked child."""
+
+    def work() -> None:
+        os.chdir(folder)
+        (folder / "pid").write_text(str(os.getpid()))
+        cli.main(arguments)
+
+    return in_child(work)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 
+from vitft.data.class_counts import class_counts, in_chunks
+from vitft.data.row_numbers import RowNumbers
 from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, UsageError, shorten
 from vitft.outside import printable
@@ -45,17 +47,17 @@ class ImageSplit:
     name: str
     """"train", "validation" or "test"; in evaluation the source's own name."""
     rows: Any
-    """`datasets.Dataset` with only the image columns: memory-mapped, images not decoded."""
+    """All rows of the source, `datasets.Dataset` with only the image columns: memory-mapped, images not decoded."""
     image_columns: tuple[str, ...]
     """Columns of the images; if there are several, each row fills one."""
-    labels: np.ndarray
-    """Class ids, int64, (n,), aligned with ``rows``."""
+    ids: np.ndarray
+    """Class ids, int64: of this split's rows if ``numbers`` lists them, else of all rows of the source."""
     folders: tuple[str, ...] = ()
     """Where relative paths may start from."""
     source_name: str = ""
     """The source's own name of the split that the rows come from."""
-    source_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Row numbers in that split, int64, (n,)."""
+    numbers: RowNumbers | None = None
+    """Which rows of the source this split has; None for all."""
     white_level: int = WHITE_LEVEL
     """The value that means white in 16-bit grey images."""
     notes: tuple[str, ...] = ()
@@ -64,31 +66,80 @@ class ImageSplit:
     """A description of where its labels come from, if it was opened without a source."""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.ids) if self.numbers is None else len(self.numbers)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Class ids, int64, (n,); an array of its own if ``ids`` has more rows than the split."""
+        return self.ids if self._has_own_ids else np.concatenate([*self.label_chunks()])
+
+    @property
+    def row_numbers(self) -> RowNumbers:
+        """Which rows of the source this split has."""
+        return RowNumbers.all_of(len(self.ids)) if self.numbers is None else self.numbers
+
+    @property
+    def source_rows(self) -> np.ndarray:
+        """Row numbers in the source, int64, (n,); an array of its own."""
+        return self.row_numbers.array()
+
+    def label_chunks(self) -> Iterator[np.ndarray]:
+        """Return an iterator over the class ids of all rows in order, int64, a chunk at a time."""
+        if self._has_own_ids:
+            return in_chunks(self.ids)
+        return (self.ids[start:stop] for start, stop in self.row_numbers.runs())
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """Return how many rows each class has, int64, (num_classes,); counted once."""
+        known: dict[int, np.ndarray] = self.__dict__.setdefault("_class_counts", {})
+        if num_classes not in known:
+            counts = class_counts(in_chunks(self.ids), num_classes)
+            if not self._has_own_ids:
+                counts -= np.bincount(self.ids[self.row_numbers.left_out], minlength=num_classes)
+            known[num_classes] = counts
+        return known[num_classes].copy()
+
+    def part(self, name: str, numbers: RowNumbers) -> ImageSplit:
+        """Return the split ``name`` of some rows of this one, which has all rows of the source."""
+        assert self.numbers is None, self.name
+        return replace(
+            self, name=name, numbers=numbers, ids=self.ids if numbers.listed is None else self.ids[numbers.listed]
+        )
 
     def row(self, index: int) -> EncodedRow:
         """Return a row without reading it yet."""
         return EncodedRow(
             index,
             partial(self.encoded, index),
-            lambda: int(self.labels[index]),
+            partial(self.label, index),
             partial(self.where, index),
             self.white_level,
         )
 
+    def label(self, index: int) -> int:
+        """Return the class id of a row."""
+        return int(self.ids[index if self._has_own_ids else self._number(index)])
+
+    @property
+    def _has_own_ids(self) -> bool:
+        return self.numbers is None or self.numbers.listed is not None
+
     def encoded(self, index: int) -> bytes | str:
         """Return the undecoded bytes of an image, or the path of its file; empty bytes if the row has no image."""
-        return encoded_image(filled(self.rows[int(index)], self.image_columns), self.folders)
+        return encoded_image(filled(self.rows[self._number(index)], self.image_columns), self.folders)
 
     def source(self, index: int) -> str:
         """Return the path of a row's file, or its number in the source if it has none."""
-        path = _path_of(filled(self.rows[int(index)], self.image_columns))
-        return resolve_path(path, self.folders) if path else f"row {self.source_rows[index]} of {self.source_name}"
+        path = _path_of(filled(self.rows[self._number(index)], self.image_columns))
+        return resolve_path(path, self.folders) if path else f"row {self._number(index)} of {self.source_name}"
 
     def where(self, index: int) -> str:
         """Return a row's name for messages, with its number in the source: ``row 17 of train (photos/a.jpg)``."""
-        path = _path_of(filled(self.rows[int(index)], self.image_columns))
-        return f"row {self.source_rows[index]} of {self.source_name}" + (f" ({printable(path)})" if path else "")
+        path = _path_of(filled(self.rows[self._number(index)], self.image_columns))
+        return f"row {self._number(index)} of {self.source_name}" + (f" ({printable(path)})" if path else "")
+
+    def _number(self, index: int) -> int:
+        return int(index) if self.numbers is None else self.numbers[index]
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,21 @@ def sample_at(seed: int, sample_indices: Tensor, n: int, *, stream: str = "order
     return _permute(sample_indices - epochs * n, n, _mix(epochs ^ _signed(_key(seed, stream))))
 
 
-def _permute(entries: Tensor, n: int, keys: Tensor) -> Tensor:
+def place_of(seed: int, samples: Tensor, n: int, *, stream: str = "order") -> Tensor:
+    """Return at which sample index of the first epoch each sample is taken: the inverse of :func:`sample_at`.
+
+    Args:
+        seed, n, stream: as there.
+        samples: int64 in [0, n), shape (B,).
+
+    Returns:
+        int64 in [0, n), shape (B,).
+    """
+    first_epoch = torch.zeros_like(samples)
+    return _permute(samples, n, _mix(first_epoch ^ _signed(_key(seed, stream))), is_inverse=True)
+
+
+def _permute(entries: Tensor, n: int, keys: Tensor, *, is_inverse: bool = False) -> Tensor:
     """Apply a keyed permutation of [0, n) to ``entries``, each with its own key, in O(1) memory for any n.
 
     A balanced Feistel network permutes [0, 4^h) for the smallest 4^h >= n; results that fall outside [0, n)
@@ -72,17 +86,27 @@ def _permute(entries: Tensor, n: int, keys: Tensor) -> Tensor:
     finite domains", CT-RSA 2002). As 4^h < 4n, at most four passes are expected.
     """
     half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
-    mask = (1 << half_bits) - 1
     result = entries.clone()
-    outside = torch.ones_like(result, dtype=torch.bool)
-    while bool(outside.any()):
-        left, right = result >> half_bits, result & mask
-        for round_number in range(_FEISTEL_ROUNDS):
-            scrambled = _mix(right + keys + _weyl(round_number + 1))
-            left, right = right, left ^ (_shift_right(scrambled, 24) & mask)
-        result = torch.where(outside, (left << half_bits) | right, result)
-        outside = result >= n
+    outside = torch.arange(len(entries), device=entries.device)
+    while len(outside):
+        sent = _network(result[outside], half_bits, keys[outside], is_inverse=is_inverse)
+        result[outside] = sent
+        outside = outside[sent >= n]
     return result
+
+
+def _network(entries: Tensor, half_bits: int, keys: Tensor, *, is_inverse: bool) -> Tensor:
+    mask = (1 << half_bits) - 1
+    left, right = entries >> half_bits, entries & mask
+    if is_inverse:
+        left, right = right, left  # a Feistel network backwards is the same with its halves exchanged
+    rounds = range(_FEISTEL_ROUNDS)
+    for round_number in reversed(rounds) if is_inverse else rounds:
+        scrambled = _mix(right + keys + _weyl(round_number + 1))
+        left, right = right, left ^ (_shift_right(scrambled, 24) & mask)
+    if is_inverse:
+        left, right = right, left
+    return (left << half_bits) | right
 
 
 def step_slots(batch_size: int, num_parts: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitft.data.row_numbers import RowNumbers
 from vitft.data.store import Store
 
 _FACTS = struct.Struct("<4I")  # height and width as staged, height and width of the original
@@ -26,11 +27,11 @@ class StagedStore:
 
     Args:
         store: with slots of at least 3 * height * width bytes.
-        slots: the slot of each row of the split, int64, (n,).
+        slots: which slots the rows of the split have.
         name: what it is, for messages.
     """
 
-    def __init__(self, store: Store, slots: np.ndarray, name: str) -> None:
+    def __init__(self, store: Store, slots: RowNumbers, name: str) -> None:
         self.store, self.slots, self.name = store, slots, name
         self._is_off = self._is_full = False
         self._news = ""
@@ -40,7 +41,7 @@ class StagedStore:
         if stamp is None or self._is_off:
             return None
         try:
-            found = self.store.read(int(self.slots[row]), stamp)
+            found = self.store.read(self.slots[row], stamp)
         except OSError as error:
             self._is_off, self._news = True, f"not used any more, because it cannot be read: {_reason(error)}"
             return None
@@ -58,7 +59,7 @@ class StagedStore:
             return
         facts = _FACTS.pack(*pixels.shape[1:], *original)
         try:
-            self.store.write(int(self.slots[row]), stamp, facts, pixels.contiguous().numpy())
+            self.store.write(self.slots[row], stamp, facts, pixels.contiguous().numpy())
         except OSError as error:
             self._is_full, self._news = True, f"nothing more is written to it: {_reason(error)}"
 
@@ -73,7 +74,7 @@ class StagedStore:
             filled = self.store.filled()
         except OSError:
             return False
-        slots = self.slots[rows.start : rows.stop]
+        slots = self.slots.at(np.arange(rows.start, rows.stop))
         kept = filled[slots[slots < len(filled)]].sum()
         return bool(len(slots) - kept <= _MOST_MISSING * len(slots))
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from vitft.data.class_counts import first_rows
 from vitft.data.images import ImageSplit
 from vitft.data.staging import BadImage, brightest, decode
 from vitft.errors import DataError, shorten
@@ -53,7 +54,7 @@ def check_images(
     for split in splits:
         good: set[int] = set()
         bad: set[int] = set()
-        for row in range(len(split)) if which == "all" else _sample(split.labels, every_class=every_class):
+        for row in range(len(split)) if which == "all" else _sample(split, len(classes), every_class=every_class):
             (good if _check(split, row, found) else bad).add(row)
         if split.name == "train" and bad:
             found.lost = [classes[k] for k in _lost(split, good, bad, found)]
@@ -133,18 +134,19 @@ def _check(split: ImageSplit, row: int, found: Findings) -> bool:
     return True
 
 
-def _sample(labels: np.ndarray, *, every_class: bool) -> list[int]:
+def _sample(split: ImageSplit, num_classes: int, *, every_class: bool) -> list[int]:
     """Return evenly spaced rows, and the first row of as many classes as fit, or of every class."""
-    if len(labels) <= _SAMPLED:
-        return list(range(len(labels)))
-    firsts = np.sort(np.unique(labels, return_index=True)[1])[: None if every_class else _SAMPLED // 2]
-    spaced = np.linspace(0, len(labels) - 1, max(_SAMPLED - len(firsts), _SAMPLED // 2)).astype(int)
+    if len(split) <= _SAMPLED:
+        return list(range(len(split)))
+    firsts = first_rows(split.label_chunks(), split.class_counts(num_classes))
+    firsts = np.sort(firsts[firsts >= 0])[: None if every_class else _SAMPLED // 2]
+    spaced = np.linspace(0, len(split) - 1, max(_SAMPLED - len(firsts), _SAMPLED // 2)).astype(int)
     return sorted({*firsts.tolist(), *spaced.tolist()})
 
 
 def _lost(split: ImageSplit, good: set[int], bad: set[int], found: Findings) -> Iterator[int]:
     """Yield the classes with a bad image that have no good one."""
-    for k in sorted({int(split.labels[row]) for row in bad}):
+    for k in sorted({split.label(row) for row in bad}):
         rows = np.flatnonzero(split.labels == k).tolist()
         if not any(row in good for row in rows) and not any(
             _check(split, row, found) for row in rows if row not in bad

@@ -145,9 +145,9 @@ def _require_rows(rows: Any, name: str) -> None:
 
 
 def image_split(
-    opened: OpenedSource, role: str, name: str, image_columns: Sequence[str], ids: np.ndarray, rows: np.ndarray
+    opened: OpenedSource, role: str, name: str, image_columns: Sequence[str], ids: np.ndarray
 ) -> ImageSplit:
-    """Make an ImageSplit of some rows of a source's split and their class ids."""
+    """Make an ImageSplit of all rows of a source's split and their class ids."""
     dataset = opened.splits[name]
     for column in image_columns:
         if column not in dataset.features:
@@ -156,7 +156,5 @@ def image_split(
                 allowed=describe_columns(dataset.features),
                 hint="give every split the same columns, or choose another: --set data.image_column=NAME",
             )
-    dataset = undecoded(dataset.with_format(None).select_columns(list(image_columns)))
-    if len(rows) < len(dataset):
-        dataset = dataset.select(rows)
-    return ImageSplit(role, dataset, tuple(image_columns), ids, opened.folders.get(name, ()), name, rows)
+    rows = undecoded(dataset.with_format(None).select_columns(list(image_columns)))
+    return ImageSplit(role, rows, tuple(image_columns), ids, opened.folders.get(name, ()), name)

@@ -16,7 +16,8 @@ from vitft.errors import DataError
 from vitft.reading.encoded import EncodedImages
 
 _TAIL = 512  # bytes compared first: images differ most at their ends
-_MOST_READ = 60_000  # the most files whose ends are read; if there are more, only evenly spaced ones are compared
+_MOST_FILES = 60_000  # the most files whose ends are read; if there are more, only evenly spaced ones are compared
+_MOST_BYTES = 2_000_000  # the same for images in a column
 _SHOWN = 3
 
 
@@ -41,19 +42,24 @@ class Side:
     images: EncodedImages
 
 
-def find_copies(first: Side, second: Side) -> Copies:
+def find_copies(first: Side, second: Side, *, apart_from: np.ndarray | None = None) -> Copies:
     """Return the images of ``second`` that are also in ``first``, each with a row of ``first``.
 
-    If there are very many files, only evenly spaced ones of ``second`` are compared.
+    If there are very many images, only evenly spaced ones of ``second`` are compared.
+
+    Args:
+        first, second: the sides to compare.
+        apart_from: rows of ``first`` that are the images of ``second`` themselves; they do not count.
     """
     mine, theirs = first.images, second.images
-    shared = np.intersect1d(mine.sizes, theirs.sizes)
-    shared = shared[shared > 0]
-    others = np.flatnonzero(np.isin(theirs.sizes, shared))
-    places = np.flatnonzero(np.isin(mine.sizes, shared))
+    is_alike = np.isin(mine.sizes, np.unique(theirs.sizes[theirs.sizes > 0]))
+    if apart_from is not None:
+        is_alike[apart_from] = False
+    places = np.flatnonzero(is_alike)
+    others = np.flatnonzero(np.isin(theirs.sizes, mine.sizes[places]))
     num_alike = len(others)
-    if not theirs.are_bytes:
-        others, places = _fewer(mine.sizes, theirs.sizes, others, places)
+    most = _MOST_BYTES if theirs.are_bytes else _MOST_FILES
+    others, places = _fewer(mine.sizes, theirs.sizes, others, places, most)
     ends = {row: (int(theirs.sizes[row]), theirs.tail(row, _TAIL)) for row in others.tolist()}
     wanted = set(ends.values())
     by_end: dict[tuple[int, bytes], list[int]] = {}
@@ -72,10 +78,10 @@ def find_copies(first: Side, second: Side) -> Copies:
 
 
 def _fewer(
-    sizes: np.ndarray, their_sizes: np.ndarray, others: np.ndarray, places: np.ndarray
+    sizes: np.ndarray, their_sizes: np.ndarray, others: np.ndarray, places: np.ndarray, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thin out ``others`` evenly until few enough files are left to read their ends."""
-    while len(others) > 1 and len(others) + len(places) > _MOST_READ:
+    """Thin out ``others`` evenly until few enough images are left to read their ends."""
+    while len(others) > 1 and len(others) + len(places) > most:
         keep = max(len(others) // 2, 1)
         others = others[np.unique(np.linspace(0, len(others) - 1, keep).astype(int))]
         places = places[np.isin(sizes[places], np.unique(their_sizes[others]))]
@@ -110,7 +116,7 @@ def part_splits(sides: Sequence[Side], *, are_accepted: bool) -> Iterator[str]:
             if copies.num_left:
                 yield (
                     f"{copies.num_left:,} of {len(second):,} images of {second.source_name} were not compared with "
-                    f"those of {first.split.source_name}: too many files have the same size"
+                    f"those of {first.split.source_name}: too many have the same size"
                 )
 
 

@@ -70,17 +70,16 @@ class EncodedImages:
 
     def at(self, row: int) -> bytes | str:
         """Return the bytes of an image, or the path of its file."""
-        place = row if self._rows is None else int(self._rows[row])
-        content = None if self._content is None else self._content[place].as_py()
-        return content if content is not None else self.paths[place] or b""
+        content = self._bytes_at(row)
+        return self._path_at(row) or b"" if content is None else content.to_pybytes()
 
     def tail(self, row: int, length: int) -> bytes:
         """Return the last bytes of an image; empty if it cannot be read."""
-        image = self.at(row)
-        if isinstance(image, bytes):
-            return image[-length:]
+        content = self._bytes_at(row)
+        if content is not None:
+            return bytes(content[max(content.size - length, 0) :])  # reads only these bytes of a mapped file
         try:
-            with open(image, "rb") as file:  # noqa: PTH123 - for every image
+            with open(self._path_at(row) or "", "rb") as file:  # noqa: PTH123 - for every image
                 file.seek(max(int(self.sizes[row]) - length, 0))
                 return file.read(length)
         except (OSError, ValueError):
@@ -96,6 +95,17 @@ class EncodedImages:
                 return hashlib.file_digest(file, "sha256").digest()
         except (OSError, ValueError):
             return image.encode("utf-8", "surrogateescape")
+
+    def _bytes_at(self, row: int) -> Any:
+        """Return the bytes of an image as a view of the column; None if it is in a file, or the row is empty."""
+        content = None if self._content is None else self._content[self._place(row)]
+        return content.as_buffer() if content is not None and content.is_valid else None
+
+    def _path_at(self, row: int) -> str | None:
+        return self.paths[self._place(row)]
+
+    def _place(self, row: int) -> int:
+        return row if self._rows is None else int(self._rows[row])
 
 
 def _size(path: str) -> int:

@@ -17,6 +17,7 @@ from vitft.reading.encoded import EncodedImages
 
 _HASHED_WHOLE = 64 * 2**20  # bytes: if the images are smaller in total, all of them are read
 _HASHED_ROWS = 128  # otherwise, this many evenly spaced rows
+_MANY_ROWS = 2**24  # of more rows than this, hashing a number for each takes seconds
 
 
 def fingerprint(images: Mapping[str, EncodedImages], splits: Mapping[str, ImageSplit], classes: Sequence[str]) -> str:
@@ -37,8 +38,20 @@ def fingerprint(images: Mapping[str, EncodedImages], splits: Mapping[str, ImageS
         if name not in content:
             content[name] = _content_digest(images[name])
         digest.update(f"\0{role}\0".encode() + content[name])
-        digest.update(split.source_rows.astype("<i8").tobytes() + split.labels.astype("<i8").tobytes())
+        _add_rows(digest, split)
     return digest.hexdigest()
+
+
+def _add_rows(digest: hashlib.blake2b, split: ImageSplit) -> None:
+    """Hash row numbers and labels; of many millions the rows left out, and labels of half as many bytes."""
+    numbers, kind = split.row_numbers, "<i8"
+    listed = numbers.chunks()
+    if len(split) > _MANY_ROWS and numbers.listed is None:
+        listed, kind = iter([numbers.left_out, np.array([len(split)])]), "<i4"
+    for chunk in listed:
+        digest.update(np.ascontiguousarray(chunk, dtype="<i8").data)
+    for chunk in split.label_chunks():
+        digest.update(np.ascontiguousarray(chunk, dtype=kind).data)
 
 
 def _content_digest(images: EncodedImages) -> bytes:

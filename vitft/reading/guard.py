@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from vitft.errors import DataError, shorten
 from vitft.reading.labels import Labels
 from vitft.reading.words import is_date, is_fold, is_images, is_masks, is_unlabelled, roles_of, words_of
@@ -28,7 +26,7 @@ def guard_classes(train: Labels, where: str, *, others: Sequence[Labels], are_fo
     """
     if train.is_declared:
         return
-    used = [train.names[k] for k in np.unique(train.ids[train.ids >= 0]).tolist()]
+    used = train.used()
     if are_folders and (unlabelled := [name for name in used if is_unlabelled(name)]):
         raise DataError(
             f"{shorten(unlabelled)} is beside {len(used) - len(unlabelled):,} class folders, "
@@ -84,7 +82,7 @@ def _come_again(used: Sequence[str], others: Sequence[Labels]) -> bool:
     """Return whether other splits have mostly the same classes, which is true of labels but not of captions."""
     known = set(used)
     for labels in others:
-        names = {labels.names[k] for k in np.unique(labels.ids[labels.ids >= 0]).tolist()}
+        names = set(labels.used())
         if names and len(names & known) * 2 >= len(names):
             return True
     return False

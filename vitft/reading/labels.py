@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vitft.data.class_counts import class_counts, in_chunks
 from vitft.errors import DataError, shorten
 from vitft.names import is_placeholder
 from vitft.reading.columns import flat_features
@@ -42,6 +44,15 @@ class Labels:
     names: tuple[str, ...]
     is_declared: bool
     num_trimmed: int = 0
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many rows each class has, int64, (K,)."""
+        return class_counts(in_chunks(self.ids), len(self.names))
+
+    def used(self) -> list[str]:
+        """Return the names of the classes that have a row, in their order."""
+        return [self.names[k] for k in np.flatnonzero(self.counts).tolist()]
 
     def take(self, rows: np.ndarray) -> Labels:
         """Return the labels of some rows."""
@@ -74,10 +85,11 @@ def read_labels(dataset: Any, column: str, parts: Parts = (), *, has_signs: bool
     if pa.types.is_boolean(values.type):
         return Labels(_as_numpy(pc.cast(values, pa.int64())), ("false", "true"), True)
     numbers = _as_numpy(_whole_numbers(values, column))
-    is_sign = has_signs or set(np.unique(numbers).tolist()) == {-1, 1}
+    distinct = np.sort(pc.unique(pa.array(numbers)).to_numpy())
+    is_sign = has_signs or distinct.tolist() == [-1, 1]
     is_missing = np.zeros(len(numbers), dtype=bool) if is_sign else np.isin(numbers, _NO_LABEL)
     is_missing |= np.asarray(pc.is_null(values, nan_is_null=True).to_numpy())
-    present = np.unique(numbers[~is_missing])
+    present = distinct if not is_missing.any() else np.unique(numbers[~is_missing])
     ids = np.where(is_missing, MISSING, np.searchsorted(present, numbers))
     return Labels(ids.astype(np.int64), tuple(str(number) for number in present.tolist()), False)
 
@@ -165,7 +177,7 @@ def onto_classes(
     """
     if labels.names == tuple(classes):
         return labels.ids, [], []
-    used = [labels.names[index] for index in np.unique(labels.ids[labels.ids != MISSING]).tolist()]
+    used = labels.used()
     by_number = _by_number(used, classes)
     if by_number is not None:
         new_id = np.array([*(by_number.get(name, MISSING) for name in labels.names), MISSING], dtype=np.int64)
@@ -229,7 +241,7 @@ def join_similar(labels: Labels, similar: SimilarNames, notes: list[str]) -> Lab
         notes.append(f"classes declared by the dataset with nearly the same names: {some}")
     if not same or labels.is_declared or similar == "keep":
         return labels
-    counts = np.bincount(labels.ids[labels.ids != MISSING], minlength=len(labels.names))
+    counts = labels.counts
     some = "; ".join(", ".join(f"{labels.names[k]!r} ({counts[k]:,})" for k in group) for group in same[:4])
     if similar == "stop":
         raise DataError(
@@ -250,9 +262,9 @@ def join_similar(labels: Labels, similar: SimilarNames, notes: list[str]) -> Lab
 
 def require_labels(labels: Labels, split: str) -> None:
     """Raise a DataError with the count and the first rows if some rows of a split have no label."""
-    missing = np.flatnonzero(labels.ids == MISSING)
-    if len(missing) == 0:
+    if labels.counts.sum() == len(labels.ids):
         return
+    missing = np.flatnonzero(labels.ids == MISSING)
     first = ", ".join(map(str, missing[:_SHOWN].tolist())) + (", ..." if len(missing) > _SHOWN else "")
     raise DataError(
         f"{len(missing):,} of {len(labels.ids):,} rows of {split} have no label (empty, -1 or -100): rows {first}",
@@ -263,8 +275,7 @@ def require_labels(labels: Labels, split: str) -> None:
 
 def require_classes(train: Labels, where: str) -> None:
     """Raise a DataError if training labels give fewer than two classes, or two with the same name."""
-    num_used = len(np.unique(train.ids))
-    if num_used < 2:
+    if len(train.used()) < 2:
         raise DataError(
             f"all {len(train.ids):,} training images have the same label, {train.names[int(train.ids[0])]!r}",
             allowed="at least two classes",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vitft.data.class_counts import first_rows
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.notebook import ShownAsText
 from vitft.outside import printable
@@ -90,14 +91,13 @@ def overview_of(source: ImageSource) -> Overview:
     examples: dict[str, str] = {}
     for role, split in splits.items():
         if isinstance(split, ImageSplit):
-            for name, number in zip(
-                source.classes, np.bincount(split.labels, minlength=len(source.classes)).tolist(), strict=True
-            ):
+            counts = split.class_counts(len(source.classes))
+            for name, number in zip(source.classes, counts.tolist(), strict=True):
                 classes[name][role] = number
-            firsts = dict(zip(*map(np.ndarray.tolist, np.unique(split.labels, return_index=True)), strict=True))
-            shown = firsts if len(source.classes) <= _ALL else dict(list(firsts.items())[: 4 * _ALL])
-            for k, row in shown.items():
-                examples.setdefault(source.classes[k], _example(split, row))
+            firsts = first_rows(split.label_chunks(), counts)
+            used = np.flatnonzero(counts).tolist()
+            for k in used if len(source.classes) <= _ALL else used[: 4 * _ALL]:
+                examples.setdefault(source.classes[k], _example(split, int(firsts[k])))
     return Overview(
         source.id,
         {role: _length(split) for role, split in splits.items()},
@@ -112,7 +112,7 @@ def overview_of(source: ImageSource) -> Overview:
 
 def overview_of_split(split: ImageSplit, classes: Sequence[str], dataset: str) -> Overview:
     """Return the overview of a split that a model is evaluated on, with only the classes that the split has."""
-    used = np.bincount(split.labels, minlength=len(classes))
+    used = split.class_counts(len(classes))
     alone = ImageSource(dataset, None, "", tuple(classes), None, None, split, split.notes, split.labels_from)
     seen = overview_of(alone)
     kept = {name: by_role for name, by_role in seen.classes.items() if any(by_role.values())}

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from vitft.data.class_counts import class_counts, in_chunks
 from vitft.data.images import ImageSource, ImageSplit
+from vitft.data.row_numbers import RowNumbers
 from vitft.data.staging import WHITE_LEVEL
 from vitft.errors import DataError, shorten
 from vitft.reading.checks import check_images, refuse_bad, refuse_lost, white_level
@@ -21,7 +23,6 @@ from vitft.reading.encoded import EncodedImages
 from vitft.reading.fingerprint import fingerprint
 from vitft.reading.guard import guard_classes
 from vitft.reading.labels import (
-    MISSING,
     Labels,
     join_similar,
     onto_classes,
@@ -158,7 +159,7 @@ def _judged(
             hint="rename the classes, or choose another column: --set data.label_column=NAME",
         )
     shown_as = name if opened.has_splits else "all"
-    judged = image_split(opened, shown_as, name, columns.images, ids, np.arange(len(ids)))
+    judged = image_split(opened, shown_as, name, columns.images, ids)
     level = data.white_level if isinstance(data.white_level, int) else judged.white_level
     return replace(judged, notes=tuple(notes), white_level=level, labels_from=columns.labels_from)
 
@@ -188,14 +189,14 @@ class _Training:
             are_folders = self.columns.labels_from.startswith("the names of the folders")
             known = [] if self.opened.doubts else [labels for _, labels in others.values()]
             guard_classes(train, self.columns.labels_from, others=known, are_folders=are_folders)
-        whole = self._split("train", self._train_name, train.ids, np.arange(len(train.ids)))
-        given = {role: self._split(role, name, ids, np.arange(len(ids))) for role, (name, ids) in parts.items()}
+        whole = self._split("train", self._train_name, train.ids)
+        given = {role: self._split(role, name, ids) for role, (name, ids) in parts.items()}
         self._part_from(whole, list(given.values()))
         splits = {**given, "train": whole}
         if "validation" not in splits:
-            splits["train"], splits["validation"] = self._carved(whole)
-        self._note_classes(train.ids, splits["validation"].labels, classes)
-        splits["train"] = self._limited(splits["train"], train.ids, classes)
+            splits["train"], splits["validation"] = self._carved(whole, len(classes))
+        self._note_classes(whole, splits["validation"], classes)
+        splits["train"] = self._limited(whole, splits["train"], classes)
         level = self._looked_at(splits, classes)
         splits = {role: replace(split, white_level=level) for role, split in splits.items()}
         return ImageSource(
@@ -217,8 +218,8 @@ class _Training:
         assert self.roles.train is not None
         return self.roles.train
 
-    def _split(self, role: str, name: str, ids: np.ndarray, rows: np.ndarray) -> ImageSplit:
-        return image_split(self.opened, role, name, self.columns.images, ids, rows)
+    def _split(self, role: str, name: str, ids: np.ndarray) -> ImageSplit:
+        return image_split(self.opened, role, name, self.columns.images, ids)
 
     def _labels(self) -> tuple[Labels, dict[str, tuple[str, Labels]]]:
         """Return the training labels, whose names are the classes, and those of the other labelled splits."""
@@ -246,8 +247,9 @@ class _Training:
         """Return the labels of another split as ids of the training classes."""
         ids, unknown, said = onto_classes(labels, train.names, exactly=self.data.similar_names == "keep")
         self.notes += [f"{name}: {note}" for note in said]
-        in_train = np.bincount(train.ids, minlength=len(train.names)) > 0
-        unknown += [train.names[index] for index in np.unique(ids[ids != MISSING]).tolist() if not in_train[index]]
+        in_train = train.counts > 0
+        used = class_counts(in_chunks(ids), len(train.names)) > 0
+        unknown += [train.names[index] for index in np.flatnonzero(used & ~in_train).tolist()]
         if unknown:
             raise DataError(
                 f"{name} has classes without an image in {self._train_name}: {shorten(unknown)}",
@@ -271,27 +273,29 @@ class _Training:
             self._encoded[name] = EncodedImages(column, self.opened.folders.get(name, ()), indices)
         return self._encoded[name] if rows is None else self._encoded[name].take(rows)
 
-    def _carved(self, whole: ImageSplit) -> tuple[ImageSplit, ImageSplit]:
+    def _carved(self, whole: ImageSplit, num_classes: int) -> tuple[ImageSplit, ImageSplit]:
         """Carve validation out of training, and note images that have a copy in the other part."""
-        kept, held_out = carve(whole.labels, self.data.validation_fraction, seed=self.seed)
+        held_out = carve(whole.ids, self.data.validation_fraction, seed=self.seed)
         if len(held_out) == 0:
             raise DataError(
                 f"{self._train_name} has no class with two images, so no validation images can be carved out of it",
                 hint="add images, or give a validation split: --set data.validation_split=NAME",
             )
-        train = self._split("train", self._train_name, whole.labels[kept], kept)
-        validation = self._split("validation", self._train_name, whole.labels[held_out], held_out)
+        train = whole.part("train", RowNumbers.all_but(len(whole), held_out))
+        validation = whole.part("validation", RowNumbers.only(held_out))
         name = self._train_name
-        copies = find_copies(Side(train, self._images(name, kept)), Side(validation, self._images(name, held_out)))
+        copies = find_copies(
+            Side(whole, self._images(name)), Side(validation, self._images(name, held_out)), apart_from=held_out
+        )
         if copies.pairs:
             self.notes.append(
                 f"{len(copies.pairs):,} of the {len(held_out):,} images carved out for validation have a copy in "
-                f"{name}, such as {validation.where(copies.pairs[0][1])} and {train.where(copies.pairs[0][0])}"
+                f"{name}, such as {validation.where(copies.pairs[0][1])} and {whole.where(copies.pairs[0][0])}"
             )
         share = len(held_out) / len(whole)
         why = "" if abs(share - self.data.validation_fraction) < 0.01 else " so that every class has one if possible,"
         if len(held_out) == MAX_CARVED:
-            number = len(np.unique(whole.labels))
+            number = int((whole.class_counts(num_classes) > 0).sum())
             why = " the maximum" + (f", for {number:,} classes," if number > MAX_CARVED else ",")
         self.notes.append(
             f"validation: {len(held_out):,} of the {len(whole):,} rows of {self._train_name} ({share:.1%},{why} "
@@ -299,28 +303,29 @@ class _Training:
         )
         return train, validation
 
-    def _limited(self, train: ImageSplit, all_ids: np.ndarray, classes: Sequence[str]) -> ImageSplit:
+    def _limited(self, whole: ImageSplit, train: ImageSplit, classes: Sequence[str]) -> ImageSplit:
         """Keep only ``max_train_samples`` training images."""
         most = self.data.max_train_samples
         if most is None or most >= len(train):
             return train
-        rows = train.source_rows
         kept = limit(train.labels, most, seed=self.seed)
         self.notes.append(
             f"train: {len(kept):,} of {len(train):,} rows, an equal number of each class if possible "
             f"(data.max_train_samples, seed {self.seed})"
         )
-        lost = np.setdiff1d(np.unique(train.labels), np.unique(train.labels[kept])).tolist()
+        limited = whole.part("train", RowNumbers.only(train.row_numbers.at(kept)))
+        has_images = limited.class_counts(len(classes)) > 0
+        lost = np.flatnonzero((train.class_counts(len(classes)) > 0) & ~has_images).tolist()
         if lost:
             self.notes.append(
                 f"classes without a training image, because data.max_train_samples={most} is too small for all: "
                 f"{shorten([classes[k] for k in lost])}"
             )
-        return self._split("train", self._train_name, all_ids[rows[kept]], rows[kept])
+        return limited
 
-    def _note_classes(self, train: np.ndarray, validation: np.ndarray, classes: Sequence[str]) -> None:
-        counts = np.bincount(train, minlength=len(classes))
-        seen = np.bincount(validation, minlength=len(classes)) > 0
+    def _note_classes(self, train: ImageSplit, validation: ImageSplit, classes: Sequence[str]) -> None:
+        counts = train.class_counts(len(classes))
+        seen = validation.class_counts(len(classes)) > 0
         for numbers, words in (
             (np.flatnonzero(counts == 0), f"classes without any image in {self._train_name}"),
             (np.flatnonzero(counts == 1), f"classes with one image in {self._train_name}, which stays in training"),

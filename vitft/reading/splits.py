@@ -6,17 +6,20 @@ same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from vitft.data.order import sample_at
+from vitft.data.class_counts import class_counts, in_chunks
+from vitft.data.order import place_of, sample_at
+from vitft.data.row_numbers import CHUNK
 from vitft.errors import DataError, did_you_mean
 from vitft.reading.words import SPLIT_WORDS, Role, role_of, roles_of
 
 MAX_CARVED = 10_000
+_FEW = 2**20  # rows whose places in a permutation are looked up one by one
 _ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
 
@@ -143,10 +146,10 @@ def named_split(names: Iterable[str], name: str, flag: str) -> str:
     )
 
 
-def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split the rows of a training split into training and validation.
+def carve(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
+    """Choose the rows of a training split that become validation; the others stay in training.
 
-    Validation gets ``fraction`` of the rows, but at most 10,000, with each class in proportion (largest remainders).
+    It gets ``fraction`` of the rows, but at most 10,000, with each class in proportion (largest remainders).
     From a class of two rows or more it takes at least one and never all; a class of one row stays in training. If there
     are more than 10,000 classes, only the largest have a validation row.
 
@@ -156,14 +159,11 @@ def carve(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray
         seed: the run's seed.
 
     Returns:
-        Row numbers of training and of validation, ascending.
+        Row numbers, ascending.
     """
-    n = len(labels)
-    total = min(max(round(n * fraction), 1), MAX_CARVED)
-    quota = _proportional(np.bincount(labels), total)
-    is_validation = np.zeros(n, dtype=bool)
-    is_validation[first_of_each_class(labels, quota, seed=seed, stream="carve")] = True
-    return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+    total = min(max(round(len(labels) * fraction), 1), MAX_CARVED)
+    counts = _counts(labels)
+    return first_of_each_class(labels, counts, _proportional(counts, total), seed=seed, stream="carve")
 
 
 def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
@@ -174,7 +174,7 @@ def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
     Returns:
         Row numbers, ascending.
     """
-    counts = np.bincount(labels)
+    counts = _counts(labels)
     quota = np.zeros_like(counts)
     left = min(num_samples, len(labels))
     while left:
@@ -182,18 +182,52 @@ def limit(labels: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
         gain = np.minimum(left // len(open_classes), counts[open_classes] - quota[open_classes])
         quota[open_classes] += gain
         left -= int(gain.sum())
-    return np.sort(first_of_each_class(labels, quota, seed=seed, stream="limit"))
+    return first_of_each_class(labels, counts, quota, seed=seed, stream="limit")
 
 
-def first_of_each_class(labels: np.ndarray, quota: np.ndarray, *, seed: int, stream: str) -> np.ndarray:
-    """Return the first ``quota[k]`` rows of every class k in a keyed permutation of all rows."""
+def first_of_each_class(
+    labels: np.ndarray, counts: np.ndarray, quota: np.ndarray, *, seed: int, stream: str
+) -> np.ndarray:
+    """Return the first ``quota[k]`` rows of every class k in a keyed permutation of all rows, ascending.
+
+    The permutation is followed until few rows are left of the classes that still need some; those are looked up.
+    """
     n = len(labels)
-    shuffled = sample_at(seed, torch.arange(n), n, stream=stream).numpy()
-    grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]  # by class, each class in permuted order
-    counts = np.bincount(labels, minlength=len(quota))
-    rank = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows: np.ndarray = grouped[rank < np.repeat(quota, counts)]
-    return rows
+    needed = quota.astype(np.int64)
+    taken = [np.zeros(0, dtype=np.int64)]
+    start = 0
+    while start < n and int(counts[needed > 0].sum()) > _FEW:
+        stop = min(start + CHUNK, n)
+        shuffled = sample_at(seed, torch.arange(start, stop), n, stream=stream).numpy()
+        taken.append(_first_of_each(labels, shuffled, needed))
+        needed -= np.bincount(labels[taken[-1]], minlength=len(needed))
+        start = stop
+    if needed.any():
+        is_open = needed > 0
+        rows = np.concatenate([place + np.flatnonzero(is_open[chunk]) for place, chunk in _placed(labels)])
+        places = place_of(seed, torch.from_numpy(rows), n, stream=stream).numpy()
+        rows = rows[np.argsort(places)]
+        taken.append(_first_of_each(labels, rows[np.sort(places) >= start], needed))
+    return np.sort(np.concatenate(taken))
+
+
+def _first_of_each(labels: np.ndarray, rows: np.ndarray, quota: np.ndarray) -> np.ndarray:
+    """Return the first ``quota[k]`` of ``rows`` of every class k; all if there are fewer."""
+    rows = rows[quota[labels[rows]] > 0]
+    ids = labels[rows]
+    by_class = np.argsort(ids, kind="stable")
+    counts = np.bincount(ids, minlength=len(quota))
+    rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first: np.ndarray = rows[by_class[rank < np.repeat(quota, counts)]]
+    return first
+
+
+def _counts(labels: np.ndarray) -> np.ndarray:
+    return class_counts(in_chunks(labels), int(labels.max()) + 1)
+
+
+def _placed(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    return ((start, labels[start : start + CHUNK]) for start in range(0, len(labels), CHUNK))
 
 
 def _proportional(counts: np.ndarray, total: int) -> np.ndarray:

@@ -118,7 +118,7 @@ def evenly_spaced(
     ahead = [place * some // first for place in range(first)]
     order = [*ahead, *(place for place in range(some) if place not in ahead)]
     places = (place * len(split) // some for place in order)
-    rows = ((split.where(i), split.encoded(i), classes[split.labels[i]]) for i in places)
+    rows = ((split.where(i), split.encoded(i), classes[split.label(i)]) for i in places)
     return read_photos(rows, classifier, skipped, max_pixels)
 
 

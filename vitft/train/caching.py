@@ -125,7 +125,7 @@ def open_caches(
         except NoCache as error:
             note(f"the staged {role} images are not kept: {printable(error)}")
         else:
-            setattr(caches, role, StagedStore(store, split.source_rows, f"the cache of staged {role} images"))
+            setattr(caches, role, StagedStore(store, split.row_numbers, f"the cache of staged {role} images"))
     return caches
 
 
@@ -152,7 +152,7 @@ def _wanted(
         ("train", source.train, 3 * stage_size**2, {"stage_size": stage_size}),
         ("validation", source.validation, 3 * size[0] * size[1], process.settings()),
     ):
-        if not isinstance(split, ImageSplit) or not len(split.source_rows):
+        if not isinstance(split, ImageSplit) or not len(split):
             continue
         what = f"staged at {stage_size}" if role == "train" else f"as the model sees it at {show_size(size)}"
         key = {

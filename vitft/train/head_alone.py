@@ -171,15 +171,16 @@ def _stored_or_computed(
         facts |= {"augment": recipe.augment.model_dump(mode="json"), "seed": recipe.train.seed}
         facts |= {"stage_size": backbone.plan.stage_size}
     run, accelerator = backbone.run, backbone.accelerator
+    is_kept = backbone.recipe.data.cache != "off"
     store = FeatureStore(facts, run.say, run.note)
-    found = store.load(backbone.shape(split, num_views))
+    found = store.load(backbone.shape(split, num_views)) if is_kept else None
     missing = torch.tensor([float(found is None)], device=accelerator.device)
     are_all_here = float(accelerator.reduce(missing, "sum")) == 0
     if found is not None and are_all_here:
         run.say(f"  features of {split.name}: read from {store.path}")
         return found
     features = backbone.compute(split, num_views, stop)
-    if accelerator.is_local_main_process:
+    if is_kept and accelerator.is_local_main_process:
         store.save(features)
     return features
 

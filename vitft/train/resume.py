@@ -7,6 +7,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from vitft.errors import TrainError, one_line
+from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
 from vitft.train import checkpoint
 from vitft.train.checkpoint import TrainState
@@ -42,7 +43,8 @@ def save(training: Training) -> None:
 
 def restore(training: Training) -> None:
     """Continue from the newest complete checkpoint, or from the start if there is none."""
-    path = checkpoint.newest(training.run.checkpoints)
+    # The main process chooses: another machine may see the shared disk as it was a moment ago.
+    path = on_main_process(lambda: checkpoint.newest(training.run.checkpoints), training.accelerator)
     if path is None:
         training.run.say("no checkpoint yet: starting from the first step")
         return

@@ -234,7 +234,7 @@ def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) ->
     if recipe.train.class_weights == "none":
         return None
     assert isinstance(source.train, ImageSplit)  # make_plan has checked it
-    counts = torch.bincount(torch.from_numpy(source.train.labels), minlength=len(source.classes)).double()
+    counts = torch.from_numpy(source.train.class_counts(len(source.classes))).double()
     weights = len(source.train) / (len(counts) * counts.clamp(min=1))
     if recipe.train.class_weights == "sqrt":
         weights = weights.sqrt()
