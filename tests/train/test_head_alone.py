@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +16,21 @@ import torch
 import torch.nn.functional as F
 import zoo
 from PIL import Image
-from safetensors.torch import save_file
 from tiny import assert_killed, at_call, in_child, resume, send
 from torch import Tensor
 
 from vitft import finetune
 from vitft.data import order
 from vitft.data.batches import RowNote
+from vitft.data.cache import Cache
 from vitft.data.images import ImageSplit
 from vitft.data.staging import decode
 from vitft.data.train_batches import StepSlices
 from vitft.errors import DataError
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
-from vitft.train import feature_store, features, fit
-from vitft.train.feature_store import FeatureStore, facts_about
+from vitft.train import features, fit
+from vitft.train.feature_store import facts_about
 from vitft.train.features import Features
 from vitft.train.head_alone import FeatureBatches
 
@@ -51,9 +50,9 @@ SGD = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of the stored features, empty at first."""
+    """Return the folder of the cache, empty at first."""
     monkeypatch.setenv("VITFT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "features"
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="module")
@@ -250,89 +249,10 @@ def test_the_key_changes_with_frozen_weights_and_configuration_and_not_with_the_
     assert facts[0]["config"] == facts[2]["config"] and facts[0]["weights"] == facts[3]["weights"]
 
 
-FACTS = {"split": "train", "weights": "1a"}
-MADE = Features.of(
-    torch.arange(24.0).reshape(2, 4, 3), [RowNote(2, "row 2", "is no image")], [RowNote(1, "row 1", "is odd")]
-)
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def store(said: list[str]) -> FeatureStore:
-    """Return a store that holds ``MADE``."""
-    store = FeatureStore(FACTS, said.append, said.append)
-    store.save(MADE)
-    return store
-
-
-def test_what_is_read_is_what_was_written(store: FeatureStore, said: list[str]) -> None:
-    found = store.load((2, 4, 3))
-    assert found is not None and torch.equal(found.values, MADE.values)
-    assert (found.skipped, found.notes) == (MADE.skipped, MADE.notes)
-    assert FeatureStore(FACTS | {"weights": "1b"}, said.append, said.append).load((2, 4, 3)) is None
-    assert said == []
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 0x40
-    path.write_bytes(content)
-
-
-def copy_of_another(path: Path) -> None:
-    other = FeatureStore(FACTS | {"split": "validation"}, print, print)
-    other.save(MADE)
-    other.path.replace(path)
-
-
-@pytest.mark.parametrize(
-    ("harm", "why"),
-    [
-        (flip_a_bit, "its checksum differs"),
-        (copy_of_another, "it is about something else"),
-        (lambda path: path.write_bytes(path.read_bytes()[:100]), "header"),
-        (lambda path: path.write_bytes(b""), "header"),
-        (lambda path: save_file({"features": torch.zeros(2)}, path), "'said'"),
-    ],
-)
-def test_what_is_not_as_it_was_written_is_not_taken(
-    store: FeatureStore, said: list[str], harm: Callable[[Path], object], why: str
-) -> None:
-    harm(store.path)
-    assert store.load((2, 4, 3)) is None
-    [note] = said
-    assert note.startswith(f"stored features are not usable and are computed again: {store.path}: ") and why in note
-    store.save(MADE)
-    assert store.load((2, 4, 3)) is not None and len(said) == 1
-
-
 def test_a_run_without_a_place_for_its_features_notes_it(home: Path, cache: Path) -> None:
-    cache.parent.mkdir()
     cache.write_text("a file in the way")
     notes = [line["text"] for line in tiny.events(train(home, train__duration="2 steps"), "note")]
-    assert len([note for note in notes if note.startswith("features are not stored, and the next run")]) == 2
-
-
-def test_the_files_unused_for_longest_make_room(
-    store: FeatureStore, cache: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = [FeatureStore(FACTS | {"split": f"split {number}"}, said.append, said.append) for number in range(3)]
-    for age, each in enumerate([store, *others[:2]]):
-        each.save(MADE)
-        os.utime(each.path, (1000 - age, 1000 - age))
-    (cache / ".abandoned.partial").write_text("half")
-    os.utime(cache / ".abandoned.partial", (1000, 1000))
-    assert others[1].load((2, 4, 3)) is not None  # the oldest file, now used
-    monkeypatch.setattr(feature_store, "_MOST_BYTES", 2 * store.path.stat().st_size + 100 + MADE.values.nbytes)
-    others[2].save(MADE)
-    assert {path.name for path in cache.iterdir()} == {each.path.name for each in (store, *others[1:])}
-    monkeypatch.setattr(feature_store, "_MOST_BYTES", 10)
-    others[0].save(MADE)
-    assert len(list(cache.iterdir())) == 3 and "features are not stored: more than" in said[-1]
+    assert len([note for note in notes if "are not stored, and the next run computes them again" in note]) == 2
 
 
 # --- stopped and resumed -----------------------------------------------------------------------------------
@@ -377,7 +297,7 @@ def test_a_run_that_is_stopped_while_it_computes_features_ends_with_75(
     second = resume(run, train__time_limit="0.001 s")
     assert second.code == 75, second.text
     assert "stopped before the first checkpoint (the time limit of 0.001 seconds)" in second.text
-    assert not cache.exists()
+    assert [each.num_filled for each in Cache(cache).stores()] == [0]
     last = resume(run, train__time_limit=None)
     assert last.code == 0, last.text
     tiny.assert_same_run(run, whole[0])

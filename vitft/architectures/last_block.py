@@ -22,12 +22,12 @@ from vitft.architectures.blocks import blocks
 from vitft.architectures.families import tokens_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
-def shorten_last_block(model: PreTrainedModel) -> bool:
+def shorten_last_block(model: nn.Module) -> bool:
     """Let the last block return only the tokens that the head reads, (B, R, D); return whether it does now.
 
     A model is left as it is if its head reads patch tokens, if its attention is not of the kind that ViT, DeiT, ViT-MSN
@@ -35,15 +35,18 @@ def shorten_last_block(model: PreTrainedModel) -> bool:
     """
     if has_short_last_block(model):
         return True
-    num_read, block = tokens_of(model.config).num_read(model.config), _last_block(model)
-    if not _is_known(block) or model.config._attn_implementation not in ("eager", "sdpa"):
+    block = _last_block(model)
+    if not _is_known(block):
         return False
-    block.forward = partial(_run, block, num_read)
+    config: Any = model.config
+    if config._attn_implementation not in ("eager", "sdpa"):
+        return False
+    block.forward = partial(_run, block, tokens_of(config).num_read(config))
     block.attention.forward = partial(_attend, block.attention)
     return True
 
 
-def restore_last_block(model: PreTrainedModel) -> None:
+def restore_last_block(model: nn.Module) -> None:
     """Let the last block return all tokens again."""
     if has_short_last_block(model):
         block = _last_block(model)
@@ -51,14 +54,14 @@ def restore_last_block(model: PreTrainedModel) -> None:
             del module.__dict__["forward"]  # the method of its class is seen again
 
 
-def has_short_last_block(model: PreTrainedModel) -> bool:
+def has_short_last_block(model: nn.Module) -> bool:
     """Whether the last block returns only the tokens that the head reads."""
     forward = getattr(_last_block(model), "__dict__", {}).get("forward")
     return isinstance(forward, partial) and forward.func is _run
 
 
 @contextmanager
-def short_last_block(model: PreTrainedModel) -> Iterator[None]:
+def short_last_block(model: nn.Module) -> Iterator[None]:
     """Shorten the last block where possible; afterwards it is as before."""
     was_short = has_short_last_block(model)
     shorten_last_block(model)
@@ -70,7 +73,7 @@ def short_last_block(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def whole_last_block(model: PreTrainedModel) -> Iterator[None]:
+def whole_last_block(model: nn.Module) -> Iterator[None]:
     """Run the last block for all tokens; afterwards it is as before."""
     was_short = has_short_last_block(model)
     restore_last_block(model)
@@ -81,9 +84,9 @@ def whole_last_block(model: PreTrainedModel) -> Iterator[None]:
             shorten_last_block(model)
 
 
-def _last_block(model: PreTrainedModel) -> Any:
-    """Return the last block, None if the head also reads other tokens than the first ones."""
-    if not tokens_of(model.config).num_read(model.config):
+def _last_block(model: nn.Module) -> Any:
+    """Return the last block; None if the head also reads other tokens than the first ones, or stands alone."""
+    if not hasattr(model, "config") or not tokens_of(model.config).num_read(model.config):
         return None
     found = blocks(model)
     return found[-1][1] if found else None

@@ -1,112 +1,132 @@
-"""Features on disk, so that another run with the same images, backbone and settings skips the backbone.
+"""Features in the cache, so that another run with the same images, backbone and settings skips the backbone.
 
-One file per split, ``features/<key>.safetensors`` in vitft's cache folder. The key is a hash of everything that the
-features depend on, and the file says it in words too. A file is read only if it says exactly what is wanted and its
-checksum is right; anything else is computed again.
+A slot holds what the head reads of a row, in all views, or why the row was skipped. Notes on images that are used stand
+in as many slots after those. The features of a split are read if every row of it is there, with the stamp that its
+image has now; otherwise all are computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-import zlib
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from vitft.architectures.blocks import is_within
 from vitft.data.batches import RowNote
-from vitft.disk import flush
+from vitft.data.cache import Cache, NoCache, OpenStore, disk_folder
+from vitft.data.images import ImageSplit
+from vitft.data.staged_store import stamp_of
+from vitft.data.store import IS_SUPPORTED, expected_bytes
 from vitft.errors import one_line
-from vitft.files import at_home
 from vitft.model.classifier import Classifier
 from vitft.train.features import Features
 
 _VERSION = 1  # of what is computed; raise it with every change to the numbers
-_MOST_BYTES = 20 * 10**9  # of all files; the ones unused for longest are removed
-_ABANDONED = 24 * 3600  # seconds after which a half-written file belongs to no living process
-
-
-def features_folder() -> Path:
-    """Return the folder of stored features, in ``$VITFT_CACHE``, ``$XDG_CACHE_HOME/vitft`` or ``~/.cache/vitft``."""
-    if chosen := os.environ.get("VITFT_CACHE"):
-        return at_home(chosen) / "features"
-    return at_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vitft" / "features"
+_VALUES, _NOTED, _SKIPPED = b"\1", b"\2", b"\3"
+_LEAST_BYTES = 1024  # of a slot, which may have to hold a note
 
 
 class FeatureStore:
     """The stored features of one split.
 
     Args:
-        facts: what the features depend on, as JSON values.
-        say: prints a line.
+        facts: what the features depend on besides the images, as JSON values; with ``dataset`` and ``what`` as texts.
+        split: the images.
+        shape: of the values, (V, N, ...).
+        limit: bytes of all that the cache holds.
         note: prints a line and records it in the run.
     """
 
-    def __init__(self, facts: dict[str, Any], say: Callable[[str], None], note: Callable[[str], None]) -> None:
-        self._said = json.dumps({"version": _VERSION, **facts}, sort_keys=True, default=str)
-        name = hashlib.blake2b(self._said.encode(), digest_size=16).hexdigest()
-        self.path = features_folder() / f"{name}.safetensors"
-        self._say, self._note = say, note
-
-    def load(self, shape: tuple[int, ...]) -> Features | None:
-        """Return the features with values of this shape; None if there are none, or if the file is damaged."""
+    def __init__(
+        self, facts: dict[str, Any], split: ImageSplit, shape: tuple[int, ...], limit: int, note: Callable[[str], None]
+    ) -> None:
+        self._split, self._shape, self._note = split, shape, note
+        self._store: OpenStore | None = None
+        key = json.loads(json.dumps({"features": _VERSION, **facts}, sort_keys=True, default=str))
+        content = 4 * shape[0] * int(np.prod(shape[2:]))
+        slot_bytes = max(content, _LEAST_BYTES)
+        if not IS_SUPPORTED:
+            return
         try:
-            if not self.path.is_file():
-                return None
-            features = self._read(shape)
-            with suppress(OSError):  # a folder that may only be read
-                os.utime(self.path)
-            return features
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            self._note(f"stored features are not usable and are computed again: {self.path}: {one_line(error)}")
+            expected = expected_bytes(content, slot_bytes, len(split))
+            self._store = Cache(disk_folder(), limit).open(key, slot_bytes, expected)
+        except NoCache as error:
+            note(f"features of {split.name} are not stored, and the next run computes them again: {one_line(error)}")
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the store."""
+        if self._store is not None:
+            self._store.close()
+
+    def load(self) -> Features | None:
+        """Return the features; None unless every row is there as it was written."""
+        if self._store is None:
+            return None
+        try:
+            return self._read(self._store)
+        except (OSError, ValueError, TypeError) as error:
+            self._note(f"stored features of {self._split.name} cannot be read, so they are computed: {one_line(error)}")
             return None
 
     def save(self, features: Features) -> None:
-        """Write features, completely or not at all; a failure is only noted."""
-        size = features.values.nbytes
-        if size > _MOST_BYTES:
-            self._say(f"  features are not stored: more than {_MOST_BYTES / 1e9:.0f} GB")
+        """Write features; a failure is only noted."""
+        if self._store is None:
             return
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        said = {
-            "said": self._said,
-            "crc32": _checksum(features.values),
-            "skipped": _as_json(features.skipped.values()),
-            "notes": _as_json(note for notes in features.notes.values() for note in notes),
-        }
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _make_room(self.path.parent, _MOST_BYTES - size)
-            save_file({"features": features.values}, partial, metadata=said)
-            flush(partial)
-            partial.replace(self.path)
-        except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            self._note(f"features are not stored, and the next run computes them again: {one_line(error)}")
+            for row in range(len(self._split)):
+                self._write(self._store, features, row)
+        except OSError as error:
+            self._note(
+                f"features of {self._split.name} are not stored, and the next run computes them again: "
+                f"{error.strerror or one_line(error)}"
+            )
 
-    def _read(self, shape: tuple[int, ...]) -> Features:
-        with safe_open(self.path, framework="pt") as file:
-            said = file.metadata() or {}
-            values = file.get_tensor("features")
-        if said["said"] != self._said:
-            raise ValueError("it is about something else")
-        if values.shape != shape or values.dtype != torch.float32:
-            raise ValueError(f"it holds {values.dtype} {tuple(values.shape)}")
-        if said["crc32"] != _checksum(values):
-            raise ValueError("its checksum differs")
-        return Features.of(values, _from_json(said["skipped"]), _from_json(said["notes"]))
+    def _read(self, store: OpenStore) -> Features | None:
+        num_rows, values = len(self._split), torch.zeros(self._shape)
+        skipped: list[RowNote] = []
+        notes: list[RowNote] = []
+        for row in range(num_rows):
+            stamp = stamp_of(self._split.encoded(row))
+            found = store.read(row, stamp) if stamp is not None else None
+            if found is None:
+                return None
+            content, kind = found[0], found[1][:1]
+            if kind == _SKIPPED:
+                skipped += _notes(content)
+                continue
+            values[:, row] = torch.frombuffer(content, dtype=torch.float32).view_as(values[:, row])
+            if kind == _NOTED:
+                more = store.read(num_rows + row, stamp or b"")
+                if more is None:
+                    return None
+                notes += _notes(more[0])
+        return Features.of(values, skipped, notes)
+
+    def _write(self, store: OpenStore, features: Features, row: int) -> None:
+        """Write a row, its notes first; what has no stamp or too long a note is left out."""
+        stamp = stamp_of(self._split.encoded(row))
+        if stamp is None:
+            return
+        notes, skipped = features.notes.get(row, ()), features.skipped.get(row)
+        texts = _as_bytes([skipped] if skipped is not None else notes)
+        if texts.nbytes > store.slot_bytes:
+            return
+        if skipped is not None:
+            store.write(row, stamp, _SKIPPED, texts)
+            return
+        if notes:
+            store.write(len(self._split) + row, stamp, b"", texts)
+        store.write(row, stamp, _NOTED if notes else _VALUES, features.values[:, row].contiguous().numpy())
 
 
 def facts_about(classifier: Classifier, head: str, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -128,27 +148,9 @@ def facts_about(classifier: Classifier, head: str, conditions: dict[str, Any]) -
     return {"weights": digest.hexdigest(), "config": config, "versions": versions, **conditions}
 
 
-def _checksum(values: Tensor) -> str:
-    return f"{zlib.crc32(values.contiguous().numpy().data):08x}"
+def _as_bytes(notes: Iterable[RowNote]) -> np.ndarray:
+    return np.frombuffer(json.dumps([asdict(note) for note in notes]).encode(), dtype=np.uint8)
 
 
-def _as_json(notes: Iterable[RowNote]) -> str:
-    return json.dumps([asdict(note) for note in notes])
-
-
-def _from_json(text: str) -> list[RowNote]:
-    return [RowNote(**values) for values in json.loads(text)]
-
-
-def _make_room(folder: Path, room: int) -> None:
-    """Remove the files unused for longest, until the others take at most ``room`` bytes, and what was abandoned."""
-    found = sorted(((path.stat(), path) for path in folder.glob("*.safetensors")), key=lambda each: -each[0].st_mtime)
-    taken = 0
-    for stat, path in found:
-        taken += stat.st_size
-        if taken > room:
-            path.unlink(missing_ok=True)
-    for path in folder.glob(".*.partial"):
-        with suppress(FileNotFoundError):  # its process has just finished it
-            if time.time() - path.stat().st_mtime > _ABANDONED:
-                path.unlink()
+def _notes(content: bytearray) -> list[RowNote]:
+    return [RowNote(**values) for values in json.loads(content.decode())]

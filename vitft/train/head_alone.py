@@ -170,18 +170,19 @@ def _stored_or_computed(
         recipe = backbone.recipe
         facts |= {"augment": recipe.augment.model_dump(mode="json"), "seed": recipe.train.seed}
         facts |= {"stage_size": backbone.plan.stage_size}
-    run, accelerator = backbone.run, backbone.accelerator
-    is_kept = backbone.recipe.data.cache != "off"
-    store = FeatureStore(facts, run.say, run.note)
-    found = store.load(backbone.shape(split, num_views)) if is_kept else None
-    missing = torch.tensor([float(found is None)], device=accelerator.device)
-    are_all_here = float(accelerator.reduce(missing, "sum")) == 0
-    if found is not None and are_all_here:
-        run.say(f"  features of {split.name}: read from {store.path}")
-        return found
-    features = backbone.compute(split, num_views, stop)
-    if is_kept and accelerator.is_local_main_process:
-        store.save(features)
+    run, accelerator, shape = backbone.run, backbone.accelerator, backbone.shape(split, num_views)
+    if backbone.recipe.data.cache == "off":
+        return backbone.compute(split, num_views, stop)
+    with FeatureStore(facts, split, shape, backbone.recipe.data.cache_limit.num_bytes, run.note) as store:
+        found = store.load()
+        missing = torch.tensor([float(found is None)], device=accelerator.device)
+        are_all_here = float(accelerator.reduce(missing, "sum")) == 0
+        if found is not None and are_all_here:
+            run.say(f"  features of {split.name}: read from the cache")
+            return found
+        features = backbone.compute(split, num_views, stop)
+        if accelerator.is_local_main_process:
+            store.save(features)
     return features
 
 
@@ -189,7 +190,8 @@ def _conditions(backbone: Backbone, source: ImageSource) -> dict[str, Any]:
     """Return what the bits of features depend on, besides the model."""
     recipe, plan, classifier = backbone.recipe, backbone.plan, backbone.classifier
     return {
-        "dataset": source.fingerprint,
+        "dataset": source.id,
+        "fingerprint": source.fingerprint,
         "image_size": show_size(classifier.image_size),
         "processor": classifier.processor.to_dict(),
         "fit": recipe.data.fit,
