@@ -25,8 +25,8 @@ FLAGS = {
     "finetune": """--bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic --device
         --dry-run --epochs --force --format --from --hub-every --hub-repo --hub-revision --image-size --lr
         --max-train-samples
-        --metrics --model --model-revision --name --num-processes --output-dir --precision --private --push-to-hub
-        --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
+        --metrics --model --model-revision --name --num-processes --output-dir --precision --private --profile
+        --push-to-hub --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
     "evaluate": """--bad-images --batch-size --calibrate --dataset --dataset-revision --debug --device
         --fold-temperature --format --image-size --method --metrics --model-revision --num-processes --output -o

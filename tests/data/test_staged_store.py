@@ -35,9 +35,7 @@ def photos(tmp_path):
 
 def split_of(images):
     rows = datasets.Dataset.from_dict({"image": images})
-    return ImageSplit(
-        "train", rows, ("image",), np.arange(len(images)), source_name="train", source_rows=np.arange(len(images)) * 2
-    )
+    return ImageSplit("train", rows, ("image",), np.arange(len(images)), source_name="train")
 
 
 @pytest.fixture(params=["files", "bytes"])

@@ -38,7 +38,7 @@ PHASES: dict[str, tuple[Callable[[], None], str]] = {
     "while the model is loaded": (lambda: at_call(load, "open_checkpoint", 1, STOP), NOTHING),
     "while the run is made": (lambda: at_call(training, "prepare", 1, STOP), NOTHING),
     "before the first step": (lambda: at_call(Run, "write_json", 1, STOP), "stopped before the first checkpoint"),
-    "in a decoder": (lambda: at_call(staging, "_to_rgb", 20, STOP), "stopped at step 2 of 11 (SIGTERM)"),
+    "in a decoder": (lambda: at_call(staging, "_to_rgb", 36, STOP), "stopped at step 2 of 11 (SIGTERM)"),
     "while a checkpoint is written": (lambda: at_call(checkpoint, "save_file", 3, STOP), "stopped at step 4 of 11"),
     "in the last checkpoint": (
         lambda: at_call(checkpoint, "save_file", 15, STOP),
