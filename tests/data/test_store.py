@@ -86,15 +86,23 @@ def test_no_damaged_byte_is_ever_returned(store, folder, name):
 
 def test_twenty_kills_leave_no_wrong_slot(store, folder):
     generator, num_found = random.Random(0), []
+    begun = time.perf_counter()
+    fill(store, 99)
+    takes = time.perf_counter() - begun
     for number in range(1, 21):
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                fill(Store(folder, SLOT, 1 << 40), number)
-                time.sleep(10)
+                os.write(writing, b"begun")
+                for _ in range(1000):  # whatever the machine's load, it is killed while it writes
+                    fill(Store(folder, SLOT, 1 << 40), number)
             finally:
                 os._exit(1)
-        time.sleep(generator.uniform(0, 0.006))
+        os.read(reading, 5)
+        os.close(reading)
+        os.close(writing)
+        time.sleep(generator.uniform(0, takes))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found = {(slot, k): store.read(slot, stamp(k)) for slot in range(SLOTS) for k in range(1, number + 1)}

@@ -46,7 +46,8 @@ def test_every_machine_starts_its_part_and_gets_the_signal(tmp_path: Path) -> No
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     job = Job(tmp_path, VITFT)
     (tmp_path / "runs" / "food").mkdir(parents=True)
-    (tmp_path / "runs" / "food" / "results.json").touch()
+    (tmp_path / "runs" / "food" / "model").mkdir(exist_ok=True)
+    (tmp_path / "runs" / "food" / "model" / "README.md").touch()
     assert job.run(SCRIPT.read_text()) == 0
     assert not job.said("srun") and not job.said("queued")
 

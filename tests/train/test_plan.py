@@ -13,7 +13,7 @@ from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.retarget import Retargeting
-from vitft.train import plan
+from vitft.train import batch_plan, plan
 from vitft.train.caching import CachePlan
 from vitft.train.feature_plan import cost_rows, plan_features
 from vitft.train.plan import Phase, Plan, make_plan
@@ -27,7 +27,7 @@ def alone(monkeypatch):
     for name in ACCELERATE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(plan, "staging_cost", lambda *_: StagingCost(0.001, 1000))
-    monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(batch_plan.os, "sched_getaffinity", lambda _: range(8), raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_another_device_is_tried_at_the_largest_size_of_the_run(classifier, monk
         asked.append((most, image_size))
         return fits
 
-    monkeypatch.setattr(plan, "find_micro_batch", find)
+    monkeypatch.setattr(batch_plan, "find_micro_batch", find)
     schedule = {16: "50%", 48: "25%", 32: "25%"}
     made = planned(classifier, device="meta", train__batch_size=32, train__resolution_schedule=schedule)
     assert asked == [(32, (48, 48))]
@@ -177,7 +177,7 @@ def test_another_device_is_tried_at_the_largest_size_of_the_run(classifier, monk
 
 
 def test_a_resumed_run_keeps_its_micro_batch_untried(classifier, monkeypatch):
-    monkeypatch.setattr(plan, "find_micro_batch", lambda *_: pytest.fail("it was tried"))
+    monkeypatch.setattr(batch_plan, "find_micro_batch", lambda *_: pytest.fail("it was tried"))
     made = planned(classifier, device="meta", settled=6, train__batch_size=32)
     assert made.micro_batch_size == 6
 
@@ -270,7 +270,7 @@ def test_what_is_staged_in_no_time_needs_no_processes(classifier):
 )
 def test_a_device_has_the_cores_of_its_process_read_images(classifier, monkeypatch, device, processes, local, workers):
     monkeypatch.setattr(plan, "staging_cost", lambda *_: StagingCost(0.1, 1000))
-    monkeypatch.setattr(plan, "find_micro_batch", lambda *_: 2)
+    monkeypatch.setattr(batch_plan, "find_micro_batch", lambda *_: 2)
     if local:  # processes of several machines
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
     made = planned(classifier, device=device, processes=processes)
