@@ -1,10 +1,11 @@
 """The input path alone, per core: images per second of the first and of later epochs, beside Pillow + torchvision.
 
-    python benchmarks/input.py --images FOLDER-OF-CLASS-FOLDERS [--size 224] [--epochs 3] [--rounds 3] [--enlarge N]
+    python benchmarks/input.py --images FOLDER-OF-CLASS-FOLDERS --model PATH-OF-VIT-TINY [--size 224] [--epochs 3]
+        [--rounds 3] [--enlarge N]
 
 For vitft it is the time that the steps of a run spend waiting for images and making views of them (``data``, ``copy``
-and ``views`` in metrics.jsonl), with the cache in memory and no worker processes; the model of the run is small and not
-counted. For the peer: open, convert, RandomResizedCrop, flip, ToTensor, Normalize. Both on one thread, in turn.
+and ``views`` in metrics.jsonl), with the cache in memory and no worker processes; the model itself is not counted.
+For the peer: open, convert, RandomResizedCrop, flip, ToTensor, Normalize. Both on one thread, in turn.
 ``--enlarge`` first writes the photos anew with a short side of N pixels, as large photos are decoded differently.
 """
 
@@ -53,13 +54,13 @@ def peer_speed(files: list[Path], size: int) -> float:
     return len(files) / (time.perf_counter() - begun)
 
 
-def our_speeds(images: Path, size: int, epochs: int, folder: Path) -> list[float]:
+def our_speeds(images: Path, model: str, size: int, epochs: int, folder: Path) -> list[float]:
     """Return the images per second of each epoch of a run's input."""
     recipe = Recipe.load(
         None,
         {
             "data.dataset": str(images), "data.workers": 0, "data.cache": "memory", "data.validation_fraction": 0.02,
-            "model.checkpoint": "builtin:vit-micro", "model.image_size": size, "train.duration": f"{epochs} epochs",
+            "model.checkpoint": model, "model.image_size": size, "train.duration": f"{epochs} epochs",
             "train.batch_size": 16, "train.micro_batch_size": 16, "train.evaluate_every": "100%",
             "augment.crop_scale": [0.5, 1.0], "run.output_dir": str(folder), "run.pictures": "off",
         },
@@ -87,6 +88,7 @@ def main() -> None:
     """Time both in turn and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--model", required=True)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
@@ -100,7 +102,7 @@ def main() -> None:
         files = sorted(images.rglob("*.jpg"))
         for number in range(given.rounds):
             peer = peer_speed(files, given.size)
-            ours = our_speeds(images, given.size, given.epochs, folder / "runs")
+            ours = our_speeds(images, given.model, given.size, given.epochs, folder / "runs")
             first.append(ours[0] / peer)
             later.append(statistics.median(ours[1:]) / peer)
             told = ", ".join(f"{speed:.0f}" for speed in ours)
