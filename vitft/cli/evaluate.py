@@ -74,6 +74,10 @@ FoldTemperature = Annotated[
         help="With --calibrate: also write a copy of the model that has the temperature in its last layer.",
     ),
 ]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="New folder for scores, predictions and a page."),
+]
 
 
 @recipe_flags(
@@ -93,10 +97,7 @@ def evaluate(
     calibrate: Calibrate = False,
     fold_temperature: FoldTemperature = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print the scores of every class.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="New folder for scores, predictions and a page."),
-    ] = None,
+    out: Output = None,
     batch_size: BatchSize = None,
     num_processes: NumProcesses = None,
     settings_given: Settings = None,

@@ -194,18 +194,11 @@ def evaluate(
     classifier, accelerator = load_model(model, precision, device, image_size, method, revision)
     require_one_label(classifier.config, str(model))
 
-    def keep(result: EvaluationResult, said: Predictions, judged: Judged) -> None:
-        if folder is not None:
-            device = str(accelerator.device)
-            on_main_process(
-                lambda: keep_evaluation(folder, result.scores, said, judged, classifier, device), accelerator
-            )
-
     if not calibrate:
         judged = open_judged(classifier, accelerator, dataset, split)
         on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
         result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift)
-        keep(result, said, judged)
+        _keep(folder, result, said, judged, classifier, accelerator)
         return result
     calibrating.check_calibration(classifier, fold_into)
     judged, validation = open_to_calibrate(classifier, accelerator, dataset, split)
@@ -218,8 +211,17 @@ def evaluate(
     result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
     then = after.gathered(accelerator)
     on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, then, fold_into), accelerator)
-    keep(result, said, judged)
+    _keep(folder, result, said, judged, classifier, accelerator)
     return result
+
+
+def _keep(
+    folder: Path | None, result: EvaluationResult, said: Predictions, judged: Judged, classifier: Classifier,
+    accelerator: Accelerator,
+) -> None:  # fmt: skip
+    if folder is not None:
+        device = str(accelerator.device)
+        on_main_process(lambda: keep_evaluation(folder, result.scores, said, judged, classifier, device), accelerator)
 
 
 @explained()
