@@ -2,10 +2,10 @@
 
 import errno
 import os
-import pickle
 import random
 import signal
 import time
+from copy import deepcopy  # takes the same state that is sent to another process
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_a_slot_with_another_stamp_is_empty_and_can_be_written_again(store):
 
 def test_a_copy_in_another_process_opens_the_files_itself(store):
     fill(store, 1, [3])
-    copy = pickle.loads(pickle.dumps(store))
+    copy = deepcopy(store)
     assert bytes(copy.read(3, stamp(1))[0]) == content(3, 1).tobytes()
     copy.close()
     assert store.read(3, stamp(1)) is not None

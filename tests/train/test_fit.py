@@ -11,7 +11,6 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from vitft import finetune
@@ -53,14 +52,7 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return photos that already have the model's size: 24 of ash, 12 of birch, 4 of cedar, and some to validate."""
-    folder, generator = tmp_path_factory.mktemp("small"), np.random.default_rng(5)
-    for split, counts in (("train", (24, 12, 4)), ("validation", (3, 3, 3))):
-        for name, count in zip(tiny.CLASSES, counts, strict=True):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{number:03d}.png")
-    return folder
+    return tiny.make_small_photos(tmp_path_factory.mktemp("small"), (24, 12, 4))
 
 
 def plain_torch(home: Path, photos: Path, steps: int, batch_size: int) -> tuple[list[float], nn.Module]:

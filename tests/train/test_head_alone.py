@@ -15,7 +15,6 @@ import tiny
 import torch
 import torch.nn.functional as F
 import zoo
-from PIL import Image
 from tiny import assert_killed, at_call, in_child, resume, send
 from torch import Tensor
 
@@ -58,18 +57,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return photos that have the model's size, so that staging and the image processor agree on their pixels."""
-    return make_small_photos(tmp_path_factory.mktemp("small"))
-
-
-def make_small_photos(folder: Path) -> Path:
-    generator = np.random.default_rng(5)
-    for split, counts in (("train", (20, 12, 6)), ("validation", (3, 3, 3))):
-        for name, count in zip(tiny.CLASSES, counts, strict=True):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{number:03d}.png")
-    return folder
+    return tiny.make_small_photos(tmp_path_factory.mktemp("small"), (20, 12, 6))
 
 
 def train(home: Path, **changes: object) -> Path:
@@ -200,7 +188,7 @@ def test_without_a_good_image_a_run_ends() -> None:
 
 
 def test_plain_images_and_bad_ones_are_those_of_the_whole_model(home: Path, tmp_path: Path) -> None:
-    photos = make_small_photos(tmp_path / "photos")
+    photos = tiny.make_small_photos(tmp_path / "photos", (20, 12, 6))
     bad = ("train/ash/003.png", "train/cedar/001.png", "validation/birch/000.png")
     for name in bad:
         (photos / name).write_text(f"{name} is no image")

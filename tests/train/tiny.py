@@ -94,6 +94,18 @@ def make_photos(folder: Path, *, bad: Iterable[int] = (), seed: int = 0) -> Path
     return folder
 
 
+def make_small_photos(folder: Path, counts: tuple[int, int, int]) -> Path:
+    """Write photos that already have the model's size: so many training images of each class, and three to validate."""
+    generator = np.random.default_rng(5)
+    for split, numbers in (("train", counts), ("validation", (3, 3, 3))):
+        for name, count in zip(CLASSES, numbers, strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number:03d}.png")
+    return folder
+
+
 def recipe(home: Path, **changes: object) -> Recipe:
     """Return a recipe of 11 steps with everything on that a resume could get wrong; ``a__b`` stands for a.b."""
     settings: dict[str, object] = {

@@ -265,7 +265,7 @@ def _lock(folder: Path, *, alone: bool) -> int | None:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass
-    except BaseException:
+    except BaseException:  # interrupts too: the descriptor would keep the lock
         os.close(descriptor)
         raise
     os.close(descriptor)
