@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from vitft import svg
+from vitft.scoring import evidence
+
 # Before torch and the Hub's client are imported, which read these once; children inherit them.
 _CACHE = Path(tempfile.mkdtemp(prefix="vitft-tests-"))
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
@@ -58,6 +61,8 @@ def _why_no_timm() -> str:
 
 
 _NO_TIMM = _why_no_timm()
+_NOT_ON_PAGES = ("train", "faults", "hub", "processes", "data")
+_DRAWN, _NUM_DRAWS = svg._drawn, evidence.NUM_DRAWS
 _REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # Their subjects are signals, forks, several processes, the cache, and pipes and modes of files, which Windows has not.
@@ -82,6 +87,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the runs of tests on training, faults and the Hub end without drawing, a fifth of their time.
+
+    Not a fixture, because those of a session would come before it.
+    """
+    is_quick = item.path.parent.name in _NOT_ON_PAGES
+    svg._drawn = (lambda figure, salt: '<svg viewBox="0 0 1 1"></svg>') if is_quick else _DRAWN
+    evidence.NUM_DRAWS = 20 if is_quick else _NUM_DRAWS
 
 
 def pytest_collection_finish() -> None:
