@@ -138,7 +138,8 @@ def test_an_interrupt_in_the_final_scoring_says_how_to_go_on(home: Path, whole: 
     outcome = tiny.in_child(work)
     run = home / "interrupted" / attack.NAME
     assert outcome.code == 130, outcome.text
-    assert outcome.text.endswith(f"interrupted\nresume with: vitft finetune --resume {run}\n")
+    safe = f"the checkpoint of step {int(tiny.last_checkpoint(run).name.removeprefix('step-'))} is complete"
+    assert outcome.text.endswith(f"interrupted\nresume with: vitft finetune --resume {run}; {safe}\n")
     attack.assert_resumes_to(run, whole)
 
 

@@ -163,16 +163,16 @@ def fold(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
 
 
 def in_words(scores: Mapping[str, Any]) -> str:
-    """Return a table of the scores before and after, and a sentence about the temperature."""
+    """Return the scores before and after, and a sentence about the temperature; an unused one has only that."""
     found = scores["calibration"]
-    rows = [(when, {name: each[name] for name in _COMPARED}) for when, each in (("before", scores), ("after", found))]
     on = found["fitted_on"]
     fitted = f"fitted on {on['count']:,} images ({on['split']} of {on['dataset']})"
     if found["at_bound"]:
         lowest, highest = found["bounds"]
         said = f"temperature {found['temperature']:g}, a bound ({lowest:g} to {highest:g}), {fitted}: "
-        return f"{score_table(rows)}\n{said}{_why_bound(found['at_bound'], on)}"
+        return f"{said}{_why_bound(found['at_bound'], on)}"
     value = found["temperature"]
+    rows = [(when, {name: each[name] for name in _COMPARED}) for when, each in (("before", scores), ("after", found))]
     was = "too sure" if value > 1.05 else "not sure enough" if value < 0.95 else "about as sure as it should be"
     return f"{score_table(rows)}\ntemperature {value:.4g}, {fitted}: the model was {was}; no prediction changes"
 

@@ -111,9 +111,7 @@ def ended_well(session: Session) -> Iterator[None]:
             yield
     except KeyboardInterrupt as interrupt:
         if session.run is not None and not getattr(interrupt, "__notes__", ()):
-            is_new = not (session.run.is_scored or session.run.newest_checkpoint())
-            where = " (from the first step)" if is_new else ""
-            interrupt.add_note(f"resume with: {session.run.resume_command}{where}")
+            interrupt.add_note(f"resume with: {session.run.resume_command}{session.what_is_safe()}")
         raise
     except StoppedEarly:
         raise
