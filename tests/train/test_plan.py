@@ -47,7 +47,7 @@ def planned(classifier, train=None, *, processes=1, device="cpu", settled=None, 
     settings = {"data.cache": "off", **{key.replace("__", "."): value for key, value in changes.items()}}
     recipe = Recipe.load(None, settings)
     accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device), mixed_precision="no")
-    source = SimpleNamespace(train=split() if train is None else train)
+    source = SimpleNamespace(train=split() if train is None else train, classes=("one",))
     return make_plan(recipe, source, classifier, accelerator, {}, settled)
 
 
@@ -295,8 +295,8 @@ def test_what_building_the_run_would_find_impossible_is_refused_first(classifier
     with pytest.raises(ModelError, match="convnext"):
         planned(zoo.loaded(zoo.model_of("convnext"), None, (64, 64)), train__gradient_checkpointing=True)
     with pytest.raises(TrainError, match="which is unknown for a stream") as error:
-        planned(classifier, stream(100), train__class_weights="balanced")
-    assert "train.class_weights=none" in error.value.hint
+        planned(classifier, stream(100), train__imbalance="weights")
+    assert "train.imbalance=none" in error.value.hint
 
 
 def test_what_keeps_layouts_from_agreeing_is_said():

@@ -11,6 +11,7 @@ from vitft.recipe.choices import (
     BadImages,
     Head,
     HubEvery,
+    Imbalance,
     Initialisation,
     PositionKind,
     Precision,
@@ -231,8 +232,10 @@ class TrainRecipe(Section):
     """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
-    class_weights: Literal["none", "balanced", "sqrt"] = "none"
-    """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
+    imbalance: Imbalance = "none"
+    """Skewed classes: weigh the loss, sample classes equally (`sqrt-`: halfway), or adjust logits in the loss."""
+    imbalance_tau: Positive = 1.0
+    """Factor on the log frequencies that `logit-adjustment` adds to the logits in training (arXiv:2007.07314)."""
     evaluate_every: Interval = Duration(1, "epochs")
     """How often the validation split is scored."""
     checkpoint_every: Interval = Duration(1, "epochs")

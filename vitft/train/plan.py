@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from vitft.architectures.blocks import check_activations
-from vitft.data.images import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, StreamSplit
 from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_cost
-from vitft.errors import ModelError, TrainError
+from vitft.errors import ModelError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
 from vitft.quantities import count_text, size_text
@@ -28,6 +28,7 @@ from vitft.train.batch_plan import choose_batch_size, choose_micro_batch_size, c
 from vitft.train.caching import CachePlan, plan_cache
 from vitft.train.cost import forward_gflop
 from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
+from vitft.train.imbalance import plan_imbalance
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,6 +65,7 @@ class Plan:
         workers: staging processes per training process.
         cache: where staged images are kept.
         device, precision, world_size: where to compute, in which format, in how many processes.
+        imbalance: the recipe's setting for skewed classes.
         num_parameters, num_learning: of the model, and how many of them are trained.
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
@@ -88,6 +90,7 @@ class Plan:
     device: str
     precision: str
     world_size: int
+    imbalance: str
     num_parameters: int
     num_learning: int
     disk_bytes: int
@@ -155,6 +158,7 @@ class Plan:
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
+            *([] if self.imbalance == "none" else [("imbalance", self.imbalance, "")]),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
             *cost_rows(self.features, self.gflop, self.total_gflop, "features" in self.reasons),
             ("disk", size_text(self.disk_bytes), ""),
@@ -188,7 +192,7 @@ def make_plan(
         RecipeError: if the batch has fewer than two images per process, or a duration cannot be converted to steps.
     """
     assert source.train is not None
-    _check_possible(recipe, source.train, classifier.model)
+    _check_possible(recipe, classifier.model)
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
@@ -209,8 +213,11 @@ def make_plan(
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
     workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
     reasons["lr"] = _lr_in_words(recipe.optim)
+    imbalance = plan_imbalance(recipe, source.train, source.classes)
+    reasons["imbalance"] = imbalance.reason
     features = plan_features(recipe, source, classifier, total_samples, reasons)
-    num_passes = max(1, features.num_views) if features else total_samples / (num_samples or total_samples)
+    epochs = total_samples / (num_samples or total_samples)
+    num_passes = max(1, features.num_views) if features else epochs * imbalance.most_shown
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
@@ -231,13 +238,19 @@ def make_plan(
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
+        imbalance=recipe.train.imbalance,
         num_parameters=num_parameters,
         num_learning=num_learning,
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
         features=features,
         reasons=reasons,
-        notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
+        notes=(
+            *imbalance.notes,
+            *_layout_warnings(learns),
+            *_stream_warning(source),
+            *(features.notes if features else ()),
+        ),
     )
 
 
@@ -257,17 +270,12 @@ def _lr_in_words(optim: OptimRecipe) -> str:
     return f"peak, of the head; {course}{layers}"
 
 
-def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
+def _check_possible(recipe: Recipe, model: PreTrainedModel) -> None:
     """Raise for impossible settings now, before anything is written."""
     if recipe.model.drop_path:
         check_drop_path(model)
     if recipe.train.gradient_checkpointing:
         check_activations(model)
-    if recipe.train.class_weights != "none" and not isinstance(train, ImageSplit):
-        raise TrainError(
-            "train.class_weights needs the number of images per class, which is unknown for a stream",
-            hint="--set train.class_weights=none, or leave out --streaming",
-        )
 
 
 def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[Phase, ...]:

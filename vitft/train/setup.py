@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import checkpoint_activations
 from vitft.architectures.last_block import shorten_last_block
-from vitft.data.images import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, StreamSplit
 from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
 from vitft.data.train_batches import TrainBatches
@@ -30,6 +30,7 @@ from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
 from vitft.train.features import Backbone
 from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
+from vitft.train.imbalance import ClassBalance, sampling_of
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
 from vitft.train.stopping import now, stop_requests
@@ -78,7 +79,7 @@ class Training(Setup):
         batches: micro-batches of each step.
         caches: where staged images are kept; to be closed when the last image has been read.
         views: one for each image size.
-        class_weights: of the loss, (K,), if the recipe asks for them.
+        balance: the loss, with what the recipe does about skewed classes.
         state: the progress of the training.
         best_weights: those with the best validation score, on the CPU.
         warned_of: notes on images that were already printed.
@@ -95,7 +96,7 @@ class Training(Setup):
     batches: TrainBatches | StreamBatches | FeatureBatches
     caches: Caches
     views: dict[tuple[int, int], View]
-    class_weights: Tensor | None
+    balance: ClassBalance
     state: TrainState
     best_weights: dict[str, Tensor]
     warned_of: set[str]
@@ -185,7 +186,7 @@ def build(run: Run, setup: Setup) -> Training:
         batches=_batches(setup, on_features, caches.train),
         caches=caches,
         views={size: on_features.view(recipe.augment) if on_features else view(image_size=size) for size in sizes},
-        class_weights=_class_weights(recipe, source, accelerator.device),
+        balance=ClassBalance.of(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
             conditions=_conditions(plan) | {"compiled": compiled is not learner},
@@ -216,7 +217,7 @@ def _batches(
     assert split is not None
     slices = plan.slices(accelerator.process_index)
     if on_features is not None:
-        return on_features.batches(slices, recipe.train.seed)
+        return on_features.batches(slices, recipe.train.seed, sampling_of(recipe, setup.source))
     common: dict[str, Any] = {
         "seed": recipe.train.seed,
         "stage_size": plan.stage_size,
@@ -227,18 +228,7 @@ def _batches(
     }
     if isinstance(split, StreamSplit):
         return StreamBatches(split, slices, buffer=recipe.data.shuffle_buffer, **common)
-    return TrainBatches(split, slices, kept=kept, **common)
-
-
-def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:
-    if recipe.train.class_weights == "none":
-        return None
-    assert isinstance(source.train, ImageSplit)  # make_plan has checked it
-    counts = torch.from_numpy(source.train.class_counts(len(source.classes))).double()
-    weights = len(source.train) / (len(counts) * counts.clamp(min=1))
-    if recipe.train.class_weights == "sqrt":
-        weights = weights.sqrt()
-    return weights.float().to(device)
+    return TrainBatches(split, slices, kept=kept, sampling=sampling_of(recipe, setup.source), **common)
 
 
 def _conditions(plan: Plan) -> dict[str, Any]:
