@@ -80,8 +80,9 @@ def _skew(counts: np.ndarray, classes: Sequence[str]) -> str:
     ratio = counts[largest] / counts[smallest]
     if ratio < SKEWED:
         return ""
-    sizes = [f"{printable(classes[k])[:30]} has {counts[k]:,}" for k in (largest, smallest)]
-    return f"classes are skewed: {sizes[0]} training images, {sizes[1]}: {ratio:.3g} to 1"
+    names = [printable(classes[k])[:30] for k in (largest, smallest)]
+    sizes = f"{names[0]} has {counts[largest]:,} training images, {names[1]} {counts[smallest]:,}"
+    return f"classes are skewed: {sizes} ({ratio:.3g} to 1)"
 
 
 def _sampling_plan(quotas: np.ndarray, counts: np.ndarray, notes: tuple[str, ...]) -> ImbalancePlan:
