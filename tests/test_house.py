@@ -40,8 +40,8 @@ FLOORS = [
 FOLDERS = {
     "builtin": ["__init__", "digits"],
     "recipe": [
-        "choices", "lengths", "sizes", "amounts", "yaml12", "keys", "complaints", "recipe", "describe", "fields",
-        "flags",
+        "choices", "lengths", "sizes", "amounts", "rates", "yaml12", "keys", "complaints", "recipe", "describe",
+        "fields", "flags",
     ],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
@@ -72,7 +72,7 @@ FOLDERS = {
     "train": [
         "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "plan", "compiling",
         "averages", "optim", "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup",
-        "late", "resume", "step", "progress", "validation", "fit",
+        "late", "resume", "step", "progress", "validation", "fit", "rate_trials",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

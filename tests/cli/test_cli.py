@@ -456,7 +456,7 @@ def test_everything_that_is_wrong_is_said_at_once(capsys):
         "  --num-processes: use a whole number",
         "  --format: use text, json",
         "  --train (model.train): 'heads' is not allowed; use all, head or last:N (did you mean head?)",
-        "  --lr (optim.lr): 'fast' is not allowed; use a number",
+        "  --lr (optim.lr): 'fast' is not allowed; use a number or a list",
         "  --epochs (train.duration): '0 epochs' is nothing; use a length above 0, such as '1 epoch'",
         "  try: vitft finetune --help",
     ]

@@ -22,6 +22,7 @@ from vitft.recipe.choices import (
     Tracker,
 )
 from vitft.recipe.lengths import Duration, Interval, PartOfTraining, TimeSpan, TrainingLength
+from vitft.recipe.rates import Rates
 from vitft.recipe.sizes import ImageSize, ResolutionSchedule
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -189,8 +190,8 @@ class OptimRecipe(Section):
 
     name: Literal["adamw", "sgd"] = "adamw"
     """AdamW (arXiv:1711.05101), or SGD with momentum."""
-    lr: Positive = 5e-4
-    """Peak learning rate of the head; the blocks below it have less, by `optim.layer_decay`."""
+    lr: Rates = 5e-4
+    """Peak learning rate of the head, less below (`optim.layer_decay`); of several (1e-4,1e-3) the best in trials."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
     weight_decay: NotNegative = 0.05
@@ -209,6 +210,12 @@ class OptimRecipe(Section):
     """Larger gradients are scaled down to this norm; null: no clipping."""
     ema_decay: BelowOne = 0.9998
     """Decay of the averaged weights, at most (1 + t) / (10 + t) at step t; 0: no averaging."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, once one of several is chosen."""
+        assert isinstance(self.lr, float), self.lr
+        return self.lr
 
 
 class TrainRecipe(Section):

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+TRIAL_SHARE = 10
+"""Into how many parts a run is divided, of which the trial of a learning rate is one."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """A part of the training at one image size.
@@ -58,7 +62,7 @@ class Plan:
         num_samples: training samples per epoch; None for a stream of unknown length.
         total_samples: samples over the whole training.
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one process.
-        lr: peak learning rate, of the head.
+        lr: peak learning rate, of the head; several of which one is still to be chosen.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image, in pixels.
@@ -78,7 +82,7 @@ class Plan:
     total_samples: int
     batch_size: int
     micro_batch_size: int
-    lr: float
+    lr: float | tuple[float, ...]
     total_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -134,6 +138,15 @@ class Plan:
         return 3 * self.work() if self.features is None else self.gflop * self.features.num_images
 
     @property
+    def trial_steps(self) -> int:
+        """Steps for which each of several learning rates is tried."""
+        return -(-self.total_steps // TRIAL_SHARE)
+
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return self.lr if isinstance(self.lr, tuple) else (self.lr,)
+
+    @property
     def accumulation(self) -> int:
         """Forward passes per step on each process."""
         part = -(-self.batch_size // self.world_size)
@@ -150,7 +163,7 @@ class Plan:
                 self.micro_batch_size,
                 f"x {self.accumulation} accumulated x {self.world_size} processes",
             ),
-            ("lr", f"{self.lr:g}", ""),
+            ("lr", " or ".join(f"{rate:g}" for rate in self._rates), ""),
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
@@ -212,7 +225,7 @@ def make_plan(
     )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
     workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
-    reasons["lr"] = _lr_in_words(recipe.optim)
+    reasons["lr"] = _lr_in_words(recipe.optim, -(-total_steps // TRIAL_SHARE))
     imbalance = plan_imbalance(recipe, source.train, source.classes)
     reasons["imbalance"] = imbalance.reason
     features = plan_features(recipe, source, classifier, total_samples, reasons)
@@ -264,10 +277,11 @@ def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons:
     return 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
 
 
-def _lr_in_words(optim: OptimRecipe) -> str:
+def _lr_in_words(optim: OptimRecipe, trial_steps: int) -> str:
     course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
     layers = "" if optim.layer_decay == 1 else f"; {optim.layer_decay:g} times as much in each lower block"
-    return f"peak, of the head; {course}{layers}"
+    trials = f"each tried for {trial_steps:,} steps, then the best; " if isinstance(optim.lr, tuple) else ""
+    return f"{trials}peak, of the head; {course}{layers}"
 
 
 def _check_possible(recipe: Recipe, model: PreTrainedModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from vitft.data.train_batches import TrainBatches
 from vitft.errors import one_line
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
+from vitft.model.head_input import HeadAlone
 from vitft.model.trainable import freeze_unused
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
@@ -133,14 +134,21 @@ class Training(Setup):
                 self.run.note(f"skipped {where}: {reason}")
 
 
-def build(run: Run, setup: Setup) -> Training:
+def build(run: Run, setup: Setup, *, started: float | None = None, features: OnFeatures | None = None) -> Training:
     """Build the training; freeze and note the parameters that the model does not use.
+
+    Args:
+        run: its directory.
+        setup: what to train.
+        started: when the session began, for the time limit; now if not given.
+        features: of a training with the same plan, which are then not computed again.
 
     Raises:
         DataError: for a bad image, if features of all images are computed here.
         StopRequest: if the processes were asked to stop while they are.
     """
-    started = now()
+    begun = now()
+    started = begun if started is None else started
     recipe, plan, source, classifier = setup.recipe, setup.plan, setup.source, setup.classifier
     accelerator = setup.accelerator
     model = classifier.to(accelerator.device).model.train()
@@ -149,7 +157,7 @@ def build(run: Run, setup: Setup) -> Training:
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
     shorten_last_block(model)
-    on_features = _on_features(run, setup, started)
+    on_features = _on_features(run, setup, started, features)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
@@ -192,7 +200,7 @@ def build(run: Run, setup: Setup) -> Training:
             conditions=_conditions(plan) | {"compiled": compiled is not learner},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
-            elapsed_seconds=now() - started if on_features else 0.0,
+            elapsed_seconds=now() - begun if on_features else 0.0,
         ),
         best_weights={},
         warned_of=set(),
@@ -200,11 +208,13 @@ def build(run: Run, setup: Setup) -> Training:
     )
 
 
-def _on_features(run: Run, setup: Setup, started: float) -> OnFeatures | None:
-    """Compute the features of a frozen backbone, if the plan says so."""
+def _on_features(run: Run, setup: Setup, started: float, known: OnFeatures | None) -> OnFeatures | None:
+    """Compute the features of a frozen backbone, if the plan says so and they are not known."""
     recipe, plan, accelerator = setup.recipe, setup.plan, setup.accelerator
     if plan.features is None:
         return None
+    if known is not None:
+        return replace(known, model=HeadAlone(setup.classifier.model, plan.features.read.module))
     backbone = Backbone(recipe, setup.classifier, plan, plan.features, accelerator, run)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
         return head_on_features(backbone, setup.source, stop)

@@ -111,13 +111,17 @@ def _loss(training: Training, step: int, batch: StagedBatch) -> Tensor:
         return training.balance.loss(logits, targets)
 
 
-def non_finite(training: Training, step: int, value: float) -> TrainError:
+class NonFiniteError(TrainError):
+    """The loss or its gradient became infinite or NaN."""
+
+
+def non_finite(training: Training, step: int, value: float) -> NonFiniteError:
     """Return the error for a loss or gradient norm that is not finite."""
     last = checkpoint.newest(training.run.checkpoints)
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-    return TrainError(
+    return NonFiniteError(
         f"the loss or its gradient became {value} at step {step + 1}; {good}",
-        hint=f"a learning rate below {training.recipe.optim.lr:g} (--lr), or --precision fp32",
+        hint=f"a learning rate below {training.recipe.optim.rate:g} (--lr), or --precision fp32",
     )
 
 
