@@ -241,7 +241,7 @@ class TrainRecipe(Section):
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
     imbalance: Imbalance = "none"
     """Skewed classes: weigh the loss, sample classes equally (`sqrt-`: halfway), or adjust logits in the loss."""
-    imbalance_tau: Positive = 1.0
+    imbalance_tau: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Factor on the log frequencies that `logit-adjustment` adds to the logits in training (arXiv:2007.07314)."""
     evaluate_every: Interval = Duration(1, "epochs")
     """How often the validation split is scored."""

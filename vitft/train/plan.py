@@ -134,13 +134,20 @@ class Plan:
 
     @property
     def total_gflop(self) -> float:
-        """GFLOPs of the whole training, without those of the head on its own; a step costs three forward passes."""
-        return 3 * self.work() if self.features is None else self.gflop * self.features.num_images
+        """GFLOPs of training and trials, without those of the head on its own; a step costs three forward passes."""
+        if self.features is not None:
+            return self.gflop * self.features.num_images
+        return 3 * self.work() * (1 + self.trial_share)
 
     @property
     def trial_steps(self) -> int:
         """Steps for which each of several learning rates is tried."""
         return -(-self.total_steps // TRIAL_SHARE)
+
+    @property
+    def trial_share(self) -> float:
+        """Steps of the trials of all learning rates, as a part of the training's."""
+        return len(self._rates) * self.trial_steps / self.total_steps if isinstance(self.lr, tuple) else 0.0
 
     @property
     def _rates(self) -> tuple[float, ...]:
