@@ -225,6 +225,14 @@ def test_a_size_that_the_model_cannot_take_is_refused_by_its_key(classifier):
         planned(classifier, train__resolution_schedule={30: "50%", 32: "50%"})
 
 
+def test_trials_of_learning_rates_are_planned_and_counted(classifier):
+    one, three = (planned(classifier, train__duration="95 steps", optim__lr=lr) for lr in (1e-3, "1e-4,3e-4,1e-3"))
+    assert (three.trial_steps, three.trial_share) == (10, 30 / 95)
+    assert three.total_gflop == pytest.approx(one.total_gflop * 125 / 95)
+    assert three.lr == (1e-4, 3e-4, 1e-3) and "each tried for 10 steps, then the best" in str(three)
+    assert one.trial_share == 0 and "tried" not in str(one)
+
+
 def made_of(phases, batch_size=10, total_samples=95):
     zeros = dict.fromkeys(["warmup_steps", "evaluate_every", "checkpoint_every", "stage_size", "workers"], 0)
     return Plan(

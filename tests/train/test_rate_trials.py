@@ -77,9 +77,9 @@ def test_the_run_goes_on_as_if_the_chosen_rate_had_been_the_only_one(home: Path,
     assert tiny.events(chosen, "step") == tiny.events(alone, "step")
     assert not (chosen / "trials").exists()
     [note] = [line["text"] for line in tiny.events(chosen, "note") if line["text"].startswith("learning rate")]
-    assert note.startswith(f"learning rate {found['chosen']:g}, after a trial of each") and "diverged" in note
+    assert note.startswith(f"learning rate {found['chosen']:g}, the best in its trial") and "diverged" in note
     page = (chosen / "report.html").read_text()
-    assert "after a trial of each" in page
+    assert "the best in its trial" in page
     [row] = [row for row in json.loads((chosen / "plan.json").read_text())["rows"] if row["name"] == "lr"]
     assert row["value"] == "0.001 or 0.03 or 1e+25" and row["reason"].startswith("each tried for 2 steps")
 
@@ -146,7 +146,7 @@ def test_a_run_killed_after_the_choice_keeps_it(home: Path, chosen: Path) -> Non
 
     assert_killed(in_child(start), run)
     last = resume(run)
-    assert last.code == 0 and "trying" not in last.text and "after a trial of each" in last.text
+    assert last.code == 0 and "trying" not in last.text and "the best in its trial" in last.text
     tiny.assert_same_run(run, chosen)
 
 

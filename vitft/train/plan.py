@@ -69,11 +69,11 @@ class Plan:
         workers: staging processes per training process.
         cache: where staged images are kept.
         device, precision, world_size: where to compute, in which format, in how many processes.
-        imbalance: the recipe's setting for skewed classes.
         num_parameters, num_learning: of the model, and how many of them are trained.
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
         features: those of a frozen backbone that are computed once; None if it runs in every epoch.
+        imbalance: the recipe's setting for skewed classes.
         reasons: where a number comes from, if the recipe does not simply give it.
         notes: warnings, printed with the plan.
     """
@@ -94,12 +94,12 @@ class Plan:
     device: str
     precision: str
     world_size: int
-    imbalance: str
     num_parameters: int
     num_learning: int
     disk_bytes: int
     phases: tuple[Phase, ...]
     features: FeaturePlan | None = None
+    imbalance: str = "none"
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vitft.disk import remove_whole
 from vitft.errors import StoppedEarly, TrainError
+from vitft.outside import shown
 from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
@@ -46,8 +47,8 @@ class Tried:
 
     def __str__(self) -> str:
         if self.top1 is None or self.nll is None:
-            return f"{self.lr:<8g}  diverged"
-        return f"{self.lr:<8g}  validation top-1 {self.top1:.4f}  nll {self.nll:.4f}"
+            return f"{self.lr:g}  diverged"
+        return f"{self.lr:g}  validation top-1 {self.top1:.4f}  nll {self.nll:.4f}"
 
 
 def settle_rate(run: Run, setup: Setup, started: float) -> tuple[Setup, OnFeatures | None]:
@@ -77,8 +78,7 @@ def settle_rate(run: Run, setup: Setup, started: float) -> tuple[Setup, OnFeatur
         on_main_process(lambda: _write(run, tried), accelerator)
     chosen = best_of(tried)
     on_main_process(lambda: _write(run, tried, chosen), accelerator)
-    text = _in_words(tried, chosen)
-    (run.say if run.newest_checkpoint() else run.note)(text)  # a resumed run has noted it
+    _tell(run, tried, chosen)
     return _at_rate(setup, chosen, is_short=False), features
 
 
@@ -99,12 +99,17 @@ def best_of(tried: Sequence[Tried]) -> float:
     return min(lr for its_top1, its_nll, lr in scored if its_top1 == top1 and its_nll <= nll + _PLATEAU)
 
 
-def _in_words(tried: Sequence[Tried], chosen: float) -> str:
+def _tell(run: Run, tried: Sequence[Tried], chosen: float) -> None:
+    """Print how each rate did, and record it in the run, unless a checkpoint says that this was done."""
     rows = sorted(tried, key=lambda each: each.lr)
-    lines = [f"    {each}{'  <- taken' if each.lr == chosen else ''}" for each in rows]
     edge = {rows[0].lr: "smaller", rows[-1].lr: "larger"}.get(chosen)
     hint = f"; it is at the end of the list, so a {edge} one may be better still" if edge else ""
-    return "\n".join([f"learning rate {chosen:g}, after a trial of each{hint}", *lines])
+    text = f"learning rate {chosen:g}, the best in its trial{hint}"
+    run.say(f"  {text}")
+    for each in rows:
+        run.say(f"    {each}{'  <- taken' if each.lr == chosen else ''}")
+    if not run.newest_checkpoint():
+        run.log("note", text=f"{text}: {'; '.join(map(str, rows))}")
 
 
 def _at_rate(setup: Setup, rate: float, *, is_short: bool) -> Setup:
@@ -144,7 +149,7 @@ class _TrialRun(Run):
     """The folder of a trial, inside the run's; its notes are for itself, since the run will make them again."""
 
     def __init__(self, run: Run, rate: float) -> None:
-        super().__init__(run.folder / _FOLDER / f"lr-{rate:g}", is_main=run.is_main)
+        super().__init__(run.folder / _FOLDER / f"lr-{rate}", is_main=run.is_main)
         self._of = run
 
     @property
@@ -154,7 +159,7 @@ class _TrialRun(Run):
 
     def note(self, text: str) -> None:
         """Record a choice, without printing it."""
-        self.log("note", text=text)
+        self.log("note", text=shown(text))
 
 
 def _try(run: Run, setup: Setup, started: float, features: OnFeatures | None) -> tuple[Tried, OnFeatures | None]:
