@@ -384,7 +384,7 @@ def test_what_features_leave_out_is_said():
     assert "of the plain images, because" in plain and "mixing are not used" in plain
     assert "drop path and dropout in the frozen backbone: off" in plain
     views = "\n".join(features_planned(dropped, **changes, train__feature_views=2)[0].notes)
-    assert "view e mod 2" in views and "mixup and CutMix are not used" in views
+    assert "view k mod 2" in views and "mixup and CutMix are not used" in views
 
 
 def test_the_cost_of_features_is_one_pass_of_each_image(classifier):
