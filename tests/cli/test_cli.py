@@ -167,6 +167,11 @@ def test_set_wins_over_flags_and_flags_over_the_file(tasks, tmp_path):
     assert (recipe.optim.lr, recipe.optim.momentum, recipe.train.seed) == (4e-3, 0.5, 3)
 
 
+def test_several_learning_rates_are_given_with_commas(tasks):
+    assert run("finetune", "builtin:digits", "--lr", "1e-3,1e-4,3e-4") == 0
+    assert tasks.calls[0][0].optim.lr == (1e-4, 3e-4, 1e-3)
+
+
 def test_snake_case_is_accepted(tasks):
     assert run("finetune", "--dataset", "builtin:digits", "--batch_size=32", "--output_dir", "my_runs") == 0
     [(recipe, _)] = tasks.calls

@@ -172,7 +172,7 @@ def test_a_skew_is_said_with_the_setting_to_try() -> None:
 
     [note] = notes((3, 1200, 0, 24))
     assert note.startswith("classes are skewed: class 1 has 1,200 training images, class 0 3 (400 to 1); rare")
-    assert "--set train.imbalance=logit-adjustment" in note
+    assert "--set train.imbalance=sqrt-weights (docs" in note
     assert notes((1200, 24), "weights") == (
         "classes are skewed: class 0 has 1,200 training images, class 1 24 (50 to 1)",
     )

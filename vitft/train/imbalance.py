@@ -57,7 +57,7 @@ def plan_imbalance(recipe: Recipe, train: ImageSplit | StreamSplit, classes: Seq
     counts = train.class_counts(len(classes))
     skew = _skew(counts, classes)
     if setting == "none":
-        hint = "; rare classes may be recognised better with --set train.imbalance=logit-adjustment"
+        hint = "; rare classes may be recognised better with --set train.imbalance=sqrt-weights"
         return ImbalancePlan(notes=(f"{skew}{hint} (docs/models-and-recipes.md)",) if skew else ())
     notes = (skew,) if skew else ()
     if setting in _SAMPLING_POWERS:
