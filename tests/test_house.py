@@ -40,14 +40,13 @@ FLOORS = [
 FOLDERS = {
     "builtin": ["__init__", "digits"],
     "recipe": [
-        "choices", "lengths", "sizes", "amounts", "yaml12", "keys", "complaints", "recipe", "describe", "fields",
-        "flags",
+        "choices", "lengths", "sizes", "amounts", "rates", "yaml12", "keys", "complaints", "recipe", "describe",
+        "fields", "flags",
     ],
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
-        "order", "row_numbers", "class_counts", "staging", "images", "store", "cache", "staged_store", "batches",
-        "workers", "train_batches",
-        "stream_batches", "evaluation_batches",
+        "order", "row_numbers", "class_counts", "staging", "images", "row_order", "store", "cache", "staged_store",
+        "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
     ],
     "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
     "reading": [
@@ -71,9 +70,9 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "plan", "compiling", "averages", "optim",
-        "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup", "late", "resume", "step",
-        "progress", "validation", "fit",
+        "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "plan", "compiling",
+        "averages", "optim", "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup",
+        "late", "resume", "step", "progress", "validation", "fit", "rate_trials",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

@@ -167,6 +167,11 @@ def test_set_wins_over_flags_and_flags_over_the_file(tasks, tmp_path):
     assert (recipe.optim.lr, recipe.optim.momentum, recipe.train.seed) == (4e-3, 0.5, 3)
 
 
+def test_several_learning_rates_are_given_with_commas(tasks):
+    assert run("finetune", "builtin:digits", "--lr", "1e-3,1e-4,3e-4") == 0
+    assert tasks.calls[0][0].optim.lr == (1e-4, 3e-4, 1e-3)
+
+
 def test_snake_case_is_accepted(tasks):
     assert run("finetune", "--dataset", "builtin:digits", "--batch_size=32", "--output_dir", "my_runs") == 0
     [(recipe, _)] = tasks.calls
@@ -456,7 +461,7 @@ def test_everything_that_is_wrong_is_said_at_once(capsys):
         "  --num-processes: use a whole number",
         "  --format: use text, json",
         "  --train (model.train): 'heads' is not allowed; use all, head or last:N (did you mean head?)",
-        "  --lr (optim.lr): 'fast' is not allowed; use a number",
+        "  --lr (optim.lr): 'fast' is not allowed; use a number or a list",
         "  --epochs (train.duration): '0 epochs' is nothing; use a length above 0, such as '1 epoch'",
         "  try: vitft finetune --help",
     ]

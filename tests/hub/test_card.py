@@ -252,6 +252,7 @@ def test_the_training_is_told_in_sentences(run: Path) -> None:
         ("model", "train", "last:2", "The head and the last 2 blocks were trained: 51 of 3,000 parameters."),
         ("model", "init", "random", "All weights started at random values; only the architecture is that of"),
         ("optim", "ema_decay", 0.0, "The weights are those of step"),
+        ("train", "imbalance", "sampling", "classes differ in size, so all classes were shown equally often."),
     ],
 )
 def test_a_recipe_is_told_as_it_was(run: Path, section: str, key: str, value: object, said: str) -> None:

@@ -25,7 +25,7 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
     assert said.splitlines()[0] == f"{file} with the given changes has 7 errors:"
     for line in (
         "  optim.lrr: unknown key; did you mean 'lr'?",
-        "  optim.lr: 'fast' is not allowed; use a number",
+        "  optim.lr: 'fast' is not allowed; use a number or a list",
         "  train.duration: 10 is not a duration; write a number and unit: 10 epochs, 2500 steps, 5%, 8 h",
         "  train.seed: 1.5 is not allowed; use a whole number",
         "  augmnt: unknown key; did you mean 'augment'?",
@@ -38,8 +38,8 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("optim.lr", 0, "0 is not allowed; use a number > 0"),
-        ("optim.lr", float("nan"), "nan is not allowed; use a finite number"),
+        ("optim.lr", 0, "0 is not allowed; use a number > 0 or a list"),
+        ("optim.lr", float("nan"), "nan is not allowed; use a finite number or a list"),
         ("optim.weight_decay", -1, "-1 is not allowed; use a number >= 0"),
         ("optim.momentum", 1, "1 is not allowed; use a number < 1"),
         ("augment.flip", 2, "2 is not allowed; use a number <= 1"),

@@ -14,7 +14,8 @@ def test_what_flags_say_is_what_the_keys_say():
 def test_the_kinds_of_keys():
     described = dict(describe())
     kinds = {
-        "optim.lr": ("float", ()),
+        "optim.lr": ("str", ()),
+        "optim.weight_decay": ("float", ()),
         "train.seed": ("int", ()),
         "train.batch_size": ("int", ("auto",)),
         "train.precision": ("str", ("auto", "bf16", "fp16", "fp32")),

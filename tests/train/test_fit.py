@@ -18,9 +18,7 @@ from vitft.data import order
 from vitft.errors import DataError
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
-from vitft.recipe.recipe import Recipe
 from vitft.train import checkpoint, setup
-from vitft.train.setup import _class_weights
 
 PLAIN = {
     "model__drop_path": 0,
@@ -120,31 +118,6 @@ def test_the_loop_takes_the_steps_of_plain_torch(home: Path, small_photos: Path)
     ours = weights_of(run / "model")
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("balanced", [40 / (3 * 24), 40 / (3 * 12), 40 / (3 * 4)]),
-        ("sqrt", [(40 / 72) ** 0.5, (40 / 36) ** 0.5, (40 / 12) ** 0.5]),
-    ],
-)
-def test_class_weights_are_those_of_a_hand_computation(small_photos: Path, kind: str, expected: list[float]) -> None:
-    recipe = Recipe.load(None, {"data.dataset": str(small_photos), "train.class_weights": kind})
-    source = open_source(recipe.data, seed=0)
-    weights = _class_weights(recipe, source, torch.device("cpu"))
-    assert weights is not None
-    assert weights.tolist() == pytest.approx(expected, rel=1e-6)
-
-
-def test_class_weights_weigh_the_loss(home: Path, small_photos: Path) -> None:
-    settings = {"data__dataset": str(small_photos), "train__class_weights": "balanced", "augment__label_smoothing": 0}
-    run = train(home, **PLAIN, **SHORT, **settings)
-    source = open_source(DataRecipe(dataset=str(small_photos)), seed=1)
-    assert source.train is not None
-    labels = source.train.labels[order.sample_at(1, torch.arange(15), 40).numpy()]
-    weights = np.array([40 / 72, 40 / 36, 40 / 12])[labels]
-    assert tiny.losses(run)[0] == pytest.approx(math.log(3) * weights.mean(), rel=1e-5)  # a zero head: p = 1/3
 
 
 # --- settings that must not matter -------------------------------------------------------------------------

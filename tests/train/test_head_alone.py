@@ -117,7 +117,7 @@ def test_the_steps_are_those_of_a_head_trained_by_hand(home: Path, small_photos:
         **SGD,
         data__dataset=str(small_photos),
         optim__momentum=0,
-        train__class_weights="balanced",
+        train__imbalance="weights",
         train__duration="8 steps",
         train__weights="last",
     )

@@ -47,7 +47,7 @@ def planned(classifier, train=None, *, processes=1, device="cpu", settled=None, 
     settings = {"data.cache": "off", **{key.replace("__", "."): value for key, value in changes.items()}}
     recipe = Recipe.load(None, settings)
     accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device), mixed_precision="no")
-    source = SimpleNamespace(train=split() if train is None else train)
+    source = SimpleNamespace(train=split() if train is None else train, classes=("one",))
     return make_plan(recipe, source, classifier, accelerator, {}, settled)
 
 
@@ -225,6 +225,14 @@ def test_a_size_that_the_model_cannot_take_is_refused_by_its_key(classifier):
         planned(classifier, train__resolution_schedule={30: "50%", 32: "50%"})
 
 
+def test_trials_of_learning_rates_are_planned_and_counted(classifier):
+    one, three = (planned(classifier, train__duration="95 steps", optim__lr=lr) for lr in (1e-3, "1e-4,3e-4,1e-3"))
+    assert (three.trial_steps, three.trial_share) == (10, 30 / 95)
+    assert three.total_gflop == pytest.approx(one.total_gflop * 125 / 95)
+    assert three.lr == (1e-4, 3e-4, 1e-3) and "each tried for 10 steps, then the best" in str(three)
+    assert one.trial_share == 0 and "tried" not in str(one)
+
+
 def made_of(phases, batch_size=10, total_samples=95):
     zeros = dict.fromkeys(["warmup_steps", "evaluate_every", "checkpoint_every", "stage_size", "workers"], 0)
     return Plan(
@@ -295,8 +303,8 @@ def test_what_building_the_run_would_find_impossible_is_refused_first(classifier
     with pytest.raises(ModelError, match="convnext"):
         planned(zoo.loaded(zoo.model_of("convnext"), None, (64, 64)), train__gradient_checkpointing=True)
     with pytest.raises(TrainError, match="which is unknown for a stream") as error:
-        planned(classifier, stream(100), train__class_weights="balanced")
-    assert "train.class_weights=none" in error.value.hint
+        planned(classifier, stream(100), train__imbalance="weights")
+    assert "train.imbalance=none" in error.value.hint
 
 
 def test_what_keeps_layouts_from_agreeing_is_said():
@@ -376,7 +384,7 @@ def test_what_features_leave_out_is_said():
     assert "of the plain images, because" in plain and "mixing are not used" in plain
     assert "drop path and dropout in the frozen backbone: off" in plain
     views = "\n".join(features_planned(dropped, **changes, train__feature_views=2)[0].notes)
-    assert "view e mod 2" in views and "mixup and CutMix are not used" in views
+    assert "view k mod 2" in views and "mixup and CutMix are not used" in views
 
 
 def test_the_cost_of_features_is_one_pass_of_each_image(classifier):

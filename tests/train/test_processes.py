@@ -79,6 +79,8 @@ ADAMW = {
 }
 LONELY = {  # 125 images: two steps, and one of a single image
     "train.duration": f"{125 / 501} epochs",
+    "train.imbalance": "sqrt-sampling",
+    "optim.lr": [5e-4, 2e-3],
 }
 HEAD = {  # two steps, and one of a single image
     "model.train": "head",
@@ -340,6 +342,10 @@ def test_a_last_step_may_leave_processes_without_samples(several: tuple[int, Pat
     assert [stop - start for start, stop in order.step_slots(125 % 62, count)] == [0] * (count - 1) + [1]
     assert_same_losses(folder / "lonely", one / "lonely", steps=3)
     assert_close(*[each / "lonely" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
+    rates = [json.loads((each / "lonely" / "results.json").read_text())["learning_rates"] for each in (folder, one)]
+    assert rates[0]["chosen"] == rates[1]["chosen"]
+    for ours, theirs in zip(*(each["tried"] for each in rates), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 def test_a_head_on_features_takes_the_same_course(several: tuple[int, Path], one: Path) -> None:

@@ -78,24 +78,53 @@ def place_of(seed: int, samples: Tensor, n: int, *, stream: str = "order") -> Te
     return _permute(samples, n, _mix(first_epoch ^ _signed(_key(seed, stream))), is_inverse=True)
 
 
-def _permute(entries: Tensor, n: int, keys: Tensor, *, is_inverse: bool = False) -> Tensor:
+def member_at(seed: int, draws: Tensor, sizes: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which member of its group each draw takes, and how often that member was taken before.
+
+    Draw t from a group of n is entry ``t mod n`` of the permutation of pass ``t div n``, so every member is taken once
+    before any is taken again.
+
+    Args:
+        seed: the run's seed.
+        draws: how many draws from the same group came before; int64, (B,), not negative.
+        sizes: number of members of the group, int64, (B,).
+        groups: number of the group, int64, (B,).
+
+    Returns:
+        Members, int64 in [0, size), and passes, int64; both (B,).
+    """
+    passes = torch.div(draws, sizes, rounding_mode="floor")
+    keys = _mix(_mix(passes ^ _signed(_key(seed, "member"))) ^ groups)
+    return _permute(draws - passes * sizes, sizes, keys), passes
+
+
+def _permute(entries: Tensor, n: int | Tensor, keys: Tensor, *, is_inverse: bool = False) -> Tensor:
     """Apply a keyed permutation of [0, n) to ``entries``, each with its own key, in O(1) memory for any n.
 
     A balanced Feistel network permutes [0, 4^h) for the smallest 4^h >= n; results that fall outside [0, n)
     are sent through again until they fall inside (cycle walking: Black and Rogaway, "Ciphers with arbitrary
-    finite domains", CT-RSA 2002). As 4^h < 4n, at most four passes are expected.
+    finite domains", CT-RSA 2002). As 4^h < 4n, at most four passes are expected. Each entry may have an n of its own.
     """
-    half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    half_bits = _half_bits(n)
     result = entries.clone()
     outside = torch.arange(len(entries), device=entries.device)
     while len(outside):
-        sent = _network(result[outside], half_bits, keys[outside], is_inverse=is_inverse)
+        widths = half_bits if isinstance(half_bits, int) else half_bits[outside]
+        sent = _network(result[outside], widths, keys[outside], is_inverse=is_inverse)
         result[outside] = sent
-        outside = outside[sent >= n]
+        outside = outside[sent >= (n if isinstance(n, int) else n[outside])]
     return result
 
 
-def _network(entries: Tensor, half_bits: int, keys: Tensor, *, is_inverse: bool) -> Tensor:
+def _half_bits(n: int | Tensor) -> int | Tensor:
+    """Return the smallest h from 1 on with 4^h >= n; n is at most 2^53 in a tensor."""
+    if isinstance(n, int):
+        return max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    _, lengths = torch.frexp((n - 1).clamp(min=1).double())
+    return torch.div(lengths.long() + 1, 2, rounding_mode="floor")
+
+
+def _network(entries: Tensor, half_bits: int | Tensor, keys: Tensor, *, is_inverse: bool) -> Tensor:
     mask = (1 << half_bits) - 1
     left, right = entries >> half_bits, entries & mask
     if is_inverse:

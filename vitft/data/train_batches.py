@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from vitft.data import order
 from vitft.data.batches import Decoder, RowNote, StagedBatch, failed
 from vitft.data.images import EncodedRow, ImageSplit, StreamSplit
+from vitft.data.row_order import ClassSampling, RowOrder
 from vitft.data.staged_store import StagedStore
 from vitft.data.staging import MAX_PIXELS, BadImage, decode_to_stage, stage
 from vitft.data.workers import loader
@@ -68,10 +69,11 @@ class TrainBatches:
         pin: bool,
         max_pixels: int = MAX_PIXELS,
         kept: StagedStore | None = None,
+        sampling: ClassSampling | None = None,
     ) -> None:
         self.slices = slices
         decoder = Decoder(partial(stage, size=stage_size), skip_bad, max_pixels, stage_size, kept)
-        self._staging = _Staging(split, seed, decoder)
+        self._staging = _Staging(split, RowOrder(seed, len(split), sampling), decoder)
         self._workers, self._pin = workers, pin
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
@@ -98,11 +100,11 @@ class TrainBatches:
 class _Staging(Dataset[StagedBatch]):
     """Worker side: sample indices -> one staged batch."""
 
-    def __init__(self, split: ImageSplit, seed: int, decoder: Decoder) -> None:
-        self.split, self.seed, self.decoder = split, seed, decoder
+    def __init__(self, split: ImageSplit, row_order: RowOrder, decoder: Decoder) -> None:
+        self.split, self.order, self.decoder = split, row_order, decoder
 
     def __getitems__(self, sample_indices: list[int]) -> StagedBatch:
-        rows = order.sample_at(self.seed, torch.tensor(sample_indices), len(self.split)).tolist()
+        rows = self.order.at(torch.tensor(sample_indices)).rows.tolist()
         batch = self.decoder.batch(
             (index, self._candidates(index, row)) for index, row in zip(sample_indices, rows, strict=True)
         )
@@ -113,7 +115,7 @@ class _Staging(Dataset[StagedBatch]):
     def _candidates(self, sample_index: int, row: int) -> Iterator[EncodedRow]:
         """Yield the row of a sample index, then the rows after it in the same epoch; this depends only on the data."""
         yield self.split.row(row)
-        yield from map(self.split.row, rows_after(self.seed, sample_index, len(self.split)))
+        yield from map(self.split.row, self.order.after(sample_index))
 
 
 class StagingCost(NamedTuple):
@@ -140,11 +142,3 @@ def staging_cost(
             continue  # the run will meet it again and report it
     seconds = (time.perf_counter() - start) / len(rows)
     return StagingCost(seconds, sum(sizes) / len(sizes) if sizes else 3.0 * stage_size**2)
-
-
-def rows_after(seed: int, sample_index: int, n: int) -> Iterator[int]:
-    """Yield the rows after that of a sample index in the same epoch, in which a bad image's stand-in is sought."""
-    epoch_start = sample_index - sample_index % n
-    for attempt in range(1, n):
-        entry = (sample_index + attempt) % n
-        yield int(order.sample_at(seed, torch.tensor([epoch_start + entry]), n))

@@ -31,7 +31,7 @@ def training_text(facts: Mapping[str, Any]) -> str:
     model, num_classes = facts["environment"].get("model", {}), len(facts["classes"])
     sentences = [_start(facts, model, num_classes), _trained(recipe.model.train, model)]
     if results.get("train"):
-        sentences.append(_features(results["train"]))
+        sentences += [_features(results["train"]), _balance(recipe)]
         sentences += [_length(results["train"], facts["environment"]), _weights(str(results.get("weights")), recipe)]
     return " ".join(filter(None, sentences))
 
@@ -81,6 +81,20 @@ def _start(facts: Mapping[str, Any], model: Mapping[str, Any], num_classes: int)
     if kept == num_classes:
         return f"All weights come from {base}, which already knew these classes."
     return f"The weights come from {base}. Its head knew {kept} of the classes, and the rest of the head was new."
+
+
+_BALANCE = {
+    "weights": "rare classes weighed more in the loss, in proportion to 1 / their number of images",
+    "sqrt-weights": "rare classes weighed more in the loss, in proportion to 1 / the root of their number of images",
+    "sampling": "all classes were shown equally often",
+    "sqrt-sampling": "classes were shown in proportion to the root of their number of images",
+    "logit-adjustment": "the loss added the logarithm of each class's share to its logit (arXiv:2007.07314)",
+}
+
+
+def _balance(recipe: Recipe) -> str:
+    how = _BALANCE.get(recipe.train.imbalance)
+    return f"The training classes differ in size, so {how}." if how else ""
 
 
 def _trained(what: str, model: Mapping[str, Any]) -> str:

@@ -41,6 +41,9 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
 """``optim.schedule``."""
 
+Imbalance = Literal["none", "weights", "sqrt-weights", "sampling", "sqrt-sampling", "logit-adjustment"]
+"""``train.imbalance``."""
+
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml", "swanlab"]
 """``run.track``."""
 

@@ -70,7 +70,12 @@ def _metadata(field: Any) -> Iterator[Any]:
         waiting += [each for each in typing.get_args(kind) if typing.get_args(each)]
 
 
+_RENAMED = {"train.class_weights": "train.imbalance (weights for balanced, sqrt-weights for sqrt)"}
+
+
 def _advice(dotted: str, known: Mapping[str, Any]) -> str:
+    if dotted in _RENAMED:
+        return f"it is now {_RENAMED[dotted]}"
     section, _, key = dotted.rpartition(".")
     inside = f"{section}." if section else ""
     siblings = list(dict.fromkeys(each.removeprefix(inside).split(".")[0] for each in known if each.startswith(inside)))

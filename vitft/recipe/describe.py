@@ -65,7 +65,7 @@ def _taken(schema: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     kinds = {_KINDS[each["type"]] for each in branches if not {"enum", "const"} & each.keys()}
     if kinds == {"list"} and "enum" in (items := branches[0].get("items", {})):
         words = items["enum"]
-    return "str" if "str" in kinds or not kinds else kinds.pop(), tuple(words)
+    return kinds.pop() if len(kinds) == 1 else "str", tuple(words)
 
 
 def fields_module() -> str:

@@ -11,6 +11,7 @@ from vitft.recipe.choices import (
     BadImages,
     Head,
     HubEvery,
+    Imbalance,
     Initialisation,
     PositionKind,
     Precision,
@@ -21,6 +22,7 @@ from vitft.recipe.choices import (
     Tracker,
 )
 from vitft.recipe.lengths import Duration, Interval, PartOfTraining, TimeSpan, TrainingLength
+from vitft.recipe.rates import Rates
 from vitft.recipe.sizes import ImageSize, ResolutionSchedule
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -188,8 +190,8 @@ class OptimRecipe(Section):
 
     name: Literal["adamw", "sgd"] = "adamw"
     """AdamW (arXiv:1711.05101), or SGD with momentum."""
-    lr: Positive = 5e-4
-    """Peak learning rate of the head; the blocks below it have less, by `optim.layer_decay`."""
+    lr: Rates = 5e-4
+    """Peak learning rate of the head, less below (`optim.layer_decay`); of several (1e-4,1e-3) the best in trials."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
     weight_decay: NotNegative = 0.05
@@ -208,6 +210,12 @@ class OptimRecipe(Section):
     """Larger gradients are scaled down to this norm; null: no clipping."""
     ema_decay: BelowOne = 0.9998
     """Decay of the averaged weights, at most (1 + t) / (10 + t) at step t; 0: no averaging."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, once one of several is chosen."""
+        assert isinstance(self.lr, float), self.lr
+        return self.lr
 
 
 class TrainRecipe(Section):
@@ -231,8 +239,10 @@ class TrainRecipe(Section):
     """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
-    class_weights: Literal["none", "balanced", "sqrt"] = "none"
-    """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
+    imbalance: Imbalance = "none"
+    """Skewed classes: weigh the loss, sample classes equally (`sqrt-`: halfway), or adjust logits in the loss."""
+    imbalance_tau: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Factor on the log frequencies that `logit-adjustment` adds to the logits in training (arXiv:2007.07314)."""
     evaluate_every: Interval = Duration(1, "epochs")
     """How often the validation split is scored."""
     checkpoint_every: Interval = Duration(1, "epochs")

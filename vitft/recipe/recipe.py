@@ -189,6 +189,9 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             f"train.feature_views: {recipe.train.feature_views} needs features, but model.train is "
             f"{recipe.model.train} and train.features is {recipe.train.features}"
         )
+    tau, imbalance = recipe.train.imbalance_tau, recipe.train.imbalance
+    if tau != 1 and imbalance != "logit-adjustment":
+        yield f"train.imbalance_tau: {tau:g} needs train.imbalance: logit-adjustment, not {imbalance}"
     schedule, size = recipe.train.resolution_schedule, recipe.model.image_size
     if schedule and size and schedule[-1][0] != size:
         yield (

@@ -160,10 +160,14 @@ def _write_results(
     training: Training, fitted: Fitted, found: _Found, record: dict[str, Any], results: dict[str, Any]
 ) -> None:
     """Fill in the results, note what is missing from them, and write ``results.json``."""
+    from vitft.train.rate_trials import FILE as RATES
+
     run = training.run
     for name, evaluation in found.evaluations.items():
         _take_scores(name, evaluation, training.source.classes, results, found.unscored)
     results |= record
+    if (rates := run.read_json(RATES)) is not None:
+        results["learning_rates"] = rates
     if found.unscored:
         results["unscored"] = found.unscored
     for name, reason in found.unscored.items():

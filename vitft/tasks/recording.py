@@ -51,12 +51,13 @@ def expected_time(setup: Setup) -> str:
     plan, phase, model = setup.plan, setup.plan.phases[-1], setup.classifier.model
     size, accelerator, is_frozen = plan.micro_batch_size, setup.accelerator, plan.features is not None
     each = seconds_per_image(model, (3, *phase.image_size), size, accelerator, learns=not is_frozen)
-    images = plan.features.num_images if plan.features is not None else plan.work() / phase.gflop
+    repeated = 1 + plan.trial_share
+    images = plan.features.num_images if plan.features is not None else plan.work() / phase.gflop * repeated
     total = each * images / plan.world_size
     if plan.features is not None:
         read = plan.features.read
         step = seconds_per_image(HeadAlone(model, read.module), read.shape, size, accelerator)
-        total += step * plan.total_samples / plan.world_size
+        total += step * plan.total_samples * repeated / plan.world_size
     speed = f"{speed_text(plan.world_size / each)} images/s at {show_size(phase.image_size)}"
     return f"time: about {duration_text(total)} of training on this machine ({speed})"
 

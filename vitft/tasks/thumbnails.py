@@ -183,6 +183,7 @@ def _views(setup: Setup, train: ImageSplit) -> Iterator[tuple[Tensor, Tensor]]:
 def _first_batches(setup: Setup, train: ImageSplit) -> Iterator[tuple[int, StagedBatch]]:
     """Yield the first images of the training, staged; an image's partner in mixing is the same in any batch."""
     from vitft.data.train_batches import StepSlices, TrainBatches
+    from vitft.train.imbalance import sampling_of
 
     recipe, plan = setup.recipe, setup.plan
     size = min(plan.batch_size, NUM_VIEWS)
@@ -195,6 +196,7 @@ def _first_batches(setup: Setup, train: ImageSplit) -> Iterator[tuple[int, Stage
         workers=0,
         pin=False,
         max_pixels=recipe.data.max_pixels,
+        sampling=sampling_of(recipe, setup.source),
     )
     for step, parts in enumerate(batches.steps(0, min(plan.total_steps, NUM_VIEWS))):
         yield from ((step, part) for part in parts)

@@ -230,10 +230,14 @@ def _begin(
 
 def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) -> dict[str, Any]:
     from vitft.train.fit import fit
+    from vitft.train.rate_trials import settle_rate
     from vitft.train.setup import build
+    from vitft.train.stopping import now
 
     reset_peak_memory(setup.accelerator)
-    training = build(run, setup)
+    started = now()
+    settled, features = settle_rate(run, setup, started)
+    training = build(run, settled, started=started, features=features)
     with training.caches:
         try:
             fitted = fit(training, resume=resume)
@@ -252,6 +256,12 @@ def _resumed(folder: str | Path, changes: Mapping[str, object]) -> tuple[Run, Re
     recipe = Recipe.load(folder / "recipe.yaml")
     changed = Recipe.load(folder / "recipe.yaml", changes)
     run = _run_at(folder, changed, is_main=worker.is_main())
+    if "optim.lr" in changes and isinstance(changed.optim.lr, tuple):
+        raise UsageError(
+            "a resumed run goes on with the learning rate that it chose, or with its own trials, so there are none "
+            "to choose from",
+            hint=f"{run.resume_command}, or a new run with these rates",
+        )
     if lines := recipe.broken_by(changed):
         raise UsageError(
             f"a resumed run keeps its recipe, but these keys would change: {'; '.join(lines)}",

@@ -14,6 +14,7 @@ from vitft.model.head_input import HeadInput, head_input
 from vitft.quantities import size_text
 from vitft.recipe.keys import AugmentRecipe
 from vitft.recipe.recipe import Recipe
+from vitft.train.imbalance import SAMPLING
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def plan_features(
     assert read is not None
     assert isinstance(source.train, ImageSplit)
     num_train = len(source.train)
-    num_views = min(recipe.train.feature_views, -(-total_samples // num_train))
+    num_views = recipe.train.feature_views
+    if recipe.train.imbalance not in SAMPLING:  # else a rare image is shown more often than there are epochs
+        num_views = min(num_views, -(-total_samples // num_train))
     notes = tuple(_notes(recipe, classifier.model, num_views))
     validation = len(source.validation) if isinstance(source.validation, ImageSplit) else 0
     return FeaturePlan(read, num_train, validation, num_views, notes)
@@ -125,9 +128,9 @@ def _notes(recipe: Recipe, model: torch.nn.Module, num_views: int) -> list[str]:
             "every epoch)"
         ]
     else:
-        notes = [f"features: epoch e, counted from 0, trains on view e mod {num_views} of each image"]
+        notes = [f"features: the k-th time that an image is shown, counted from 0, it is view k mod {num_views}"]
         if num_views == 1:
-            notes = ["features: every epoch trains on the same random view of each image"]
+            notes = ["features: an image is always shown as the same random view"]
         if has_mixing:
             notes.append("features: mixup and CutMix are not used, because they blend pixels (train.features=off)")
     dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())

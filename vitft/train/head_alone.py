@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vitft.data import order
 from vitft.data.batches import RowNote, StagedBatch, failed
 from vitft.data.images import ImageSource, ImageSplit
-from vitft.data.train_batches import StepSlices, rows_after
+from vitft.data.row_order import ClassSampling, RowOrder
+from vitft.data.train_batches import StepSlices
 from vitft.model.head_input import HeadAlone
 from vitft.recipe.keys import AugmentRecipe
 from vitft.recipe.sizes import show_size
@@ -59,9 +59,9 @@ class OnFeatures:
 
         return view
 
-    def batches(self, slices: StepSlices, seed: int) -> FeatureBatches:
+    def batches(self, slices: StepSlices, seed: int, sampling: ClassSampling | None = None) -> FeatureBatches:
         """Return the batches of the training."""
-        return FeatureBatches(self.train, self.train_split, slices, seed)
+        return FeatureBatches(self.train, self.train_split, slices, seed, sampling)
 
     def validation_batches(self, accelerator: Accelerator) -> Iterator[StagedBatch]:
         """Yield this process's part of the validation split, each row once; skipped images come along as notes."""
@@ -81,9 +81,16 @@ class FeatureBatches:
     A bad image is replaced by the next good one of the epoch, as there.
     """
 
-    def __init__(self, features: Features, split: ImageSplit, slices: StepSlices, seed: int) -> None:
+    def __init__(
+        self,
+        features: Features,
+        split: ImageSplit,
+        slices: StepSlices,
+        seed: int,
+        sampling: ClassSampling | None = None,
+    ) -> None:
         self.slices = slices
-        self._features, self._split, self._seed = features, split, seed
+        self._features, self._split, self._order = features, split, RowOrder(seed, len(split), sampling)
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
         """Yield this process's micro-batches for each step in [first, last).
@@ -95,11 +102,11 @@ class FeatureBatches:
         for begin in range(first, last, several):
             end = min(begin + several, last)
             samples = torch.arange(begin * size, min(end * size, self.slices.total_samples))
-            rows = order.sample_at(self._seed, samples, len(self._split))
+            rows, times = self._order.at(samples)
             for step in range(begin, end):
                 parts = self.slices.micro_batches(step) or [range(begin * size, begin * size)]
                 places = [slice(part.start - begin * size, part.stop - begin * size) for part in parts]
-                yield [self._batch(samples[place], rows[place].clone()) for place in places]
+                yield [self._batch(samples[place], rows[place].clone(), times[place]) for place in places]
 
     def state_dict(self) -> dict[str, Any]:
         """Return {}, because the sample index is all the state there is."""
@@ -108,19 +115,19 @@ class FeatureBatches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do nothing, as there is no state."""
 
-    def _batch(self, sample_indices: Tensor, rows: Tensor) -> StagedBatch:
-        features, n = self._features, len(self._split)
+    def _batch(self, sample_indices: Tensor, rows: Tensor, times: Tensor) -> StagedBatch:
+        features = self._features
         skipped: list[RowNote] = []
         for slot, row in enumerate(rows.tolist()) if features.skipped else ():
             if row in features.skipped:
                 skipped.append(features.skipped[row])
                 rows[slot] = self._next_good(int(sample_indices[slot]), skipped)
-        views = sample_indices // n % len(features.values)
+        views = times % len(features.values)
         return _batch(features, self._split, rows, sample_indices, views, tuple(skipped))
 
     def _next_good(self, sample_index: int, skipped: list[RowNote]) -> int:
         """Return the row that stands in for the bad one of a sample index, and note all that are skipped for it."""
-        for row in rows_after(self._seed, sample_index, len(self._split)):
+        for row in self._order.after(sample_index):
             if row not in self._features.skipped:
                 return row
             skipped.append(self._features.skipped[row])

@@ -70,15 +70,15 @@ def parameter_groups(model: nn.Module, recipe: OptimRecipe, head: Iterable[str])
 def make_optimizer(groups: list[dict[str, Any]], recipe: OptimRecipe, *, fused: bool) -> torch.optim.Optimizer:
     """Return AdamW or SGD with momentum over the groups of :func:`parameter_groups`."""
     if recipe.name == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=fused)
+        return torch.optim.AdamW(groups, lr=recipe.rate, betas=recipe.betas, eps=recipe.eps, fused=fused)
+    return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, fused=fused)
 
 
 def set_lr(
     optimizer: torch.optim.Optimizer, recipe: OptimRecipe, step: int, total_steps: int, warmup_steps: int
 ) -> float:
     """Set every group's learning rate for a step; return the rate before scaling by layer."""
-    lr = lr_at(step, peak=recipe.lr, total_steps=total_steps, warmup_steps=warmup_steps, schedule=recipe.schedule)
+    lr = lr_at(step, peak=recipe.rate, total_steps=total_steps, warmup_steps=warmup_steps, schedule=recipe.schedule)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     return lr

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from vitft.architectures.blocks import check_activations
-from vitft.data.images import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, StreamSplit
 from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_cost
-from vitft.errors import ModelError, TrainError
+from vitft.errors import ModelError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
 from vitft.quantities import count_text, size_text
@@ -28,10 +28,15 @@ from vitft.train.batch_plan import choose_batch_size, choose_micro_batch_size, c
 from vitft.train.caching import CachePlan, plan_cache
 from vitft.train.cost import forward_gflop
 from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
+from vitft.train.imbalance import plan_imbalance
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
+
+
+TRIAL_SHARE = 10
+"""Into how many parts a run is divided, of which the trial of a learning rate is one."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Plan:
         num_samples: training samples per epoch; None for a stream of unknown length.
         total_samples: samples over the whole training.
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one process.
-        lr: peak learning rate, of the head.
+        lr: peak learning rate, of the head; several of which one is still to be chosen.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image, in pixels.
@@ -68,6 +73,7 @@ class Plan:
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
         features: those of a frozen backbone that are computed once; None if it runs in every epoch.
+        imbalance: the recipe's setting for skewed classes.
         reasons: where a number comes from, if the recipe does not simply give it.
         notes: warnings, printed with the plan.
     """
@@ -76,7 +82,7 @@ class Plan:
     total_samples: int
     batch_size: int
     micro_batch_size: int
-    lr: float
+    lr: float | tuple[float, ...]
     total_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -93,6 +99,7 @@ class Plan:
     disk_bytes: int
     phases: tuple[Phase, ...]
     features: FeaturePlan | None = None
+    imbalance: str = "none"
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -127,8 +134,24 @@ class Plan:
 
     @property
     def total_gflop(self) -> float:
-        """GFLOPs of the whole training, without those of the head on its own; a step costs three forward passes."""
-        return 3 * self.work() if self.features is None else self.gflop * self.features.num_images
+        """GFLOPs of training and trials, without those of the head on its own; a step costs three forward passes."""
+        if self.features is not None:
+            return self.gflop * self.features.num_images
+        return 3 * self.work() * (1 + self.trial_share)
+
+    @property
+    def trial_steps(self) -> int:
+        """Steps for which each of several learning rates is tried."""
+        return -(-self.total_steps // TRIAL_SHARE)
+
+    @property
+    def trial_share(self) -> float:
+        """Steps of the trials of all learning rates, as a part of the training's."""
+        return len(self._rates) * self.trial_steps / self.total_steps if isinstance(self.lr, tuple) else 0.0
+
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return self.lr if isinstance(self.lr, tuple) else (self.lr,)
 
     @property
     def accumulation(self) -> int:
@@ -147,7 +170,7 @@ class Plan:
                 self.micro_batch_size,
                 f"x {self.accumulation} accumulated x {self.world_size} processes",
             ),
-            ("lr", f"{self.lr:g}", ""),
+            ("lr", " or ".join(f"{rate:g}" for rate in self._rates), ""),
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
@@ -155,6 +178,7 @@ class Plan:
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
+            *([] if self.imbalance == "none" else [("imbalance", self.imbalance, "")]),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
             *cost_rows(self.features, self.gflop, self.total_gflop, "features" in self.reasons),
             ("disk", size_text(self.disk_bytes), ""),
@@ -188,7 +212,7 @@ def make_plan(
         RecipeError: if the batch has fewer than two images per process, or a duration cannot be converted to steps.
     """
     assert source.train is not None
-    _check_possible(recipe, source.train, classifier.model)
+    _check_possible(recipe, classifier.model)
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
@@ -208,9 +232,12 @@ def make_plan(
     )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
     workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
-    reasons["lr"] = _lr_in_words(recipe.optim)
+    reasons["lr"] = _lr_in_words(recipe.optim, -(-total_steps // TRIAL_SHARE))
+    imbalance = plan_imbalance(recipe, source.train, source.classes)
+    reasons["imbalance"] = imbalance.reason
     features = plan_features(recipe, source, classifier, total_samples, reasons)
-    num_passes = max(1, features.num_views) if features else total_samples / (num_samples or total_samples)
+    epochs = total_samples / (num_samples or total_samples)
+    num_passes = max(1, features.num_views) if features else epochs * imbalance.most_shown
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
@@ -231,13 +258,19 @@ def make_plan(
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
+        imbalance=recipe.train.imbalance,
         num_parameters=num_parameters,
         num_learning=num_learning,
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
         features=features,
         reasons=reasons,
-        notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
+        notes=(
+            *imbalance.notes,
+            *_layout_warnings(learns),
+            *_stream_warning(source),
+            *(features.notes if features else ()),
+        ),
     )
 
 
@@ -251,23 +284,19 @@ def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons:
     return 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
 
 
-def _lr_in_words(optim: OptimRecipe) -> str:
+def _lr_in_words(optim: OptimRecipe, trial_steps: int) -> str:
     course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
     layers = "" if optim.layer_decay == 1 else f"; {optim.layer_decay:g} times as much in each lower block"
-    return f"peak, of the head; {course}{layers}"
+    trials = f"each tried for {trial_steps:,} steps, then the best; " if isinstance(optim.lr, tuple) else ""
+    return f"{trials}peak, of the head; {course}{layers}"
 
 
-def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreTrainedModel) -> None:
+def _check_possible(recipe: Recipe, model: PreTrainedModel) -> None:
     """Raise for impossible settings now, before anything is written."""
     if recipe.model.drop_path:
         check_drop_path(model)
     if recipe.train.gradient_checkpointing:
         check_activations(model)
-    if recipe.train.class_weights != "none" and not isinstance(train, ImageSplit):
-        raise TrainError(
-            "train.class_weights needs the number of images per class, which is unknown for a stream",
-            hint="--set train.class_weights=none, or leave out --streaming",
-        )
 
 
 def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[Phase, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import checkpoint_activations
 from vitft.architectures.last_block import shorten_last_block
-from vitft.data.images import ImageSource, ImageSplit, StreamSplit
+from vitft.data.images import ImageSource, StreamSplit
 from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
 from vitft.data.train_batches import TrainBatches
 from vitft.errors import one_line
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
+from vitft.model.head_input import HeadAlone
 from vitft.model.trainable import freeze_unused
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
@@ -30,6 +31,7 @@ from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
 from vitft.train.features import Backbone
 from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
+from vitft.train.imbalance import ClassBalance, sampling_of
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
 from vitft.train.stopping import now, stop_requests
@@ -78,7 +80,7 @@ class Training(Setup):
         batches: micro-batches of each step.
         caches: where staged images are kept; to be closed when the last image has been read.
         views: one for each image size.
-        class_weights: of the loss, (K,), if the recipe asks for them.
+        balance: the loss, with what the recipe does about skewed classes.
         state: the progress of the training.
         best_weights: those with the best validation score, on the CPU.
         warned_of: notes on images that were already printed.
@@ -95,7 +97,7 @@ class Training(Setup):
     batches: TrainBatches | StreamBatches | FeatureBatches
     caches: Caches
     views: dict[tuple[int, int], View]
-    class_weights: Tensor | None
+    balance: ClassBalance
     state: TrainState
     best_weights: dict[str, Tensor]
     warned_of: set[str]
@@ -132,14 +134,21 @@ class Training(Setup):
                 self.run.note(f"skipped {where}: {reason}")
 
 
-def build(run: Run, setup: Setup) -> Training:
+def build(run: Run, setup: Setup, *, started: float | None = None, features: OnFeatures | None = None) -> Training:
     """Build the training; freeze and note the parameters that the model does not use.
+
+    Args:
+        run: its directory.
+        setup: what to train.
+        started: when the session began, for the time limit; now if not given.
+        features: of a training with the same plan, which are then not computed again.
 
     Raises:
         DataError: for a bad image, if features of all images are computed here.
         StopRequest: if the processes were asked to stop while they are.
     """
-    started = now()
+    begun = now()
+    started = begun if started is None else started
     recipe, plan, source, classifier = setup.recipe, setup.plan, setup.source, setup.classifier
     accelerator = setup.accelerator
     model = classifier.to(accelerator.device).model.train()
@@ -148,7 +157,7 @@ def build(run: Run, setup: Setup) -> Training:
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
     shorten_last_block(model)
-    on_features = _on_features(run, setup, started)
+    on_features = _on_features(run, setup, started, features)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
@@ -185,13 +194,13 @@ def build(run: Run, setup: Setup) -> Training:
         batches=_batches(setup, on_features, caches.train),
         caches=caches,
         views={size: on_features.view(recipe.augment) if on_features else view(image_size=size) for size in sizes},
-        class_weights=_class_weights(recipe, source, accelerator.device),
+        balance=ClassBalance.of(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
             conditions=_conditions(plan) | {"compiled": compiled is not learner},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
-            elapsed_seconds=now() - started if on_features else 0.0,
+            elapsed_seconds=now() - begun if on_features else 0.0,
         ),
         best_weights={},
         warned_of=set(),
@@ -199,11 +208,13 @@ def build(run: Run, setup: Setup) -> Training:
     )
 
 
-def _on_features(run: Run, setup: Setup, started: float) -> OnFeatures | None:
-    """Compute the features of a frozen backbone, if the plan says so."""
+def _on_features(run: Run, setup: Setup, started: float, known: OnFeatures | None) -> OnFeatures | None:
+    """Compute the features of a frozen backbone, if the plan says so and they are not known."""
     recipe, plan, accelerator = setup.recipe, setup.plan, setup.accelerator
     if plan.features is None:
         return None
+    if known is not None:
+        return replace(known, model=HeadAlone(setup.classifier.model, plan.features.read.module))
     backbone = Backbone(recipe, setup.classifier, plan, plan.features, accelerator, run)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
         return head_on_features(backbone, setup.source, stop)
@@ -216,7 +227,7 @@ def _batches(
     assert split is not None
     slices = plan.slices(accelerator.process_index)
     if on_features is not None:
-        return on_features.batches(slices, recipe.train.seed)
+        return on_features.batches(slices, recipe.train.seed, sampling_of(recipe, setup.source))
     common: dict[str, Any] = {
         "seed": recipe.train.seed,
         "stage_size": plan.stage_size,
@@ -227,18 +238,7 @@ def _batches(
     }
     if isinstance(split, StreamSplit):
         return StreamBatches(split, slices, buffer=recipe.data.shuffle_buffer, **common)
-    return TrainBatches(split, slices, kept=kept, **common)
-
-
-def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:
-    if recipe.train.class_weights == "none":
-        return None
-    assert isinstance(source.train, ImageSplit)  # make_plan has checked it
-    counts = torch.from_numpy(source.train.class_counts(len(source.classes))).double()
-    weights = len(source.train) / (len(counts) * counts.clamp(min=1))
-    if recipe.train.class_weights == "sqrt":
-        weights = weights.sqrt()
-    return weights.float().to(device)
+    return TrainBatches(split, slices, kept=kept, sampling=sampling_of(recipe, setup.source), **common)
 
 
 def _conditions(plan: Plan) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vitft.data import order
@@ -102,23 +101,27 @@ def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> Tens
 
 
 def _loss(training: Training, step: int, batch: StagedBatch) -> Tensor:
-    """Return the summed cross-entropy of a micro-batch with its soft targets."""
+    """Return the summed loss of a micro-batch with its soft targets."""
     with training.clock.part("views"):
         pixel_values, targets = training.views[training.plan.phase_at(step).image_size](batch)
     training.set_sample_indices(batch.sample_indices.to(pixel_values.device))
     with training.clock.part("forward"):
         with training.accelerator.autocast():
             logits = training.network(pixel_values).logits
-        return F.cross_entropy(logits.float(), targets, weight=training.class_weights, reduction="sum")
+        return training.balance.loss(logits, targets)
 
 
-def non_finite(training: Training, step: int, value: float) -> TrainError:
+class NonFiniteError(TrainError):
+    """The loss or its gradient became infinite or NaN."""
+
+
+def non_finite(training: Training, step: int, value: float) -> NonFiniteError:
     """Return the error for a loss or gradient norm that is not finite."""
     last = checkpoint.newest(training.run.checkpoints)
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-    return TrainError(
+    return NonFiniteError(
         f"the loss or its gradient became {value} at step {step + 1}; {good}",
-        hint=f"a learning rate below {training.recipe.optim.lr:g} (--lr), or --precision fp32",
+        hint=f"a learning rate below {training.recipe.optim.rate:g} (--lr), or --precision fp32",
     )
 
 
