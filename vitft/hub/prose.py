@@ -83,6 +83,15 @@ def _start(facts: Mapping[str, Any], model: Mapping[str, Any], num_classes: int)
     return f"The weights come from {base}. Its head knew {kept} of the classes, and the rest of the head was new."
 
 
+_TRAINED = {
+    "attention": "The head and the attention of every block were trained",
+    "norms-and-biases": "The head, all normalisation layers and all biases were trained",
+    "all-but-embedding": "Everything but the patch embedding, positions and tokens was trained",
+    "lora": "The head and LoRA adapters were trained, which are merged into the weights",
+    "dora": "The head and DoRA adapters were trained, which are merged into the weights",
+}
+
+
 def _trained(what: str, model: Mapping[str, Any]) -> str:
     if "trained_parameters" not in model:
         return ""
@@ -92,6 +101,8 @@ def _trained(what: str, model: Mapping[str, Any]) -> str:
         return f"Only the head was trained: {count}."
     if what.startswith("last:"):
         return f"The head and the last {what.removeprefix('last:')} blocks were trained: {count}."
+    if what in _TRAINED:
+        return f"{_TRAINED[what]}: {count}."
     return f"All {count_text(total)} parameters were trained." if trained == total else f"{count} were trained."
 
 

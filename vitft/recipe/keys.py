@@ -8,10 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vitft.recipe.amounts import Amount, DataAmount
 from vitft.recipe.choices import (
+    PARTS,
     BadImages,
     Head,
     HubEvery,
     Initialisation,
+    LoraTargets,
     PositionKind,
     Precision,
     ResizeMethod,
@@ -151,9 +153,21 @@ class ModelRecipe(Section):
     position: PositionRecipe = PositionRecipe()
     """The model's position encoding."""
     train: Annotated[
-        str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$"), Form(("all", "head", "last:2"), "all, head or last:N")
+        str,
+        Field(pattern=rf"^({'|'.join(PARTS)}|last:[1-9][0-9]{{0,5}})$"),
+        Form((*PARTS, "last:2"), f"{', '.join(PARTS)} or last:N"),
     ] = "all"
-    """What to train: `all`, `head`, or `last:N` (the head and the last N blocks)."""
+    """Trained beside the head: `all`, `head` (nothing), `last:N` blocks, `attention`, `norms-and-biases`, `lora`, ..."""
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Rank of the adapters of `model.train: lora` (arXiv:2106.09685) and `dora` (arXiv:2402.09353)."""
+    lora_alpha: Positive = 16.0
+    """Their scale: what an adapter adds is multiplied by alpha / rank."""
+    lora_dropout: BelowOne = 0.1
+    """Dropout of what an adapter reads."""
+    lora_targets: LoraTargets = "attention"
+    """Adapted layers: attention (those that make queries and values) or all-linear (all linear layers of the blocks)."""
+    adapter: bool = False
+    """Also keep the adapter on its own, in `adapter/`, for peft; `model/` always has it merged into the weights."""
     drop_path: BelowOne = 0.0
     """Stochastic depth rate of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
     allow_new: tuple[Text, ...] = ()
@@ -190,6 +204,8 @@ class OptimRecipe(Section):
     """AdamW (arXiv:1711.05101), or SGD with momentum."""
     lr: Positive = 5e-4
     """Peak learning rate of the head; the blocks below it have less, by `optim.layer_decay`."""
+    head_lr_factor: Positive = 1.0
+    """Factor on the learning rate of the head alone."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
     weight_decay: NotNegative = 0.05
@@ -231,6 +247,8 @@ class TrainRecipe(Section):
     """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
+    head_first: bool = False
+    """First fit the head alone, to the optimum on features of the plain images; then train (LP-FT, arXiv:2202.10054)."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
     """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
     evaluate_every: Interval = Duration(1, "epochs")
