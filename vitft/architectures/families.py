@@ -171,9 +171,7 @@ FAMILIES: Mapping[str, Family] = {
     "metaclip_2": _tower(1, _CLASS_TOKEN),
     "siglip": _tower(0, Tokens()),
     # stages of falling resolution
-    "swin": Family(
-        _BLOCKS_OF_LAYERS, branches=("mlp",), attention=_ATTENTION, tables=_SWIN, tokens=_IN_WINDOWS
-    ),
+    "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",), attention=_ATTENTION, tables=_SWIN, tokens=_IN_WINDOWS),
     "swinv2": Family(
         _BLOCKS_OF_LAYERS, attention=_ATTENTION, tables=_SWIN[:1], has_window_networks=True, tokens=_IN_WINDOWS
     ),
@@ -220,9 +218,7 @@ FAMILIES: Mapping[str, Family] = {
         attention=_ATTENTION,
         queries_values=r"attention\.attention\.projection_(query|value)",
     ),
-    "segformer": _free(
-        r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", _POOLED_TOKENS, attention=_ATTENTION
-    ),
+    "segformer": _free(r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", _POOLED_TOKENS, attention=_ATTENTION),
     "poolformer": _free(r"\w+\.encoder\.block\.\d+\.\d+", Tokens(no_attention=f"{_NO_PAIRS}, only pooling")),
     "swiftformer": _free(
         r"\w+\.encoder\.network\.\d+\.blocks\.\d+",

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitft.architectures.blocks import blocks, head_modules, is_within, modules_in_order
-from vitft.architectures.families import FAMILIES, family_of
+from vitft.architectures.families import family_of
 from vitft.data import order
 from vitft.errors import ModelError, one_line
 from vitft.recipe.choices import ADAPTERS
@@ -80,7 +80,7 @@ class Adapter:
             model.get_submodule(f"{name}.lora_dropout")[_NAME] = _Dropout(self, recipe.lora_dropout, seed, name)
 
     def __str__(self) -> str:
-        kinds = sorted({name.rpartition(".")[2] for name in self.layers})
+        kinds = sorted({re.sub(r"(\.\d+)+$", "", name).rpartition(".")[2] for name in self.layers})
         kind = "DoRA" if self._config.use_dora else "LoRA"
         return f"{kind} of rank {self._config.r} in {len(self.layers)} layers ({', '.join(kinds)})"
 
@@ -145,13 +145,14 @@ def _targets(model: PreTrainedModel, recipe: ModelRecipe) -> list[str]:
     called = set(modules_in_order(model))  # a model may read the weights of a layer without calling it
     if chosen := [name for name in found if name in called]:
         return chosen
-    others = ", ".join(name for name, each in FAMILIES.items() if each.attention)
     kind = model.config.model_type
-    what = "linear layers in its blocks" if which == "all-linear" else "linear layers for queries and values"
+    what = "linear layers in the blocks" if which == "all-linear" else "layers for queries and values"
     able = which == "attention" and any(name in called for name in linear)
     raise ModelError(
-        f"model.train: {recipe.train} with model.lora_targets: {which}: vitft finds no {what} that a {kind} model calls",
-        allowed=f"{'model.lora_targets: all-linear; ' if able else ''}for attention, families such as {others}",
+        f"model.train: {recipe.train}, model.lora_targets: {which}: vitft finds no {what} of a {kind} model to adapt",
+        allowed="model.lora_targets: all-linear"
+        if able
+        else "transformers, such as vit, deit, beit, dinov2, clip or swin",
         hint="--set model.lora_targets=all-linear" if able else "--train last:2",
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitft.architectures.blocks import blocks, head_modules, is_within, layer_groups, plain_name
-from vitft.architectures.families import FAMILIES, family_of
+from vitft.architectures.families import family_of
 from vitft.errors import ModelError
 from vitft.model.adapter import is_adapter
 from vitft.quantities import count_text
@@ -81,14 +82,17 @@ def _of_attention(model: nn.Module) -> set[str]:
     }
     if not chosen:
         raise ModelError(
-            f"model.train: attention: vitft knows of none in the blocks of a {model.config.model_type} model",
-            allowed=f"{_POSSIBLE} for this family; attention for {', '.join(n for n, f in FAMILIES.items() if f.attention)}",
+            f"model.train: attention: vitft knows of none in the blocks of this model ({_kind(model)})",
+            allowed="all, head, last:N, norms-and-biases or all-but-embedding for this family; attention for "
+            "transformers, such as vit, deit, beit, dinov2, clip or swin",
             hint="--train norms-and-biases",
         )
     return chosen
 
 
-_POSSIBLE = "all, head, last:N, norms-and-biases or all-but-embedding"
+def _kind(model: nn.Module) -> str:
+    config: Any = model.config
+    return str(config.model_type)
 
 
 def _norms_and_biases(model: nn.Module) -> set[str]:
@@ -108,10 +112,9 @@ def _all_but_embedding(model: nn.Module, head: Iterable[str]) -> set[str]:
     """Return what comes after the embedding, without the positions and tokens that a later stage may have."""
     depth_of = layer_groups(model, head)
     chosen = {name for name, depth in depth_of.items() if depth > 0 and not _EMBEDDED.search(plain_name(name))}
-    if len(chosen) == len(depth_of):
+    if 0 not in depth_of.values():
         raise ModelError(
-            f"model.train: all-but-embedding: vitft does not know where the embedding of a {model.config.model_type} "
-            "model ends",
+            f"model.train: all-but-embedding: vitft does not know the embedding of this model ({_kind(model)})",
             allowed="all, head or norms-and-biases for this family",
             hint="--train all",
         )

@@ -157,15 +157,15 @@ class ModelRecipe(Section):
         Field(pattern=rf"^({'|'.join(PARTS)}|last:[1-9][0-9]{{0,5}})$"),
         Form((*PARTS, "last:2"), f"{', '.join(PARTS)} or last:N"),
     ] = "all"
-    """Trained beside the head: `all`, `head` (nothing), `last:N` blocks, `attention`, `norms-and-biases`, `lora`, ..."""
+    """What to train: `all`, `head`, `last:N` (the head and the last N blocks), or the head and a part with a name."""
     lora_rank: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rank of the adapters of `model.train: lora` (arXiv:2106.09685) and `dora` (arXiv:2402.09353)."""
-    lora_alpha: Positive = 16.0
+    lora_alpha: Annotated[int, Field(ge=1, le=65536)] = 16
     """Their scale: what an adapter adds is multiplied by alpha / rank."""
     lora_dropout: BelowOne = 0.1
     """Dropout of what an adapter reads."""
     lora_targets: LoraTargets = "attention"
-    """Adapted layers: attention (those that make queries and values) or all-linear (all linear layers of the blocks)."""
+    """Layers to adapt: those that make queries and values (attention), or all linear layers of the blocks."""
     adapter: bool = False
     """Also keep the adapter on its own, in `adapter/`, for peft; `model/` always has it merged into the weights."""
     drop_path: BelowOne = 0.0
@@ -248,7 +248,7 @@ class TrainRecipe(Section):
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
     head_first: bool = False
-    """First fit the head alone, to the optimum on features of the plain images; then train (LP-FT, arXiv:2202.10054)."""
+    """Fit the head to its optimum on features of the plain images, then train (LP-FT, arXiv:2202.10054)."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
     """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
     evaluate_every: Interval = Duration(1, "epochs")

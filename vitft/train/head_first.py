@@ -63,7 +63,7 @@ class Rows:
     def parts(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rows in parts: float64 features, labels."""
         size = max(1, _VALUES // max(1, math.prod(self.features.shape[1:])))
-        for features, labels in zip(self.features.split(size), self.labels.split(size), strict=True):
+        for features, labels in zip(torch.split(self.features, size), torch.split(self.labels, size), strict=True):
             yield features.to(device, torch.float64), labels.to(device)
 
 
@@ -214,13 +214,13 @@ def _minimise(
         vector_to_parameters(torch.from_numpy(values.copy()).to(device), parameters)
         head.zero_grad(set_to_none=True)
         total = penalty / 2 * sum((p.square().sum() for p in parameters if p.ndim > 1), torch.zeros((), device=device))
-        total.backward()
+        torch.autograd.backward(total)
         loss = float(total)
         for features, labels in rows.parts(device):
             logits: Tensor = head(features)
             targets = soft_targets(labels, logits.shape[1], smoothing).to(torch.float64)
             part = F.cross_entropy(logits, targets, weight=of_classes, reduction="sum") / len(rows.labels)
-            part.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(part)
             loss += float(part)
         gradient = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
         return loss, gradient.cpu().numpy()
@@ -264,7 +264,7 @@ def _stored(path: Path, fingerprint: str) -> Fitted | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):

@@ -254,7 +254,9 @@ def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons:
 def _lr_in_words(optim: OptimRecipe) -> str:
     course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
     layers = "" if optim.layer_decay == 1 else f"; {optim.layer_decay:g} times as much in each lower block"
-    whose = "of the head" if optim.head_lr_factor == 1 else f"of the last block; the head has {optim.head_lr_factor:g} x"
+    whose = (
+        "of the head" if optim.head_lr_factor == 1 else f"of the last block; the head has {optim.head_lr_factor:g} x"
+    )
     return f"peak, {whose}; {course}{layers}"
 
 
