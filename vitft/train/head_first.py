@@ -215,13 +215,13 @@ def _minimise(
         head.zero_grad(set_to_none=True)
         total = penalty / 2 * sum((p.square().sum() for p in parameters if p.ndim > 1), torch.zeros((), device=device))
         torch.autograd.backward(total)
-        loss = float(total)
+        loss = float(total.detach())
         for features, labels in rows.parts(device):
             logits: Tensor = head(features)
             targets = soft_targets(labels, logits.shape[1], smoothing).to(torch.float64)
             part = F.cross_entropy(logits, targets, weight=of_classes, reduction="sum") / len(rows.labels)
             torch.autograd.backward(part)
-            loss += float(part)
+            loss += float(part.detach())
         gradient = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
         return loss, gradient.cpu().numpy()
 
