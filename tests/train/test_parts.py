@@ -14,8 +14,6 @@ from vitft import finetune
 from vitft.errors import StoppedEarly
 from vitft.train.stopping import StopRequests
 
-Finetune = Callable[..., Path]
-
 # value: (its recipe, what stays of the backbone)
 PARTS: dict[str, tuple[dict[str, object], Callable[[str], bool]]] = {
     "attention": ({}, lambda name: ".attention." not in name),
@@ -36,6 +34,13 @@ RARELY = {"train__evaluate_every": "3 steps", "train__checkpoint_every": "3 step
 
 def settings(what: str) -> dict[str, object]:
     return {"model__train": what, "train__duration": "3 steps", **RARELY} | PARTS[what][0]
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what comes after the scores, which takes longer than these runs."""
+    for name in ("finish", "keep_thumbnails"):
+        monkeypatch.setattr(f"vitft.tasks.training.{name}", lambda *_: None)
 
 
 @pytest.mark.parametrize("what", PARTS)
