@@ -30,6 +30,8 @@ def training_text(facts: Mapping[str, Any]) -> str:
     results = facts["results"]
     model, num_classes = facts["environment"].get("model", {}), len(facts["classes"])
     sentences = [_start(facts, model, num_classes), _trained(recipe.model.train, model)]
+    if recipe.train.head_first:
+        sentences.append("The head was first fitted to features of the training images.")
     if results.get("train"):
         sentences.append(_features(results["train"]))
         sentences += [_length(results["train"], facts["environment"]), _weights(str(results.get("weights")), recipe)]
