@@ -58,8 +58,8 @@ FOLDERS = {
     "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "last_block", "weights"],
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
-        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
-        "fold", "rewrite", "trainable", "head_input", "drop_path",
+        "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "adapter", "classifier", "head",
+        "load", "fold", "rewrite", "trainable", "head_input", "drop_path",
     ],
     "scoring": [
         "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "told", "collecting",
@@ -71,8 +71,8 @@ FOLDERS = {
     ],
     "train": [
         "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "plan", "compiling",
-        "averages", "optim", "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup",
-        "late", "resume", "step", "progress", "validation", "fit", "rate_trials",
+        "averages", "optim", "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "head_first",
+        "setup", "late", "resume", "step", "progress", "validation", "fit", "rate_trials",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

@@ -119,6 +119,11 @@ class Run:
         return self.folder / "model"
 
     @property
+    def adapter_folder(self) -> Path:
+        """The folder of a low-rank adapter for peft; it exists only if ``model.adapter`` asks for it."""
+        return self.folder / "adapter"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"

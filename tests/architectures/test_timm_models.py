@@ -16,6 +16,7 @@ from vitft.architectures.blocks import blocks, checkpoint_activations, layer_gro
 from vitft.architectures.config import image_size_of
 from vitft.architectures.families import family_of, vision_config
 from vitft.errors import ModelError
+from vitft.model.adapter import Adapter
 from vitft.model.drop_path import DropPath, check_drop_path
 from vitft.model.head_input import HeadAlone, features_of, head_input
 from vitft.model.load import load_finished, load_for_training
@@ -23,10 +24,11 @@ from vitft.model.opening import open_checkpoint
 from vitft.model.pixels import ImageProcess
 from vitft.model.processor import made_size
 from vitft.model.trainable import choose_trainable
-from vitft.recipe.keys import ModelRecipe
+from vitft.recipe.keys import ModelRecipe, OptimRecipe
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import Target
 from vitft.resolution.tables import resample_table
+from vitft.train.optim import parameter_groups
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
 TOKENS = {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 16, "num_heads": 2}
@@ -268,6 +270,44 @@ def test_depths_go_from_the_patches_through_the_blocks_to_the_head(kind, tmp_pat
     assert {groups[name] for name in pretrained.head} == {len(found) + 1}
     choose_trainable(model, "head", pretrained.head)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == set(pretrained.head)
+
+
+@needs_timm
+@pytest.mark.parametrize("kind", ["vit", "offsets"])
+def test_layers_and_their_rates_are_those_of_timm_but_for_the_last_norm(kind, tmp_path):
+    from timm.optim import param_groups_layer_decay
+
+    pretrained = trained(kind, tmp_path)
+    model = pretrained.model
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    theirs, ours = (
+        {name_of[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+        for groups in (
+            param_groups_layer_decay(model.timm_model, layer_decay=0.5),
+            parameter_groups(model, OptimRecipe(layer_decay=0.5), pretrained.head),
+        )
+    )
+    # timm counts a ViT's last norm with the last block; BEiT's own code, and vitft, count it with the head.
+    norm = {"timm_model.norm.weight": 1.0, "timm_model.norm.bias": 1.0} if kind == "vit" else {}
+    assert ours == theirs | norm
+
+
+@needs_timm
+@pytest.mark.parametrize("kind", ["vit", "windows"])
+def test_its_attention_is_trained_or_adapted(kind, tmp_path):
+    pretrained = trained(kind, tmp_path)
+    adapter = Adapter(pretrained.model, ModelRecipe(train="lora", lora_rank=2), seed=0)
+    assert len(adapter.layers) == MODELS[kind][2] and all(name.endswith(".attn.qkv") for name in adapter.layers)
+    images = images_of(pretrained.image_size)
+    with torch.no_grad():
+        for name in (name for name, _ in pretrained.model.named_parameters() if "lora_" in name):
+            pretrained.model.get_parameter(name).add_(torch.randn(pretrained.model.get_parameter(name).shape))
+        changed = pretrained.model.eval()(images).logits
+        torch.testing.assert_close(adapter.merged(pretrained.model)(images).logits, changed, rtol=0, atol=1e-5)
+    fresh = trained(kind, tmp_path / "fresh")
+    choose_trainable(fresh.model, "attention", fresh.head)
+    names = {name for name, p in fresh.model.named_parameters() if p.requires_grad} - set(fresh.head)
+    assert names == {name for name, _ in fresh.model.named_parameters() if ".attn." in name}
 
 
 @needs_timm

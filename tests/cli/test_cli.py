@@ -22,8 +22,8 @@ from vitft.run import Run
 HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
 FLAGS = {
-    "finetune": """--bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic --device
-        --dry-run --epochs --force --format --from --hub-every --hub-repo --hub-revision --image-size --lr
+    "finetune": """--adapter --bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic
+        --device --dry-run --epochs --force --format --from --hub-every --hub-repo --hub-revision --image-size --lr
         --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --profile
         --push-to-hub --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
@@ -307,7 +307,7 @@ def test_the_main_process_leaves_it_to_our_parent_to_say_which_process_is_lost(t
         ("finetune --dataset builtin:digits --lr", "--lr"),
         ("finetune --dataset builtin:digits --precision fp8", "fp16"),
         ("finetune --dataset builtin:digits --set train.duration=10", "10 epochs, 2500 steps"),
-        ("finetune --dataset builtin:digits --train everything", "use all, head or last:N"),
+        ("finetune --dataset builtin:digits --train everything", "use all, head, attention, norms-and-biases, "),
         ("finetune --dataset builtin:digits more", "more"),
         ("finetune --resume runs/x --recipe default", "--recipe cannot be given"),
         ("finetun", "try: vitft finetune"),
@@ -460,7 +460,8 @@ def test_everything_that_is_wrong_is_said_at_once(capsys):
         "  --datset: did you mean --dataset?",
         "  --num-processes: use a whole number",
         "  --format: use text, json",
-        "  --train (model.train): 'heads' is not allowed; use all, head or last:N (did you mean head?)",
+        "  --train (model.train): 'heads' is not allowed; use all, head, attention, norms-and-biases, "
+        "all-but-embedding, lora, dora or last:N (did you mean head?)",
         "  --lr (optim.lr): 'fast' is not allowed; use a number or a list",
         "  --epochs (train.duration): '0 epochs' is nothing; use a length above 0, such as '1 epoch'",
         "  try: vitft finetune --help",

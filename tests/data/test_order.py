@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from vitft.data.order import derived_seed, place_of, sample_at, step_slots, uniform
+from vitft.data.order import derived_seed, lanes, place_of, sample_at, step_slots, uniform
 
 WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -98,6 +98,19 @@ def test_seeds_for_other_generators_differ_by_every_counter():
     seeds = {derived_seed(s, stream, a, b) for s in (0, 1) for stream in "xy" for a in range(5) for b in range(5)}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_lanes_are_uniform_and_belong_to_their_sample_alone():
+    drawn = lanes(3, "mask", torch.arange(500), 402)
+    assert drawn.shape == (500, 402) and drawn.dtype == torch.int16
+    counts = torch.bincount((drawn.flatten().int() + 2**15) // 4096, minlength=16).double()
+    expected = drawn.numel() / 16
+    assert float(((counts - expected) ** 2 / expected).sum()) < 45  # 15 degrees of freedom: p < 0.0001
+    assert float(torch.corrcoef(drawn[:, :4].T.double()).triu(1).abs().max()) < 0.2  # four of one hash
+    assert torch.equal(lanes(3, "mask", torch.tensor([77, 5]), 402), drawn[[77, 5]])
+    assert torch.equal(lanes(3, "mask", torch.arange(500), 9), drawn[:, :9])
+    assert not torch.equal(lanes(3, "other", torch.arange(500), 402), drawn)
+    assert not torch.equal(lanes(4, "mask", torch.arange(500), 402), drawn)
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 64, 4097])

@@ -35,8 +35,13 @@ def test_the_bundle_holds_no_path_of_this_machine(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "rollout.png").write_bytes(b"picture")
     (run / "figures" / "notes.txt").write_text("not for others")
+    (run / "adapter").mkdir()
+    (run / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(run / "base")}))
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
     bundle = collect(run, run / "model", write_card(run, run / "model", "me/leaves").text)
     assert "figures/rollout.png" in bundle and "figures/notes.txt" not in bundle
+    assert json.loads(bundle["adapter/adapter_config.json"]) == {"base_model_name_or_path": "base"}
+    assert all(MODEL.fullmatch(name) for name in bundle)
     for name, content in (bundle | collect_training(run, next((run / "checkpoints").glob("step-*")))).items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         assert str(run.parent).encode() not in data and b"/tmp" not in data, name

@@ -249,6 +249,13 @@ def test_the_training_is_told_in_sentences(run: Path) -> None:
     ("section", "key", "value", "said"),
     [
         ("model", "train", "head", "Only the head was trained: 51 of 3,000 parameters."),
+        (
+            "model",
+            "train",
+            "lora",
+            "The head and LoRA adapters were trained, which are merged into the weights: 51 of ",
+        ),
+        ("train", "head_first", True, "The head was first fitted to features of the training images."),
         ("model", "train", "last:2", "The head and the last 2 blocks were trained: 51 of 3,000 parameters."),
         ("model", "init", "random", "All weights started at random values; only the architecture is that of"),
         ("optim", "ema_decay", 0.0, "The weights are those of step"),

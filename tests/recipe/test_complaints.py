@@ -58,7 +58,14 @@ def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
         ("model.position.kind", "absolute", "'absolute' is not allowed; use learned-1d, learned-2d, sincos-2d,"),
         ("model.position.kin", "none", "unknown key; did you mean 'kind'?"),
         ("model.position", "none", "'none' is not a section; write its keys below it, indented"),
-        ("model.train", "last:0", "'last:0' is not allowed; use all, head or last:N (did you mean last:2?)"),
+        (
+            "model.train",
+            "last:0",
+            "'last:0' is not allowed; use all, head, attention, norms-and-biases, all-but-embedding, "
+            "lora, dora or last:N (did you mean last:2?)",
+        ),
+        ("model.lora_targets", "q_proj", "'q_proj' is not allowed; use attention or all-linear"),
+        ("model.lora_rank", 0, "0 is not allowed; use a number >= 1"),
     ],
 )
 def test_each_error_is_one_line_that_says_what_is_allowed(key, value, says):

@@ -67,6 +67,16 @@ def test_each_block_has_its_power_of_the_layer_decay(home) -> None:
     assert {scale for name, scale in scales.items() if "classifier" in name or "vit.layernorm" in name} == {1.0}
 
 
+def test_the_factor_of_the_head_scales_its_rate_alone(home) -> None:
+    scales = {
+        factor: {name: group["lr_scale"] for group in groups for name in group["names"]}
+        for factor, (_, groups) in ((f, groups_of(home, layer_decay=0.5, head_lr_factor=f)) for f in (1.0, 3.0))
+    }
+    for name, scale in scales[1.0].items():
+        assert scales[3.0][name] == (3 * scale if name.startswith("classifier") else scale)
+    assert scales[1.0]["classifier.weight"] == scales[1.0]["vit.layernorm.weight"] == 1.0
+
+
 def test_only_matrices_decay(home) -> None:
     model, groups = groups_of(home, weight_decay=0.3)
     decays = {name: group["weight_decay"] for group in groups for name in group["names"]}

@@ -89,6 +89,13 @@ HEAD = {  # two steps, and one of a single image
     "train.feature_views": 1,
     "train.duration": f"{125 / 501} epochs",
 }
+ADAPTER = {  # whose dropout, and the head that is fitted first, are the same everywhere
+    "model.train": "lora",
+    "model.lora_dropout": 0.3,
+    "train.head_first": True,
+    "optim.head_lr_factor": 2,
+    "train.duration": "4 steps",
+}
 SIZES = {"train.duration": "10 steps", "train.resolution_schedule": {8: "60%", 16: "40%"}}
 FAMILY = {"model.drop_path": 0, "train.duration": "6 steps"}
 
@@ -104,6 +111,7 @@ def jobs(home: Path) -> dict[str, dict[str, Any]]:
         "adamw": vit | ADAMW,
         "lonely": vit | LONELY,
         "head": vit | HEAD,
+        "adapter": vit | ADAPTER,
         "sizes": vit | SIZES,
     }
     finetunes |= {name: family(name, home) for name in FAMILIES}
@@ -356,6 +364,13 @@ def test_a_head_on_features_takes_the_same_course(several: tuple[int, Path], one
     assert_close(*[each / "head" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
     scores = [[event["nll"] for event in events(each / "head", "validation")] for each in (folder, one)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_adapters_after_a_fitted_head_take_the_same_course(several: tuple[int, Path], one: Path) -> None:
+    count, folder = several
+    assert len({each["weights"] for each in witnesses(folder, "adapter", count)}) == 1
+    assert_same_losses(folder / "adapter", one / "adapter", steps=4)
+    assert_close(*[each / "adapter" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
 
 
 def test_a_run_at_several_sizes_takes_the_same_course(several: tuple[int, Path], one: Path) -> None:

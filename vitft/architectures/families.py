@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vitft.architectures.family import Family, Size, Table, Tokens
+from vitft.architectures.family import QUERIES_VALUES, Family, Size, Table, Tokens
 from vitft.architectures.timm_models import PREFIX, WRAPPER, Vision, architecture_of
 
 # --- tables ------------------------------------------------------------------------------------------------
@@ -88,6 +88,7 @@ _CONVOLUTIONS = Tokens(no_attention="they are made of convolutions")
 
 # --- families ----------------------------------------------------------------------------------------------
 
+_ATTENTION = "attention"
 _PLACES = r"\w+\.embeddings\.position_embeddings"
 _OFFSETS = r".*relative_position_bias_table"
 _PATCH = r"\w+\.embeddings\.patch_embeddings\.projection\.weight"
@@ -98,6 +99,7 @@ def _plain(prefix: int, tokens: Tokens) -> Family:
     return Family(
         r"\w+\.layers\.\d+",
         branches=("attention", "mlp"),
+        attention=_ATTENTION,
         tables=(Table(_PLACES, _patches, fixed=prefix),),
         patch=_PATCH,
         tokens=tokens,
@@ -109,6 +111,7 @@ def _tower(prefix: int, tokens: Tokens) -> Family:
     return Family(
         r"vision_model\.encoder\.layers\.\d+",
         branches=("self_attn", "mlp"),
+        attention="self_attn",
         tables=(Table(r"vision_model\.embeddings\.position_embedding\.weight", _patches, fixed=prefix),),
         patch=r"vision_model\.embeddings\.patch_embedding\.weight",
         square_only=_ONE_NUMBER,
@@ -122,6 +125,7 @@ _ENCODER_LAYER = r"\w+\.(?:encoder\.)?layers?\.\d+"
 def _dino(tokens: Tokens) -> Family:
     return Family(
         _ENCODER_LAYER,
+        attention=_ATTENTION,
         tables=(Table(_PLACES, _patches, fixed=1),),
         patch=_PATCH,
         square_only=_SCRAMBLED,
@@ -132,6 +136,7 @@ def _dino(tokens: Tokens) -> Family:
 
 _BEIT = Family(
     _ENCODER_LAYER,
+    attention=_ATTENTION,
     tables=(Table(_PLACES, _patches, fixed=1), Table(_OFFSETS, _patches, "offsets", fixed=3)),
     patch=_PATCH,
     square_only=_SCRAMBLED,
@@ -143,9 +148,9 @@ _BLOCKS_OF_LAYERS = r"\w+\.encoder\.layers\.\d+\.blocks\.\d+"
 _LAYERS_OF_STAGES = r"\w+\.encoder\.stages\.\d+\.layers\.\d+"
 
 
-def _free(blocks: str, tokens: Tokens) -> Family:
+def _free(blocks: str, tokens: Tokens, attention: str = "", queries_values: str = QUERIES_VALUES) -> Family:
     """Return the entry of a family without positions."""
-    return Family(blocks, any_size=True, tokens=tokens)
+    return Family(blocks, attention=attention, queries_values=queries_values, any_size=True, tokens=tokens)
 
 
 _MOBILE_VIT = r"\w+\.encoder\.layer\.\d+\.(layer|transformer\.layer)\.\d+"
@@ -166,17 +171,24 @@ FAMILIES: Mapping[str, Family] = {
     "metaclip_2": _tower(1, _CLASS_TOKEN),
     "siglip": _tower(0, Tokens()),
     # stages of falling resolution
-    "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",), tables=_SWIN, tokens=_IN_WINDOWS),
-    "swinv2": Family(_BLOCKS_OF_LAYERS, tables=_SWIN[:1], has_window_networks=True, tokens=_IN_WINDOWS),
-    "donut-swin": Family(_BLOCKS_OF_LAYERS, branches=("output",), tables=_SWIN, tokens=_IN_WINDOWS),
+    "swin": Family(_BLOCKS_OF_LAYERS, branches=("mlp",), attention=_ATTENTION, tables=_SWIN, tokens=_IN_WINDOWS),
+    "swinv2": Family(
+        _BLOCKS_OF_LAYERS, attention=_ATTENTION, tables=_SWIN[:1], has_window_networks=True, tokens=_IN_WINDOWS
+    ),
+    "donut-swin": Family(
+        _BLOCKS_OF_LAYERS, branches=("output",), attention=_ATTENTION, tables=_SWIN, tokens=_IN_WINDOWS
+    ),
     "hiera": Family(
         _LAYERS_OF_STAGES,
+        attention="attn",
+        queries_values=r"attn\.qkv",
         tables=(Table(_PLACES, _hiera_units),),
         step=_hiera_step,
         tokens=Tokens(no_rollout="attention stays within windows, and queries are pooled"),
     ),
     "pvt": Family(
         r"\w+\.encoder\.block\.\d+\.\d+",
+        attention=_ATTENTION,
         tables=(
             Table(r"\w+\.encoder\.patch_embeddings\.([012])\.position_embeddings", _pvt_cells),
             Table(r"\w+\.encoder\.patch_embeddings\.(3)\.position_embeddings", _pvt_cells, fixed=1),
@@ -188,6 +200,8 @@ FAMILIES: Mapping[str, Family] = {
     "levit": Family(
         _LAYERS_OF_STAGES,
         branches=("module",),
+        attention=r"(module\.)?(attention_biases|queries|keys_values|queries_keys_values|projection)",
+        queries_values=r"(module\.)?(queries|keys_values|queries_keys_values)\.linear",
         tables=(Table(r"\w+\.encoder\.stages\.(\d+)\..*attention_biases", _levit_cells, "distances"),),
         square_only=_ONE_NUMBER,
         most_places=32 * 32,  # building it loops over all pairs in Python
@@ -197,17 +211,29 @@ FAMILIES: Mapping[str, Family] = {
         ),
     ),
     # stages without positions
-    "pvt_v2": _free(_BLOCKS_OF_LAYERS, _POOLED_TOKENS),
-    "cvt": _free(_LAYERS_OF_STAGES, _POOLED_CLASS),
-    "segformer": _free(r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", _POOLED_TOKENS),
+    "pvt_v2": _free(_BLOCKS_OF_LAYERS, _POOLED_TOKENS, attention=_ATTENTION),
+    "cvt": _free(
+        _LAYERS_OF_STAGES,
+        _POOLED_CLASS,
+        attention=_ATTENTION,
+        queries_values=r"attention\.attention\.projection_(query|value)",
+    ),
+    "segformer": _free(r"\w+\.(encoder\.)?(stages\.\d+\.blocks|block\.\d+)\.\d+", _POOLED_TOKENS, attention=_ATTENTION),
     "poolformer": _free(r"\w+\.encoder\.block\.\d+\.\d+", Tokens(no_attention=f"{_NO_PAIRS}, only pooling")),
     "swiftformer": _free(
         r"\w+\.encoder\.network\.\d+\.blocks\.\d+",
         Tokens(no_attention=f"{_NO_PAIRS}, only one global query"),
+        attention="attn",
     ),
     "focalnet": _free(_LAYERS_OF_STAGES, Tokens(no_attention=f"{_NO_PAIRS}, only focal modulation")),
-    "mobilevit": _free(_MOBILE_VIT, Tokens(no_rollout="convolutions come between groups of attention layers")),
-    "mobilevitv2": _free(_MOBILE_VIT, Tokens(no_attention=f"{_NO_PAIRS}, only one weight per token")),
+    "mobilevit": _free(
+        _MOBILE_VIT,
+        Tokens(no_rollout="convolutions come between groups of attention layers"),
+        attention=_ATTENTION,
+    ),
+    "mobilevitv2": _free(
+        _MOBILE_VIT, Tokens(no_attention=f"{_NO_PAIRS}, only one weight per token"), attention=_ATTENTION
+    ),
     # convolutions
     "convnext": _STAGES,
     "convnextv2": _STAGES,
@@ -277,6 +303,8 @@ def _wrapped(config: Any) -> Family:
     known = architecture_of(config)
     return Family(
         known.blocks,
+        attention="attn",
+        queries_values=r"attn\.(qkv|[qv]_proj|q|v|kv)",
         tables=tuple(Table(name, _patches, entries, fixed) for name, (entries, fixed) in known.tables.items()),
         step=lambda vision: int(vision.step),
         patch=rf"{re.escape(PREFIX)}patch_embed\.proj\.weight" if known.has_plain_patch else "",

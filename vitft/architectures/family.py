@@ -61,6 +61,10 @@ class Tokens:
     note: str = ""
 
 
+QUERIES_VALUES = r"(.*\.)?([qv]_proj|query|value)"
+"""How most families name the layers that make queries and values."""
+
+
 def _patch_step(config: Any) -> int:
     return int(config.patch_size)
 
@@ -73,6 +77,10 @@ class Family:
         blocks: pattern of the module names of its residual blocks; empty to find them by rule.
         branches: submodules of a block whose output is added to the residual stream without passing through a
             module named ``drop_path``.
+        attention: pattern, within a block, of the parts that attend: modules, or parameters of the block itself; empty
+            if there are none.
+        queries_values: pattern, within a block, of the linear layers that make queries and values, or all three of
+            queries, keys and values at once; empty if there are none.
         tables: its position tables; all other parameters are the same at every size.
         step: vision configuration -> number of pixels that must divide both sides of an image.
         patch: pattern of the name in memory of a patch embedding that is a plain convolution (kernel = stride).
@@ -91,6 +99,8 @@ class Family:
 
     blocks: str
     branches: tuple[str, ...] = ()
+    attention: str = ""
+    queries_values: str = QUERIES_VALUES
     tables: tuple[Table, ...] = ()
     step: Callable[[Any], int] = _patch_step
     patch: str = ""

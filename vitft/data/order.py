@@ -38,6 +38,21 @@ def uniform(seed: int, stream: str, sample_indices: Tensor, k: int = 1) -> Tenso
     return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
 
 
+def lanes(seed: int, stream: str, sample_indices: Tensor, k: int) -> Tensor:
+    """Draw ``k`` 16-bit numbers for each sample index, four from one hash: cheap masks of many elements.
+
+    Args:
+        seed, stream, sample_indices: as in :func:`uniform`.
+        k: draws per sample index.
+
+    Returns:
+        int16, every value equally likely, shape (B, k), on the device of ``sample_indices``.
+    """
+    columns = torch.arange(1, -(-k // 4) + 1, device=sample_indices.device) * _signed(_GAMMA)
+    bits = _mix(_mix(sample_indices ^ _signed(_key(seed, stream)))[:, None] + columns)
+    return bits.view(torch.int16)[:, :k]
+
+
 def derived_seed(seed: int, stream: str, *counters: int) -> int:
     """Return a 63-bit seed for another generator, such as torch's own for dropout."""
     state = torch.tensor([_signed(_key(seed, stream))])

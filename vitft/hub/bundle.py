@@ -24,6 +24,7 @@ Bundle = dict[str, Path | bytes]
 MODEL = re.compile(
     r"model[\w.\-]*\.safetensors(?:\.index\.json)?|(?:config|preprocessor_config|processor_config)\.json"
     r"|calibration\.json|confusion\.png|recipe\.yaml|results\.json|environment\.json|README\.md|figures/.+"
+    r"|adapter/(?:adapter_config|preprocessor_config)\.json|adapter/adapter_model\.safetensors"
 )
 """Paths in a repository that belong to a model."""
 TRAINING = re.compile(r"training/.+")
@@ -59,6 +60,9 @@ def collect(folder: Path, model: Path, card: str) -> Bundle:
         bundle["results.json"] = _shortened_json((folder / "results.json").read_text(encoding="utf-8"), shorten)
     if read_environment(folder):
         bundle["environment.json"] = _public_environment(folder, shorten)
+    for path in sorted((folder / "adapter").glob("*")):
+        content = path if path.suffix != ".json" else _shortened_json(path.read_text(encoding="utf-8"), shorten)
+        bundle[f"adapter/{path.name}"] = content
     for path in sorted((folder / "figures").glob("*")):
         if path.suffix in FIGURES:
             bundle[f"figures/{path.name}"] = path

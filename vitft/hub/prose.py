@@ -30,6 +30,8 @@ def training_text(facts: Mapping[str, Any]) -> str:
     results = facts["results"]
     model, num_classes = facts["environment"].get("model", {}), len(facts["classes"])
     sentences = [_start(facts, model, num_classes), _trained(recipe.model.train, model)]
+    if recipe.train.head_first:
+        sentences.append("The head was first fitted to features of the training images.")
     if results.get("train"):
         sentences += [_features(results["train"]), _balance(recipe)]
         sentences += [_length(results["train"], facts["environment"]), _weights(str(results.get("weights")), recipe)]
@@ -97,6 +99,15 @@ def _balance(recipe: Recipe) -> str:
     return f"The training classes differ in size, so {how}." if how else ""
 
 
+_TRAINED = {
+    "attention": "The head and the attention of every block were trained",
+    "norms-and-biases": "The head, all normalisation layers and all biases were trained",
+    "all-but-embedding": "Everything but the patch embedding, positions and tokens was trained",
+    "lora": "The head and LoRA adapters were trained, which are merged into the weights",
+    "dora": "The head and DoRA adapters were trained, which are merged into the weights",
+}
+
+
 def _trained(what: str, model: Mapping[str, Any]) -> str:
     if "trained_parameters" not in model:
         return ""
@@ -106,6 +117,8 @@ def _trained(what: str, model: Mapping[str, Any]) -> str:
         return f"Only the head was trained: {count}."
     if what.startswith("last:"):
         return f"The head and the last {what.removeprefix('last:')} blocks were trained: {count}."
+    if what in _TRAINED:
+        return f"{_TRAINED[what]}: {count}."
     return f"All {count_text(total)} parameters were trained." if trained == total else f"{count} were trained."
 
 

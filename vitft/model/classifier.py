@@ -14,8 +14,11 @@ from vitft.architectures.config import class_names
 from vitft.architectures.family import Size
 from vitft.disk import whole_folder
 from vitft.errors import ModelError
+from vitft.model.adapter import Adapter
 from vitft.model.origin import Origin
 from vitft.model.pixels import ImageProcess, normalisation
+from vitft.recipe.choices import ADAPTERS
+from vitft.recipe.keys import ModelRecipe
 from vitft.resolution.encoding import with_written_positions
 from vitft.resolution.retarget import Retargeting
 from vitft.views.pixel_values import Normalisation
@@ -41,6 +44,7 @@ class Classifier:
         folder: its files on this machine, if it is a finished model.
         origin: its base model on the Hub, and its licence.
         notes: sentences for the user: what is new, what was left out, what was decided.
+        adapter: low-rank adapters in the model, while they are trained.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Classifier:
     folder: Path | None = None
     origin: Origin = field(default_factory=Origin)
     notes: list[str] = field(default_factory=list)
+    adapter: Adapter | None = None
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -96,13 +101,53 @@ class Classifier:
         self.model.to(device)
         return self
 
+    def add_adapter(self, recipe: ModelRecipe, seed: int) -> None:
+        """Add low-rank adapters to the model, if the recipe trains them.
+
+        Raises:
+            ModelError: if the model has no layers for them, or if they are to be kept for a checkpoint that nobody has.
+        """
+        if recipe.train not in ADAPTERS:
+            return
+        if recipe.adapter and (self.retargeting or recipe.position.kind):
+            raise ModelError(
+                f"model.adapter: the adapter would belong to {self.name} with another size or other positions, which "
+                "is no checkpoint that peft could load",
+                hint=f"vitft resize {self.name} -o RESIZED, then --model RESIZED; or leave out --adapter",
+            )
+        self.adapter = Adapter(self.model, recipe, seed)
+        self.notes.append(str(self.adapter))
+
+    def merge_adapter(self) -> None:
+        """Merge the adapters into the weights, if there are any: the model is then what :meth:`save` writes."""
+        if self.adapter is not None:
+            self.adapter.merge(self.model)
+            self.adapter = None
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapters and the head for peft, complete or not at all.
+
+        Raises:
+            ModelError: if the folder cannot be written.
+        """
+        assert self.adapter is not None
+        try:
+            with whole_folder(folder) as partial:
+                self.adapter.save(self.model, partial, self.name, self.head)
+                self.processor.save_pretrained(partial)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"cannot write the adapter to {folder}: {error}", hint="free some disk space, then resume the run"
+            ) from error
+
     def save(self, folder: Path) -> None:
-        """Write a plain transformers folder, complete or not at all.
+        """Write a plain transformers folder, complete or not at all; adapters are merged into the weights.
 
         Raises:
             ModelError: if the folder cannot be written, for example on a full disk.
         """
-        model = with_written_positions(self.model)
+        plain = self.model if self.adapter is None else self.adapter.merged(self.model)
+        model = with_written_positions(plain)
         try:
             with whole_folder(folder) as partial:
                 model.save_pretrained(partial)

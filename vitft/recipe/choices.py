@@ -35,6 +35,15 @@ Initialisation = Literal["pretrained", "random"]
 Head = Literal["auto", "keep", "new"]
 """``model.head``."""
 
+PARTS = ("all", "head", "attention", "norms-and-biases", "all-but-embedding", "lora", "dora")
+"""``model.train``, beside ``last:N``."""
+
+ADAPTERS = ("lora", "dora")
+"""Those of them that add parameters, through peft."""
+
+LoraTargets = Literal["attention", "all-linear"]
+"""``model.lora_targets``."""
+
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """``train.precision``."""
 

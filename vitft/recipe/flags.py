@@ -46,6 +46,7 @@ FLAGS = {
         Flag("--image-size", "model.image_size", "SIZE"),
         Flag("--method", "model.resize_method", help="How position tables are resampled to another size."),
         Flag("--train", "model.train", "PART"),
+        Flag("--adapter", "model.adapter"),
         Flag("--epochs", "train.duration", "N", "Passes over the training images.", unit="epochs"),
         Flag("--batch-size", "train.batch_size", "N"),
         Flag("--lr", "optim.lr", "RATE"),

@@ -8,11 +8,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vitft.recipe.amounts import Amount, DataAmount
 from vitft.recipe.choices import (
+    PARTS,
     BadImages,
     Head,
     HubEvery,
     Imbalance,
     Initialisation,
+    LoraTargets,
     PositionKind,
     Precision,
     ResizeMethod,
@@ -153,9 +155,21 @@ class ModelRecipe(Section):
     position: PositionRecipe = PositionRecipe()
     """The model's position encoding."""
     train: Annotated[
-        str, Field(pattern=r"^(all|head|last:[1-9][0-9]{0,5})$"), Form(("all", "head", "last:2"), "all, head or last:N")
+        str,
+        Field(pattern=rf"^({'|'.join(PARTS)}|last:[1-9][0-9]{{0,5}})$"),
+        Form((*PARTS, "last:2"), f"{', '.join(PARTS)} or last:N"),
     ] = "all"
-    """What to train: `all`, `head`, or `last:N` (the head and the last N blocks)."""
+    """What to train: `all`, `head`, `last:N` (the head and the last N blocks), or the head and a part with a name."""
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Rank of the adapters of `model.train: lora` (arXiv:2106.09685) and `dora` (arXiv:2402.09353)."""
+    lora_alpha: Annotated[int, Field(ge=1, le=65536)] = 16
+    """Their scale: what an adapter adds is multiplied by alpha / rank."""
+    lora_dropout: BelowOne = 0.1
+    """Dropout of what an adapter reads."""
+    lora_targets: LoraTargets = "attention"
+    """Layers to adapt: those that make queries and values (attention), or all linear layers of the blocks."""
+    adapter: bool = False
+    """Also keep the adapter on its own, in `adapter/`, for peft; `model/` always has it merged into the weights."""
     drop_path: BelowOne = 0.0
     """Stochastic depth rate of the last block; earlier blocks have linearly less (arXiv:1603.09382)."""
     allow_new: tuple[Text, ...] = ()
@@ -192,6 +206,8 @@ class OptimRecipe(Section):
     """AdamW (arXiv:1711.05101), or SGD with momentum."""
     lr: Rates = 5e-4
     """Peak learning rate of the head, less below (`optim.layer_decay`); of several (1e-4,1e-3) the best in trials."""
+    head_lr_factor: Positive = 1.0
+    """Factor on the learning rate of the head alone."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Factor on the learning rate from each block to the one below (BEiT, arXiv:2106.08254)."""
     weight_decay: NotNegative = 0.05
@@ -239,6 +255,8 @@ class TrainRecipe(Section):
     """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
+    head_first: bool = False
+    """Fit the head to its optimum on features of the plain images, then train (LP-FT, arXiv:2202.10054)."""
     imbalance: Imbalance = "none"
     """Skewed classes: weigh the loss, sample classes equally (`sqrt-`: halfway), or adjust logits in the loss."""
     imbalance_tau: Annotated[float, Field(gt=0, le=100)] = 1.0

@@ -16,6 +16,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from vitft.errors import RecipeError
 from vitft.files import read_regular
+from vitft.recipe.choices import ADAPTERS
 from vitft.recipe.complaints import complaints
 from vitft.recipe.keys import (
     MAY_CHANGE,
@@ -184,6 +185,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
     if recipe.model.init == "random" and recipe.model.head == "keep":
         yield "model.init: random with model.head: keep: a kept head is useless on random weights"
+    yield from _contradictions_about_parts(recipe)
     if recipe.train.feature_views and (recipe.model.train != "head" or recipe.train.features == "off"):
         yield (
             f"train.feature_views: {recipe.train.feature_views} needs features, but model.train is "
@@ -201,3 +203,18 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
         yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"
+
+
+def _contradictions_about_parts(recipe: Recipe) -> Iterator[str]:
+    """Yield a line for keys on what is trained that do not go together."""
+    model, usual = recipe.model, ModelRecipe()
+    of_adapters = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "adapter")
+    given = [key for key in of_adapters if getattr(model, key) != getattr(usual, key)]
+    if given and model.train not in ADAPTERS:
+        yield f"model.{given[0]}: {getattr(model, given[0])} needs model.train: lora or dora, not {model.train}"
+    if recipe.train.head_first and model.train == "head":
+        yield "train.head_first: true with model.train: head: nothing is left to train after the head"
+    if recipe.train.head_first and model.init == "random":
+        yield "train.head_first: true with model.init: random: features of random weights say little"
+    if recipe.train.head_first and recipe.data.streaming:
+        yield "train.head_first: true with data.streaming: true: features need images that can be read again"

@@ -169,6 +169,7 @@ def _import_libraries() -> None:
 
 def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
     """Reject untrusted metrics and missing packages before anything is loaded."""
+    from vitft.model.adapter import require_peft
     from vitft.scoring.metrics import check_metrics
 
     if recipe.metrics_from and not trust_metrics:
@@ -179,6 +180,7 @@ def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
             hint="--trust-metrics to run them, or --set run.metrics=[] to leave them out",
         )
     check_metrics(recipe.run.metrics)
+    require_peft(recipe.model)
     check_trackers(recipe.run.track)
 
 
@@ -190,6 +192,7 @@ def _load(
     from vitft.model.trainable import choose_trainable
     from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source
+    from vitft.train.head_first import check_head_first
     from vitft.train.plan import make_plan
     from vitft.train.setup import Setup
 
@@ -203,7 +206,9 @@ def _load(
     if (level := source.white_level) != WHITE_LEVEL:
         classifier.processor.white_level = level
         classifier.notes.append(f"white level: {level:,}, also written into preprocessor_config.json")
+    classifier.add_adapter(recipe.model, recipe.train.seed)
     classifier.notes.append(choose_trainable(classifier.model, recipe.model.train, classifier.head))
+    classifier.notes += check_head_first(recipe, source, classifier)
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
     plan = make_plan(recipe, source, classifier, accelerator, dict(reasons), settled)
     return Setup(recipe, source, classifier, plan, accelerator, overview)

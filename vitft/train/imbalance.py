@@ -135,15 +135,33 @@ class ClassBalance:
         offsets = recipe.train.imbalance_tau * np.log(np.maximum(counts, 1) / counts.sum())
         return cls(offsets=torch.from_numpy(offsets).float().to(device))
 
+    @classmethod
+    def of_rows(cls, recipe: Recipe, source: ImageSource, device: torch.device) -> ClassBalance:
+        """Return the balance of a loss over every row once: sampling becomes the weights that mean the same."""
+        power = _SAMPLING_POWERS.get(recipe.train.imbalance)
+        if power is None:
+            return cls.of(recipe, source, device)
+        assert isinstance(source.train, ImageSplit)  # plan_imbalance has refused streams
+        counts = source.train.class_counts(len(source.classes))
+        weights = epoch_quotas(counts, power) / np.maximum(counts, 1)
+        return cls(weights=torch.from_numpy(weights).float().to(device))
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the summed cross-entropy, shape ().
 
         Args:
             logits: (B, K).
-            targets: soft, with label smoothing and mixing in them, float32 (B, K).
+            targets: soft, with label smoothing and mixing in them, (B, K); in the precision in which to compute.
         """
-        logits = logits.float() if self.offsets is None else logits.float() + self.offsets
-        return F.cross_entropy(logits, targets, weight=self.weights, reduction="sum")
+        logits = logits.to(targets.dtype)
+        if self.offsets is not None:
+            logits = logits + self.offsets
+        weights = None if self.weights is None else self.weights.to(targets.dtype)
+        return F.cross_entropy(logits, targets, weight=weights, reduction="sum")
+
+
+EVEN = ClassBalance()
+"""The plain cross-entropy."""
 
 
 def _weights(counts: np.ndarray, power: float) -> np.ndarray:

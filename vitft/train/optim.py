@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitft.architectures.blocks import layer_groups
+from vitft.architectures.blocks import head_modules, is_within, layer_groups
 from vitft.model.trainable import has_no_decay
 from vitft.recipe.choices import Schedule
 from vitft.recipe.keys import OptimRecipe
@@ -43,22 +43,23 @@ def lr_at(
 def parameter_groups(model: nn.Module, recipe: OptimRecipe, head: Iterable[str]) -> list[dict[str, Any]]:
     """Group the trained parameters by depth and by whether weight decay applies to them.
 
-    Layer i of L + 1 has ``lr_scale`` = layer_decay^(L + 1 - i) (BEiT, arXiv:2106.08254). Each group carries its
-    parameters' names for the checkpoint.
+    Layer i of L + 1 has ``lr_scale`` = layer_decay^(L + 1 - i) (BEiT, arXiv:2106.08254); that of the head is
+    head_lr_factor. Each group carries its parameters' names for the checkpoint.
     """
-    depths = layer_groups(model, head)
+    depths, heads = layer_groups(model, head), head_modules(head)
     top = max(depths.values())
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    groups: dict[tuple[int, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         exempt = has_no_decay(name, parameter)
+        factor = recipe.head_lr_factor if is_within(name, heads) else 1.0
         group = groups.setdefault(
-            (depths[name], exempt),
+            (depths[name], factor, exempt),
             {
                 "params": [],
                 "names": [],
-                "lr_scale": recipe.layer_decay ** (top - depths[name]),
+                "lr_scale": factor * recipe.layer_decay ** (top - depths[name]),
                 "weight_decay": 0.0 if exempt else recipe.weight_decay,
             },
         )

@@ -62,7 +62,7 @@ class Plan:
         num_samples: training samples per epoch; None for a stream of unknown length.
         total_samples: samples over the whole training.
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one process.
-        lr: peak learning rate, of the head; several of which one is still to be chosen.
+        lr: peak learning rate, of the last layers; several of which one is still to be chosen.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image, in pixels.
@@ -288,7 +288,10 @@ def _lr_in_words(optim: OptimRecipe, trial_steps: int) -> str:
     course = "constant after the warmup" if optim.schedule == "constant" else f"{optim.schedule} to 0"
     layers = "" if optim.layer_decay == 1 else f"; {optim.layer_decay:g} times as much in each lower block"
     trials = f"each tried for {trial_steps:,} steps, then the best; " if isinstance(optim.lr, tuple) else ""
-    return f"{trials}peak, of the head; {course}{layers}"
+    whose = (
+        "of the head" if optim.head_lr_factor == 1 else f"of the last block; the head has {optim.head_lr_factor:g} x"
+    )
+    return f"{trials}peak, {whose}; {course}{layers}"
 
 
 def _check_possible(recipe: Recipe, model: PreTrainedModel) -> None:

@@ -31,6 +31,7 @@ from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
 from vitft.train.features import Backbone
 from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
+from vitft.train.head_first import features_for_head, fit_head_first
 from vitft.train.imbalance import ClassBalance, sampling_of
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
@@ -109,9 +110,10 @@ class Training(Setup):
         return self.classifier.model
 
     def set_sample_indices(self, sample_indices: Tensor | None) -> None:
-        """Tell drop path which samples the next forward pass has; None drops nothing."""
-        if self.drop_path is not None:
-            self.drop_path.sample_indices = sample_indices
+        """Tell drop path and adapters which samples the next forward pass has; None drops nothing."""
+        for dropping in (self.drop_path, self.classifier.adapter):
+            if dropping is not None:
+                dropping.sample_indices = sample_indices
 
     def track(self, values: dict[str, float], step: int | None = None) -> None:
         """Send numbers of a step, by default the last, to the recipe's trackers.
@@ -158,6 +160,8 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
         checkpoint_activations(model)
     shorten_last_block(model)
     on_features = _on_features(run, setup, started, features)
+    if recipe.train.head_first:
+        _fit_head_first(run, setup, started)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
@@ -200,7 +204,7 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
             conditions=_conditions(plan) | {"compiled": compiled is not learner},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
-            elapsed_seconds=now() - begun if on_features else 0.0,
+            elapsed_seconds=now() - begun if on_features or recipe.train.head_first else 0.0,
         ),
         best_weights={},
         warned_of=set(),
@@ -218,6 +222,15 @@ def _on_features(run: Run, setup: Setup, started: float, known: OnFeatures | Non
     backbone = Backbone(recipe, setup.classifier, plan, plan.features, accelerator, run)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
         return head_on_features(backbone, setup.source, stop)
+
+
+def _fit_head_first(run: Run, setup: Setup, started: float) -> None:
+    """Fit the head alone, before anything else is trained."""
+    recipe, accelerator, source, classifier = setup.recipe, setup.accelerator, setup.source, setup.classifier
+    planned = features_for_head(classifier, source)
+    backbone = Backbone(recipe, classifier, setup.plan, planned, accelerator, run)
+    with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
+        fit_head_first(backbone, source, ClassBalance.of_rows(recipe, source, accelerator.device), stop)
 
 
 def _batches(
