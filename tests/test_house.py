@@ -43,7 +43,7 @@ FOLDERS = {
         "choices", "lengths", "sizes", "amounts", "yaml12", "keys", "complaints", "recipe", "describe", "fields",
         "flags",
     ],
-    "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
+    "processes": ["signals", "worker", "fsdp", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "row_numbers", "class_counts", "staging", "images", "store", "cache", "staged_store", "batches",
         "workers", "train_batches",
