@@ -71,9 +71,9 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "plan", "compiling", "averages", "optim",
-        "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup", "late", "resume", "step",
-        "progress", "validation", "fit",
+        "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "sharding", "plan", "compiling", "averages",
+        "optim", "checkpoint", "sharded_checkpoint", "clock", "stopping", "features", "feature_store", "head_alone",
+        "setup", "late", "resume", "step", "progress", "validation", "fit",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

@@ -40,7 +40,7 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     """Save the model and its results; return the results, which only the main process has."""
     run, accelerator, source = training.run, training.accelerator, training.source
     peak = _peak_memory(accelerator)
-    on_main_process(lambda: training.classifier.save(run.model_folder), accelerator)
+    training.save_model(run.model_folder)
     run.say(f"weights: {fitted.weights}; scoring them")
     found = _Found()
     for name, split in (("validation", source.validation), ("test", source.test)):

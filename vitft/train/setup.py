@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from vitft.errors import one_line
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
 from vitft.model.trainable import freeze_unused
+from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
 from vitft.run import Run
@@ -32,6 +34,7 @@ from vitft.train.features import Backbone
 from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
+from vitft.train.sharding import check_shared, shard, whole_weights
 from vitft.train.stopping import now, stop_requests
 from vitft.views.policy import View, policy
 
@@ -69,7 +72,7 @@ class Training(Setup):
     Attributes:
         run: its directory.
         started: when this session began, on the clock of :mod:`vitft.train.stopping`.
-        network: the classifier's model, wrapped by accelerate; it takes every image size of the plan. With
+        network: the classifier's model, wrapped by accelerate or divided; it takes every image size of the plan. With
             ``on_features``, the head alone.
         on_features: the head and the features of a frozen backbone; None if the whole model runs on images.
         optimizer: of the trained parameters.
@@ -80,7 +83,7 @@ class Training(Setup):
         views: one for each image size.
         class_weights: of the loss, (K,), if the recipe asks for them.
         state: the progress of the training.
-        best_weights: those with the best validation score, on the CPU.
+        best_weights: those with the best validation score, on the CPU; this process's part if the model is divided.
         warned_of: notes on images that were already printed.
         clock: where the time goes.
     """
@@ -105,6 +108,11 @@ class Training(Setup):
     def model(self) -> PreTrainedModel:
         """The bare model."""
         return self.classifier.model
+
+    def save_model(self, folder: Path) -> None:
+        """Write the model into a folder; all processes take part, and the main process writes."""
+        weights = whole_weights(self.model, self.accelerator) if self.plan.is_sharded else None
+        on_main_process(lambda: self.classifier.save(folder, weights), self.accelerator)
 
     def set_sample_indices(self, sample_indices: Tensor | None) -> None:
         """Tell drop path which samples the next forward pass has; None drops nothing."""
@@ -142,7 +150,11 @@ def build(run: Run, setup: Setup) -> Training:
     started = now()
     recipe, plan, source, classifier = setup.recipe, setup.plan, setup.source, setup.classifier
     accelerator = setup.accelerator
-    model = classifier.to(accelerator.device).model.train()
+    if plan.is_sharded:
+        check_shared(run.folder, accelerator)
+    else:  # the parts of a model are moved one by one
+        classifier.to(accelerator.device)
+    model = classifier.model.train()
     if unused := freeze_unused(model, classifier.image_size):
         run.note(f"frozen, because the model does not use them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:
@@ -151,7 +163,6 @@ def build(run: Run, setup: Setup) -> Training:
     on_features = _on_features(run, setup, started)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
-    averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
 
     # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
     fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
@@ -161,9 +172,16 @@ def build(run: Run, setup: Setup) -> Training:
     if len(sizes) > 1:
         learner = MultiSize(model, classifier.image_size, sizes, recipe.model.resize_method)
     compiled = learner
-    if on_features is None:
+    if plan.is_sharded:
+        shard(model, groups, accelerator)
+    elif on_features is None:
         compiled = compiled_if_faster(learner, recipe.train.compile, plan, accelerator, run)
-    network, optimizer = accelerator.prepare(compiled, make_optimizer(groups, recipe.optim, fused=fused))
+    averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
+    network, optimizer = compiled, make_optimizer(groups, recipe.optim, fused=fused)
+    if plan.is_sharded:
+        optimizer = accelerator.prepare(optimizer)
+    else:
+        network, optimizer = accelerator.prepare(network, optimizer)
     view = partial(
         policy,
         recipe.augment,
@@ -251,4 +269,5 @@ def _conditions(plan: Plan) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": metadata.version("transformers"),
+        **({"sharding": "fsdp"} if plan.is_sharded else {}),
     }
