@@ -166,6 +166,7 @@ def build(run: Run, setup: Setup) -> Training:
 
     # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
     fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
+    fused &= not (plan.is_sharded and recipe.optim.name == "sgd")  # torch has no fused SGD for divided parameters
     groups = parameter_groups(model, recipe.optim, classifier.head)
     sizes = [phase.image_size for phase in plan.phases]
     learner: nn.Module = model if on_features is None else on_features.model
