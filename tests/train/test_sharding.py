@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import events, last_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed import fsdp  # noqa: F401 - before the fork, not in each process
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from vitft.errors import ModelError, RecipeError
-from vitft.processes.accelerate_config import Said
+from vitft.processes.accelerate_config import AccelerateSettings, Said
 from vitft.recipe.recipe import Recipe
 from vitft.train import checkpoint, sharding
 
@@ -38,13 +39,14 @@ HALF = {
     "train.features": "off",
     "optim.name": "sgd",
     "train.duration": "3 steps",
+    "train.evaluate_every": "3 steps",
 }
 STEPS = 9
 
 
-def job(home: Path, folder: Path, name: str, sharding: str, **changes: object) -> dict[str, Any]:
+def job(home: Path, folder: Path, name: str, how: str, **changes: object) -> dict[str, Any]:
     values = tiny.recipe(home).flat() | UNEVEN | {"data.dataset": str(folder / "photos"), "run.pictures": "auto"}
-    values |= {"run.output_dir": str(folder), "run.name": name, "train.sharding": sharding}
+    values |= {"run.output_dir": str(folder), "run.name": name, "train.sharding": how}
     return {"finetune": values | {key.replace("__", "."): value for key, value in changes.items()}}
 
 
@@ -55,7 +57,7 @@ def killed() -> None:
 
 
 def without_room() -> None:
-    """Let the second process find no room for its part of the second checkpoint."""
+    """Let the second process find no room for its part of its second checkpoint."""
 
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -76,7 +78,8 @@ def runs(home: Path, uninterrupted: Path, tmp_path_factory: pytest.TempPathFacto
         "fsdp": job(home, folder, "fsdp", "fsdp"),
         "ddp-half": job(home, folder, "ddp-half", "none", **{k.replace(".", "__"): v for k, v in HALF.items()}),
         "fsdp-half": job(home, folder, "fsdp-half", "fsdp", **{k.replace(".", "__"): v for k, v in HALF.items()}),
-        "full": job(home, folder, "full", "fsdp") | {"before": without_room, "fails": True},
+        "full": job(home, folder, "full", "fsdp", train__checkpoint_every="1 steps")
+        | {"before": without_room, "fails": True},
         "killed": job(home, folder, "killed", "fsdp") | {"before": killed},
     }
     with pytest.raises(torch.multiprocessing.ProcessExitedException):
@@ -154,8 +157,7 @@ def test_the_saved_model_is_a_plain_one(runs: Path) -> None:
 
 def test_every_image_is_scored_once(runs: Path) -> None:
     for name in ("fsdp", "ddp"):
-        scores = [event for event in events(runs / name, "validation")]
-        assert len(scores) == 5
+        assert len(events(runs / name, "validation")) == 5
         results = (runs / name / "results.json").read_text()
         assert '"count": 17' in results and '"count": 6' in results
     ours, theirs = ([event["nll"] for event in events(runs / name, "validation")] for name in ("fsdp", "ddp"))
@@ -176,6 +178,66 @@ def test_a_killed_run_resumes_bit_for_bit(runs: Path) -> None:
 def test_a_process_that_finds_no_room_ends_all_and_leaves_the_checkpoint_before(runs: Path) -> None:
     for rank in range(2):
         said = (runs / f"full.{rank}.json").read_text()
-        assert "step-00000006" in said and "No space left on device" in said and "step-00000003 is complete" in said
-    assert [path.name for path in (runs / "full" / "checkpoints").iterdir()] == ["step-00000003"]
+        assert "step-00000002" in said and "No space left on device" in said and "step-00000001 is complete" in said
+    assert [path.name for path in (runs / "full" / "checkpoints").iterdir()] == ["step-00000001"]
     checkpoint.verify(last_checkpoint(runs / "full"))
+
+
+# --- what is asked for, and what is refused ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "settled", "accelerate", "processes", "expected"),
+    [
+        ("fsdp", None, None, 2, True),
+        ("fsdp", None, None, 1, False),
+        ("auto", None, None, 2, False),
+        ("auto", None, "fsdp", 2, True),
+        ("auto", "none", "fsdp", 2, False),
+        ("auto", "fsdp", None, 2, True),
+    ],
+)
+def test_the_recipe_decides_then_the_checkpoint_then_accelerate(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    settled: str | None,
+    accelerate: str | None,
+    processes: int,
+    expected: bool,
+) -> None:
+    said = AccelerateSettings(sharding=Said(accelerate, "it") if accelerate else None)
+    monkeypatch.setattr(sharding, "accelerate_settings", lambda: said)
+    reasons: dict[str, str] = {}
+    recipe = Recipe.load(None, {"train.sharding": wanted})
+    assert sharding.choose_sharding(recipe, processes, settled, reasons) is expected
+    assert ("sharding" in reasons) == (expected or wanted == "fsdp")  # nothing is silent
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "on_features", "match"),
+    [
+        ({}, "fp16", False, "loss scale"),
+        ({"train.compile": "on"}, "no", False, "train.compile"),
+        ({"model.image_size": 8, "train.resolution_schedule": {4: "50%", 8: "50%"}}, "no", False, "several image"),
+        ({"model.train": "head"}, "no", True, "features"),
+        ({"hub.push": True, "hub.every": "best"}, "no", False, "hub.every"),
+    ],
+)
+def test_what_does_not_go_with_a_divided_model_is_refused(
+    home: Path, changes: dict[str, object], precision: str, on_features: bool, match: str
+) -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    model = ViTForImageClassification(ViTConfig.from_pretrained(home / "checkpoint"))
+    sharding.check_sharding(Recipe(), model, "bf16", on_features=False)
+    with pytest.raises(RecipeError, match=match) as error:
+        sharding.check_sharding(Recipe.load(None, changes), model, precision, on_features=on_features)
+    assert error.value.hint
+
+
+def test_a_model_with_batch_normalisation_is_not_divided(tmp_path: Path) -> None:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    model = ResNetForImageClassification(ResNetConfig.from_pretrained(tiny.make_convolutions(tmp_path)))
+    with pytest.raises(ModelError, match=r"resnet model: .*(blocks|BatchNorm)"):
+        sharding.check_sharding(Recipe(), model, "no", on_features=False)

@@ -146,6 +146,9 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     else:
         destination, made = on_main_process(lambda: prepare(destination), accelerator)
         start_trackers(run, recipe, accelerator)
+    if setup.plan.is_sharded:
+        run.num_processes = accelerator.num_processes
+        _tell_parent(run)
     tell(run, setup, [*hub_notes, *made])
     with pushes_during_training(run, recipe.hub, destination):
         results = _train_and_score(session, run, setup, resume=not is_new)

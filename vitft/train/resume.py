@@ -134,11 +134,12 @@ def _check_layout(training: Training, path: Path, state: TrainState) -> None:
         for conditions in (state.conditions, training.state.conditions)
     )
     if there != here and "fsdp" in (there[0], here[0]):
+        training.run.num_processes = there[1]
         raise TrainError(
             f"{path} is of {there[1]} process{'es' * (there[1] > 1)} with train.sharding: {there[0]}, but now it is "
             f"{here[0]} with {here[1]}",
             allowed="with a divided model, only as many processes as before",
-            hint=f"{training.run.resume_command} --num-processes {there[1]}",
+            hint=training.run.resume_command,
         )
 
 

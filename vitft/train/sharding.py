@@ -47,7 +47,7 @@ def choose_sharding(recipe: Recipe, num_processes: int, settled: str | None, rea
     if num_processes == 1:
         reasons["sharding"] = f"fsdp ({why}) divides a model over several processes, and here is one"
         return False
-    reasons["sharding"] = f"{why}: each process holds 1/{num_processes} of weights, gradients and averages"
+    reasons["sharding"] = f"{why}: each process holds 1/{num_processes} of the model"
     return True
 
 
