@@ -163,26 +163,13 @@ def build(run: Run, setup: Setup) -> Training:
     on_features = _on_features(run, setup, started)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
-
-    # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
-    fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
-    fused &= not (plan.is_sharded and recipe.optim.name == "sgd")  # torch has no fused SGD for divided parameters
-    groups = parameter_groups(model, recipe.optim, classifier.head)
     sizes = [phase.image_size for phase in plan.phases]
     learner: nn.Module = model if on_features is None else on_features.model
     if len(sizes) > 1:
         learner = MultiSize(model, classifier.image_size, sizes, recipe.model.resize_method)
-    compiled = learner
-    if plan.is_sharded:
-        shard(model, groups, accelerator)
-    elif on_features is None:
-        compiled = compiled_if_faster(learner, recipe.train.compile, plan, accelerator, run)
+    groups = parameter_groups(model, recipe.optim, classifier.head)
+    network, optimizer, is_compiled = _prepared(run, setup, learner, groups)
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
-    network, optimizer = compiled, make_optimizer(groups, recipe.optim, fused=fused)
-    if plan.is_sharded:
-        optimizer = accelerator.prepare(optimizer)
-    else:
-        network, optimizer = accelerator.prepare(network, optimizer)
     view = partial(
         policy,
         recipe.augment,
@@ -207,7 +194,7 @@ def build(run: Run, setup: Setup) -> Training:
         class_weights=_class_weights(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
-            conditions=_conditions(plan) | {"compiled": compiled is not learner},
+            conditions=_conditions(plan) | {"compiled": is_compiled},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
             elapsed_seconds=now() - started if on_features else 0.0,
@@ -216,6 +203,24 @@ def build(run: Run, setup: Setup) -> Training:
         warned_of=set(),
         clock=Clock(accelerator.device, exact=recipe.train.profile, workers=plan.workers),
     )
+
+
+def _prepared(
+    run: Run, setup: Setup, learner: nn.Module, groups: list[dict[str, Any]]
+) -> tuple[nn.Module, AcceleratedOptimizer, bool]:
+    """Return what learns, wrapped or divided for several processes, the optimizer, and whether it is compiled."""
+    recipe, plan, accelerator = setup.recipe, setup.plan, setup.accelerator
+    # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
+    fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
+    if plan.is_sharded:
+        shard(setup.classifier.model, groups, accelerator)
+        fused &= recipe.optim.name == "adamw"  # torch has no fused SGD for divided parameters
+        return learner, accelerator.prepare(make_optimizer(groups, recipe.optim, fused=fused)), False
+    compiled = learner
+    if plan.features is None:
+        compiled = compiled_if_faster(learner, recipe.train.compile, plan, accelerator, run)
+    network, optimizer = accelerator.prepare(compiled, make_optimizer(groups, recipe.optim, fused=fused))
+    return network, optimizer, compiled is not learner
 
 
 def _on_features(run: Run, setup: Setup, started: float) -> OnFeatures | None:

@@ -148,10 +148,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 def divided_like(tensor: Any, part: Tensor) -> Tensor:
     """Return the tensor that is divided like another, of which each process has a part."""
+    if not is_divided(tensor):
+        return part
     from torch.distributed.tensor import DTensor
 
-    if not isinstance(tensor, DTensor):
-        return part
     like: dict[str, Any] = {"shape": tensor.shape, "stride": tensor.stride(), "run_check": False}
     made: Tensor = DTensor.from_local(part.to(tensor.device), tensor.device_mesh, tensor.placements, **like)
     return made
