@@ -66,7 +66,7 @@ _DRAWN, _NUM_DRAWS = svg._drawn, evidence.NUM_DRAWS
 _REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # Their subjects are signals, forks, several processes, the cache, and pipes and modes of files, which Windows has not.
-_POSIX = ["faults/*", "train/test_processes.py", "train/test_resume.py"]
+_POSIX = ["faults/*", "train/test_processes.py", "train/test_resume.py", "train/test_sharding.py"]
 _POSIX += ["train/test_caching.py", "data/test_store.py", "data/test_cache.py", "data/test_staged_store.py"]
 _POSIX += ["test_disk.py", "test_files.py", "test_portability.py"]
 _POSIX += ["processes/test_launch.py", "processes/test_signals.py"]

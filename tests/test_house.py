@@ -43,7 +43,7 @@ FOLDERS = {
         "choices", "lengths", "sizes", "amounts", "rates", "yaml12", "keys", "complaints", "recipe", "describe",
         "fields", "flags",
     ],
-    "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
+    "processes": ["signals", "worker", "fsdp", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "row_numbers", "class_counts", "staging", "images", "row_order", "store", "cache", "staged_store",
         "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
@@ -70,9 +70,10 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "train": [
-        "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "plan", "compiling",
-        "averages", "optim", "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "head_first",
-        "setup", "late", "resume", "step", "progress", "validation", "fit", "rate_trials",
+        "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "sharding", "plan",
+        "compiling", "averages", "optim", "checkpoint", "sharded_checkpoint", "clock", "stopping", "features",
+        "feature_store", "head_alone", "head_first", "setup", "late", "resume", "step", "progress", "validation", "fit",
+        "rate_trials",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",

@@ -30,6 +30,7 @@ class Run:
     def __init__(self, folder: Path, *, is_main: bool = True, flags: tuple[str, ...] = ()) -> None:
         self.folder, self.is_main = folder, is_main
         self._flags = flags  # needed to resume it
+        self.num_processes: int | None = None  # if only as many can resume it
         self.status = Status(enabled=is_main)
 
     @staticmethod
@@ -136,7 +137,8 @@ class Run:
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
-        return shlex.join(["vitft", "finetune", "--resume", str(self.folder), *self._flags])
+        many = [] if self.num_processes is None else ["--num-processes", str(self.num_processes)]
+        return shlex.join(["vitft", "finetune", "--resume", str(self.folder), *many, *self._flags])
 
     def results(self) -> dict[str, Any] | None:
         """Return the final scores; None if they are missing or unreadable."""

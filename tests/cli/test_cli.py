@@ -23,8 +23,8 @@ HEAVY = ("torch", "transformers", "datasets", "rich", "pydantic")
 
 FLAGS = {
     "finetune": """--adapter --bad-images --batch-size --create-pr --dataset --dataset-revision --debug --deterministic
-        --device --dry-run --epochs --force --format --from --hub-every --hub-repo --hub-revision --image-size --lr
-        --max-train-samples
+        --device --dry-run --epochs --force --format --from --fsdp --hub-every --hub-repo --hub-revision --image-size
+        --lr --max-train-samples
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --profile
         --push-to-hub --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",

@@ -13,6 +13,8 @@ def make_plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in (*os.environ, "RANK"):
         if name.startswith("ACCELERATE_") or name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
             monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VITFT_SHARDING", "")  # as it is set by what is tested, it must be undone
+    monkeypatch.delenv("VITFT_SHARDING")
     default = tmp_path / "default_config.yaml"
     for module in ("config.config_args", "launch"):
         monkeypatch.setattr(f"accelerate.commands.{module}.default_config_file", str(default))

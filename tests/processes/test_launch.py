@@ -22,6 +22,7 @@ from machine import make_plain, see_devices, write_config
 
 from vitft.errors import UsageError
 from vitft.processes import launch
+from vitft.processes.accelerate_config import accelerate_settings
 from vitft.processes.device import make_accelerator
 from vitft.processes.launch import Launch
 from vitft.recipe.recipe import Recipe
@@ -368,7 +369,11 @@ def test_chosen_gpus_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ("values", "match"),
     [
         ({"distributed_type": "DEEPSPEED", "num_processes": 2}, "asks for DEEPSPEED"),
-        ({"distributed_type": "FSDP", "num_processes": 2}, "asks for FSDP"),
+        ({"distributed_type": "FSDP", "num_processes": 2}, "asks for FSDP version 1"),
+        (
+            {"distributed_type": "FSDP", "fsdp_config": "{fsdp_version: 2, fsdp_offload_params: true}"},
+            "asks for fsdp_offload_params",
+        ),
         ({"distributed_type": "MEGATRON_LM", "num_processes": 2}, "asks for MEGATRON_LM"),
         ({"distributed_type": "XLA", "num_processes": 2}, "asks for XLA"),
         ({"distributed_type": "MULTI_GPU", "num_proceses": 2}, "cannot be read.*num_proceses"),
@@ -386,7 +391,7 @@ def test_a_config_for_another_engine_or_with_a_typo_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--use_fsdp"], "asks for FSDP"),
+        (["--use_fsdp"], "asks for FSDP version 1"),
         (["--use_deepspeed"], "asks for DEEPSPEED"),
         (["--num_procs", "2"], "--num_procs"),
         (["train.py"], "unexpected argument 'train.py'"),
@@ -409,7 +414,35 @@ def test_an_engine_that_the_environment_asks_for_is_refused_without_a_launcher_t
             UsageError, match=rf"the environment \(ACCELERATE_USE_{engine}\) asks for {engine}"
         ) as error:
             ask()
-        assert error.value.hint == f"unset ACCELERATE_USE_{engine}"
+        assert error.value.hint.startswith(f"unset ACCELERATE_USE_{engine}")
+
+
+@pytest.mark.parametrize("how", ["config", "arguments"])
+def test_fsdp2_is_passed_on_to_the_processes_and_done_by_vitft(
+    how: str, plain_machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--num_machines", "1"]
+    if how == "config":
+        how_many = {"num_processes": 2, "use_cpu": "true"}
+        write_config(plain_machine, distributed_type="FSDP", fsdp_config="{fsdp_version: 2}", **how_many)
+    else:
+        about = ["--use_fsdp", "--fsdp_version", "2", "--fsdp-reshard-after-forward=true"]
+        arguments = [*about, *arguments, "--num_processes", "2"]
+    chosen = launch.choose(None, "cpu", arguments)
+    assert chosen is not None and chosen.num_processes == 2
+    command = chosen.command("vitft", [], tmp_path)
+    assert "--multi_gpu" in command and not [word for word in command if word.startswith(("--use_fsdp", "--fsdp"))]
+
+    environment = {name: value for name, value in chosen.environment(tmp_path).items() if "FSDP" in name}
+    assert environment == {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    for name, value in (environment | {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert launch.choose(None, "cpu") is None  # in a process that was launched
+    assert "ACCELERATE_USE_FSDP" not in os.environ  # accelerate and transformers would obey it in their own ways
+    said = accelerate_settings().sharding
+    assert said is not None and said.value == "fsdp"
+    with pytest.raises(UsageError, match=r"train\.sharding: none, but accelerate launch .* says fsdp"):
+        make_accelerator(Recipe.load(None, {"train.sharding": "none"}))
 
 
 def test_a_launched_process_does_not_launch_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 The processes are forked from the warm one of the tests and are told what accelerate's launcher would tell them:
 starting Python anew takes longer than all the jobs. A job is ``{"finetune": {"optim.lr": 1, ...}}``, with
-``"slow_save": seconds`` if saving is to take a while, or ``{"evaluate": [model, dataset]}``. Process 1 writes
-about the job ``x`` into ``FOLDER/x.1.json``.
+``"slow_save": seconds`` if saving is to take a while, ``{"resume": run}``, or ``{"evaluate": [model, dataset]}``.
+``"before"`` is called first, and ``"fails": True`` expects a TrainError. Process 1 writes about the job ``x`` into
+``FOLDER/x.1.json``.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from accelerate.state import AcceleratorState, GradientState
 from torch.multiprocessing import start_processes
 
 from vitft import Recipe, tasks
-from vitft.errors import StoppedEarly
+from vitft.errors import StoppedEarly, TrainError
 from vitft.model import load
 from vitft.train import checkpoint
+from vitft.train.sharding import whole
 
 
 def do_all(jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
@@ -37,14 +39,22 @@ def do_all(jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
             seen.do(job)
         except StoppedEarly:
             seen.facts["stopped"] = time.time()
+        except TrainError as error:
+            if not job.get("fails"):
+                raise
+            seen.facts["failed"] = str(error)
         finally:
             seen.leave()
         rank = os.environ.get("RANK", "0")
         (folder / f"{name}.{rank}.json").write_text(json.dumps(seen.facts))
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+        forget_accelerator()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def forget_accelerator() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 class Witness:
@@ -61,7 +71,10 @@ class Witness:
         load.load_for_training, checkpoint.save, Accelerator.end_training = self._load, self._save, self._end
 
     def do(self, job: Mapping[str, Any]) -> None:
-        if "evaluate" in job:
+        job.get("before", lambda: None)()
+        if "resume" in job:
+            tasks.finetune(resume=job["resume"])
+        elif "evaluate" in job:
             self.facts["scores"] = tasks.evaluate(*job["evaluate"]).scores
         else:
             if seconds := job.get("slow_save"):
@@ -83,7 +96,7 @@ class Witness:
         # The group stays, since processes that have parted cannot meet again under the same launcher.
         digest = hashlib.sha256()
         for name, tensor in self._model.state_dict().items():
-            digest.update(name.encode() + tensor.numpy().tobytes())
+            digest.update(name.encode() + whole(tensor).numpy().tobytes())
         self.facts["weights"] = digest.hexdigest()
         if torch.distributed.is_initialized():
             everyone = torch.tensor([1])
@@ -93,6 +106,7 @@ class Witness:
 
 def launch(count: int, jobs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     """Do all jobs in ``count`` forked processes that find each other; raise what one of them raises."""
+    forget_accelerator()  # of a run of the test's own process
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

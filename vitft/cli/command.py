@@ -208,7 +208,7 @@ def _as_yaml(flag: Flag, text: str) -> object:
         return text
 
 
-_FLAG_OF = {flag.key: flag.name for flag in FLAGS.values()}
+_FLAG_OF = {flag.key: flag.name for flag in FLAGS.values() if not flag.sets}
 
 
 def with_flags(text: str) -> str:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @recipe_flags(
     "--dataset", "--dataset-revision", "--streaming", "--max-train-samples", "--bad-images",
     "--model", "--model-revision", "--image-size", "--train", "--adapter",
-    "--epochs", "--batch-size", "--lr", "--seed", "--precision", "--device", "--deterministic", "--profile",
+    "--epochs", "--batch-size", "--lr", "--seed", "--precision", "--device", "--fsdp",
+    "--deterministic", "--profile",
     "--name", "--output-dir", "--track", "--metrics",
     "--push-to-hub", "--hub-repo", "--private", "--hub-revision", "--hub-every", "--create-pr", "--force",
 )  # fmt: skip

@@ -60,12 +60,12 @@ def _parameter(flag: Flag) -> Parameter:
     kind, choices, default, _ = FIELDS[flag.key]
     taken: Any = _TYPES["float" if flag.unit else kind]
     if kind == "str" and choices:
-        taken = Literal[choices]
+        taken = bool if flag.sets else Literal[choices]
     text = flag.help or meaning(flag.key)
     if kind == "list":
         text = f"{text.removesuffix('.')}: {', '.join(choices)}." if choices else text
         text += " Repeatable."
-    if default not in _SAYS_NOTHING:
+    if default not in _SAYS_NOTHING and not flag.sets:
         text += f"  [default: {default.removesuffix(f' {flag.unit}') if flag.unit else default}]"
     option = typer.Option(flag.name, metavar=flag.metavar, help=text)
     annotation = Annotated[taken | None, option]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from vitft.architectures.config import class_names
 from vitft.architectures.family import Size
@@ -140,8 +142,12 @@ class Classifier:
                 f"cannot write the adapter to {folder}: {error}", hint="free some disk space, then resume the run"
             ) from error
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write a plain transformers folder, complete or not at all; adapters are merged into the weights.
+
+        Args:
+            folder: where to.
+            weights: instead of the model's own, which may be divided over several processes.
 
         Raises:
             ModelError: if the folder cannot be written, for example on a full disk.
@@ -150,7 +156,7 @@ class Classifier:
         model = with_written_positions(plain)
         try:
             with whole_folder(folder) as partial:
-                model.save_pretrained(partial)
+                model.save_pretrained(partial, state_dict=None if weights is None else dict(weights))
                 self.processor.save_pretrained(partial)
         except (OSError, SafetensorError) as error:
             raise ModelError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitft.errors import UsageError
+from vitft.processes.fsdp import SHARDING, check_fsdp, is_fsdp, take_over_fsdp
 
 
 def is_worker() -> bool:
@@ -29,17 +30,22 @@ def check_worker(num_processes: int | None, launcher_args: Sequence[str]) -> Non
             f"launcher arguments ({' '.join(launcher_args)}) were given inside a launcher",
             hint="give them to that launcher",
         )
-    refuse_engines_of_the_environment()
+    take_over_engines()
 
 
-def refuse_engines_of_the_environment() -> None:
-    """Raise UsageError if environment variables, which accelerate always obeys, ask for more than DDP."""
-    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"):
-        if _is_true(os.environ.get(f"ACCELERATE_USE_{engine}", "")):
+def take_over_engines() -> None:
+    """Shard by ourselves if environment variables, which accelerate always obeys, ask for FSDP2.
+
+    Raises:
+        UsageError: if they ask for another engine.
+    """
+    for engine in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+        variable = f"ACCELERATE_USE_{engine}"
+        if _is_true(os.environ.get(variable, "")):
             if is_worker():
                 raise _other_engine(engine, "accelerate launch")
-            variable = f"ACCELERATE_USE_{engine}"
             raise _other_engine(engine, f"the environment ({variable})", hint=f"unset {variable}")
+    take_over_fsdp("accelerate launch" if is_worker() else "")
 
 
 # --- the config file and the launcher's arguments ----------------------------------------------------------
@@ -89,27 +95,31 @@ def parse_launcher_args(launcher_args: Sequence[str]) -> Any:
 
 
 def refuse_other_engines(said: Any, config: Any, path: str) -> None:
-    """Raise UsageError if the launcher's arguments or its config ask for more than DDP."""
-    asked = {"DEEPSPEED": said.use_deepspeed, "FSDP": said.use_fsdp, "MEGATRON_LM": said.use_megatron_lm}
+    """Raise UsageError if the launcher's arguments or its config ask for more than DDP and FSDP2."""
+    asked = {"DEEPSPEED": said.use_deepspeed, "MEGATRON_LM": said.use_megatron_lm}
     asked |= {"TPU": said.tpu, "N-d parallelism": said.use_parallelism_config}
     for engine, is_on in asked.items():
         if is_on:
             raise _other_engine(engine, "the launcher's arguments")
+    if said.use_fsdp:
+        check_fsdp(vars(said), "the launcher's arguments")
     if config is None:
         return
     engine = str(getattr(config.distributed_type, "value", config.distributed_type))
     if str(getattr(config.compute_environment, "value", "")) == "AMAZON_SAGEMAKER":
         raise _other_engine("SageMaker", f"accelerate's config {path}")
-    if engine != "NO" and not engine.startswith("MULTI_"):
+    if engine not in ("NO", "FSDP") and not engine.startswith("MULTI_"):
         raise _other_engine(engine, f"accelerate's config {path}")
     if config.parallelism_config:
         raise _other_engine("N-d parallelism", f"accelerate's config {path}")
+    if is_fsdp(config):
+        check_fsdp(config.fsdp_config, f"accelerate's config {path}")
 
 
 def _other_engine(engine: str, source: str, hint: str | None = None) -> UsageError:
     return UsageError(
-        f"{source} asks for {engine}, which vitft does not support: it trains a full copy on each device (DDP)",
-        allowed="distributed_type NO, MULTI_GPU, MULTI_CPU, MULTI_XPU, ...",
+        f"{source} asks for {engine}, which vitft does not support: it trains with DDP, or with FSDP2",
+        allowed="distributed_type NO, MULTI_GPU, MULTI_CPU, MULTI_XPU, ..., or FSDP with fsdp_version 2",
         hint=hint or "accelerate config --config_file ddp.yaml, then vitft finetune ... -- --config_file ddp.yaml",
     )
 
@@ -132,6 +142,7 @@ class AccelerateSettings:
     precision: Said | None = None
     accumulation: Said | None = None
     use_cpu: Said | None = None
+    sharding: Said | None = None
 
 
 def accelerate_settings() -> AccelerateSettings:
@@ -144,6 +155,7 @@ def accelerate_settings() -> AccelerateSettings:
         precision=Said(precision, _source("MIXED_PRECISION", "--mixed_precision")) if precision != "no" else None,
         accumulation=Said(int(steps), several_steps) if steps.isdigit() and int(steps) > 1 else None,
         use_cpu=Said(True, _source("USE_CPU", "--cpu")) if use_cpu else None,
+        sharding=Said("fsdp", _source("USE_FSDP", "--use_fsdp")) if SHARDING in os.environ else None,
     )
     config, path = (None, "") if is_worker() else read_config(None)  # a launcher has read the file already
     if config is None:
@@ -154,6 +166,7 @@ def accelerate_settings() -> AccelerateSettings:
         said,
         precision=said.precision or (Said(precision, in_file) if precision != "no" else None),
         use_cpu=said.use_cpu or (Said(True, in_file) if config.use_cpu else None),
+        sharding=said.sharding or (Said("fsdp", in_file) if is_fsdp(config) else None),
     )
 
 
@@ -191,6 +204,8 @@ def reconcile(
         filled |= _fill("train.precision", values["train.precision"], said)
     if said := settings.use_cpu:
         filled |= _fill("train.device", values["train.device"], Said("cpu", said.source))
+    if said := settings.sharding:
+        filled |= _fill("train.sharding", values["train.sharding"], said)
     if said := settings.accumulation:
         # A step is cut at even places, so that mixing pairs stay together (data/order.py).
         num_pairs = (batch_size + 1) // 2

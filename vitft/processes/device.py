@@ -16,7 +16,7 @@ from vitft.processes.accelerate_config import (
     accelerate_settings,
     is_worker,
     reconcile,
-    refuse_engines_of_the_environment,
+    take_over_engines,
 )
 from vitft.recipe.recipe import Recipe
 
@@ -32,7 +32,7 @@ def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
-    refuse_engines_of_the_environment()
+    take_over_engines()
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if expected > 1 and not is_worker():
         raise UsageError(

@@ -29,9 +29,10 @@ from vitft.processes.accelerate_config import (
     is_worker,
     parse_launcher_args,
     read_config,
-    refuse_engines_of_the_environment,
     refuse_other_engines,
+    take_over_engines,
 )
+from vitft.processes.fsdp import ASK_FOR_FSDP, asks_for_fsdp, without_fsdp
 from vitft.processes.worker import FOLDER, ORDERLY, STOPPED, Outcome, record, register
 
 __all__ = ["Launch", "choose", "is_worker", "record", "register", "run"]
@@ -56,6 +57,8 @@ class Launch:
     num_machines: int = 1
     arguments: tuple[str, ...] = ()
     """Further arguments for the launcher."""
+    is_fsdp: bool = False
+    """Whether the launcher's arguments or its config ask for FSDP2."""
 
     @property
     def num_local(self) -> int:
@@ -81,6 +84,8 @@ class Launch:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _num_cores() // self.num_local)))
         if self.on_cpu:
             environment["ACCELERATE_USE_CPU"] = "true"
+        if self.is_fsdp:
+            environment |= ASK_FOR_FSDP
         return environment
 
 
@@ -105,7 +110,7 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
     if is_worker():
         check_worker(num_processes, launcher_args)
         return None
-    refuse_engines_of_the_environment()
+    take_over_engines()
     said = parse_launcher_args(launcher_args)
     config, path = (None, "") if said.cpu and not said.config_file else read_config(said.config_file)
     refuse_other_engines(said, config, path)
@@ -146,12 +151,12 @@ def choose(num_processes: int | None, device: str, launcher_args: Sequence[str] 
             allowed="training in one process, on one device",
             hint="--num-processes 1, without arguments for the launcher",
         )
-    arguments = [each for each in launcher_args if each.replace("-", "_") not in ("__cpu", "__multi_gpu")]
+    arguments = [each for each in without_fsdp(launcher_args) if each.replace("-", "_") not in ("__cpu", "__multi_gpu")]
     if config is None:  # the launcher prints a long list of options it was not given
         for name, value in (("num_machines", "1"), ("mixed_precision", "no"), ("dynamo_backend", "no")):
             if getattr(said, name) is None:
                 arguments += [f"--{name}", value]
-    return Launch(count, reason, on_cpu, num_machines, tuple(arguments))
+    return Launch(count, reason, on_cpu, num_machines, tuple(arguments), asks_for_fsdp(said, config))
 
 
 def _num_visible(device: str, gpu_ids: str | None) -> int:

@@ -147,6 +147,8 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."),
     "train.compile": ("str", ("auto", "on", "off"), "auto",
         "Compile the model (torch.compile); auto: on a GPU, if the run is long and a few timed steps are faster."),
+    "train.sharding": ("str", ("auto", "none", "fsdp"), "auto",
+        "Divide a model that does not fit on one device over the processes (fsdp: FSDP2); auto: as accelerate says."),
     "train.gradient_checkpointing": ("bool", (), "false",
         "Recompute activations in the backward pass: about a third slower, far less memory."),
     "train.features": ("str", ("auto", "off"), "auto",

@@ -20,6 +20,8 @@ class Flag(NamedTuple):
     """Its help text, if the key's meaning does not suit a flag."""
     unit: str = ""
     """The unit to add, for a flag that takes a bare number."""
+    sets: str = ""
+    """The value that a switch sets, if its key takes words."""
 
     @property
     def parameter(self) -> str:
@@ -28,6 +30,8 @@ class Flag(NamedTuple):
 
     def value(self, given: object) -> object:
         """Return the key's value for a value given to the flag."""
+        if self.sets:
+            return self.sets
         if not self.unit:
             return given
         return f"{Decimal(f'{given:.15g}'):f} {self.unit}"  # not 1e-05
@@ -53,6 +57,7 @@ FLAGS = {
         Flag("--seed", "train.seed", "N"),
         Flag("--precision", "train.precision"),
         Flag("--device", "train.device", "DEVICE"),
+        Flag("--fsdp", "train.sharding", help="Divide the model over the processes (FSDP2).", sets="fsdp"),
         Flag("--deterministic", "train.deterministic"),
         Flag("--profile", "train.profile"),
         Flag("--name", "run.name", "NAME"),

@@ -249,6 +249,8 @@ class TrainRecipe(Section):
     """Number format of the forward pass; weights are always kept in float32. auto: bf16 where it is fast."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the model (torch.compile); auto: on a GPU, if the run is long and a few timed steps are faster."""
+    sharding: Literal["auto", "none", "fsdp"] = "auto"
+    """Divide a model that does not fit on one device over the processes (fsdp: FSDP2); auto: as accelerate says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     features: Literal["auto", "off"] = "auto"

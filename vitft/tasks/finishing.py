@@ -40,7 +40,7 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     """Save the model and its results; return the results, which only the main process has."""
     run, accelerator, source = training.run, training.accelerator, training.source
     peak = _peak_memory(accelerator)
-    on_main_process(lambda: _save(training), accelerator)
+    training.save_model()
     training.classifier.merge_adapter()  # what is scored is what was saved
     run.say(f"weights: {fitted.weights}; scoring them")
     found = _Found()
@@ -60,13 +60,6 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     # No process ends before everything is written.
     on_main_process(lambda: _write_results(training, fitted, found, record, results), accelerator)
     return results
-
-
-def _save(training: Training) -> None:
-    """Save the model, after its adapter if that is kept too."""
-    if training.recipe.model.adapter:
-        training.classifier.save_adapter(training.run.adapter_folder)
-    training.classifier.save(training.run.model_folder)
 
 
 def log_results(run: Run, results: dict[str, Any]) -> None:

@@ -35,6 +35,9 @@ def picture_run(run: Run, setup: Setup) -> None:
     if (run.folder / "figures").is_dir():
         note_pictures(run)
         return
+    if recipe.run.pictures == "auto" and plan.is_sharded:
+        run.note("no pictures, which need the whole model on one device (--set run.pictures=on, or vitft inspect RUN)")
+        return
     # Two checkpoints; reading attention costs at most as much again as the forward pass.
     part = 2 * _IMAGES * 2 * plan.phases[-1].gflop / plan.total_gflop
     if recipe.run.pictures == "auto" and part > _MOST:

@@ -48,6 +48,8 @@ def expected_time(setup: Setup) -> str:
     from vitft.model.head_input import HeadAlone
     from vitft.train.cost import seconds_per_image
 
+    if setup.plan.is_sharded:
+        return "time: not estimated, because the model is divided over several processes"
     plan, phase, model = setup.plan, setup.plan.phases[-1], setup.classifier.model
     size, accelerator, is_frozen = plan.micro_batch_size, setup.accelerator, plan.features is not None
     each = seconds_per_image(model, (3, *phase.image_size), size, accelerator, learns=not is_frozen)

@@ -146,6 +146,9 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
     else:
         destination, made = on_main_process(lambda: prepare(destination), accelerator)
         start_trackers(run, recipe, accelerator)
+    if setup.plan.is_sharded:
+        run.num_processes = accelerator.num_processes
+        _tell_parent(run)
     tell(run, setup, [*hub_notes, *made])
     with pushes_during_training(run, recipe.hub, destination):
         results = _train_and_score(session, run, setup, resume=not is_new)
@@ -210,7 +213,8 @@ def _load(
     classifier.notes.append(choose_trainable(classifier.model, recipe.model.train, classifier.head))
     classifier.notes += check_head_first(recipe, source, classifier)
     settled = _settled_micro_batch(run, recipe, accelerator.num_processes)
-    plan = make_plan(recipe, source, classifier, accelerator, dict(reasons), settled)
+    sharding = _settled_sharding(run)
+    plan = make_plan(recipe, source, classifier, accelerator, dict(reasons), settled, sharding)
     return Setup(recipe, source, classifier, plan, accelerator, overview)
 
 
@@ -362,6 +366,14 @@ def _settled_micro_batch(run: Run | None, recipe: Recipe, num_processes: int) ->
     if state.recipe["train"]["micro_batch_size"] != recipe.train.micro_batch_size:
         return None
     return int(state.conditions["micro_batch_size"]) if state.conditions["processes"] == num_processes else None
+
+
+def _settled_sharding(run: Run | None) -> str | None:
+    """Return ``fsdp`` if each process has written a part of the newest checkpoint, else ``none``; None without one."""
+    from vitft.train import checkpoint
+
+    path = checkpoint.newest(run.checkpoints) if run else None
+    return None if path is None else str(checkpoint.load_state(path).conditions.get("sharding", "none"))
 
 
 def _name(recipe: Recipe) -> str:

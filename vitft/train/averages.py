@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from vitft.train.sharding import is_divided, own_part
+
 
 class AveragedWeights:
     """An exponential moving average of the trained parameters, in float32 (Polyak averaging; ViT's appendix B.1.1).
@@ -25,11 +27,12 @@ class AveragedWeights:
     def update(self, step: int) -> None:
         """Add the weights after step ``step``, counted from 1."""
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.tensors.values()), [t.detach() for t in self._live.values()], weight)
+        averaged, live = ([own_part(t) for t in each.values()] for each in (self.tensors, self._live))
+        torch._foreach_lerp_(averaged, live, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Swap the averaged weights into the model for a while, without a copy."""
+        """Swap the averaged weights into the model for a while, without a copy of all."""
         self._exchange()
         try:
             yield
@@ -41,9 +44,17 @@ class AveragedWeights:
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
 
+    @torch.no_grad()
     def _exchange(self) -> None:
         for name, live in self._live.items():
-            live.data, self.tensors[name] = self.tensors[name], live.data
+            averaged = self.tensors[name]
+            if is_divided(live):  # its weights are gathered from this memory
+                mine, other = own_part(live), own_part(averaged)
+                kept = mine.clone()
+                mine.copy_(other)
+                other.copy_(kept)
+            else:
+                live.data, self.tensors[name] = averaged, live.data
 
 
 def _averaged_tensors(model: nn.Module) -> dict[str, Tensor]:

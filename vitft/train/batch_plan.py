@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_BATCH = 128
 _CPU_PIXELS = 32 * 224 * 224  # a micro-batch of this many pixels keeps two cores busy, and its activations are small
+_SHARDED = 8  # images whose activations fit beside a large model's parts
 
 
 def choose_batch_size(recipe: Recipe, num_samples: int | None, world_size: int, reasons: dict[str, str]) -> int:
@@ -53,6 +54,8 @@ def choose_micro_batch_size(
     batch_size: int,
     image_size: tuple[int, int],
     reasons: dict[str, str],
+    *,
+    is_sharded: bool = False,
 ) -> int:
     """Return the images per forward pass of one process; on an accelerator by trial at ``image_size``."""
     part: int = -(-batch_size // accelerator.num_processes)
@@ -71,6 +74,9 @@ def choose_micro_batch_size(
         micro = min(part, max(8, even(_CPU_PIXELS // (height * width))), 128)
         reasons["micro_batch_size"] = "auto: keeps the CPU's cores busy"
         return micro
+    if is_sharded:
+        reasons["micro_batch_size"] = "auto: a divided model is not tried before; more may be faster"
+        return min(part, _SHARDED)
     micro = find_micro_batch(recipe, classifier, accelerator, part, image_size)
     reasons["micro_batch_size"] = (
         "auto: as many as fit, found by trial" if micro < part else "auto: the process's whole share fits"

@@ -17,7 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,18 +103,31 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
     Raises:
         TrainError: if it cannot be written; earlier checkpoints are untouched.
     """
-    final = folder / f"step-{state.step:08d}"
-    partial = folder / f".{final.name}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+    partial = begin(folder, state.step)
+    with _or_nothing(folder, state.step):
         for name, group in tensors.items():
             if group:
                 save_file(
                     {key: t.detach().cpu().contiguous() for key, t in group.items()},
                     partial / f"{name}.safetensors",
                 )
+    return complete(folder, state, keep)
+
+
+def begin(folder: Path, step: int) -> Path:
+    """Make the temporary folder of a checkpoint, for its tensors."""
+    partial = _partial(folder, step)
+    with _or_nothing(folder, step):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    return partial
+
+
+def complete(folder: Path, state: TrainState, keep: int) -> Path:
+    """Add everything else to the temporary folder, and give it its name; remove all but the newest ``keep``."""
+    final, partial = folder / _name(state.step), _partial(folder, state.step)
+    with _or_nothing(folder, state.step):
         _write_json(partial / "state.json", asdict(state))
         manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
         _write_json(partial / "manifest.json", manifest)
@@ -122,18 +136,37 @@ def save(folder: Path, state: TrainState, tensors: Mapping[str, Mapping[str, Ten
             remove_whole(final)
         partial.rename(final)
         flush(folder)
-    except Exception as error:  # safetensors reports a full disk as its own error
-        shutil.rmtree(partial, ignore_errors=True)
-        earlier = newest(folder)
-        where = f"{earlier} is complete" if earlier else "there is no earlier one"
-        raise TrainError(
-            f"cannot write the checkpoint {final}: {error} ({where})",
-            hint=f"make room, then: vitft finetune --resume {folder.parent}",
-        ) from error
     for old in complete_checkpoints(folder)[:-keep]:
         remove_whole(old)
     sweep(folder)
     return final
+
+
+def not_written(folder: Path, step: int, error: BaseException) -> TrainError:
+    """Remove what there is of a checkpoint, and return the error that says so."""
+    shutil.rmtree(_partial(folder, step), ignore_errors=True)
+    earlier = newest(folder)
+    where = f"{earlier} is complete" if earlier else "there is no earlier one"
+    return TrainError(
+        f"cannot write the checkpoint {folder / _name(step)}: {error} ({where})",
+        hint=f"make room, then: vitft finetune --resume {folder.parent}",
+    )
+
+
+@contextmanager
+def _or_nothing(folder: Path, step: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # safetensors reports a full disk as its own error
+        raise not_written(folder, step, error) from error
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _partial(folder: Path, step: int) -> Path:
+    return folder / f".{_name(step)}.partial"
 
 
 def newest(folder: Path) -> Path | None:
@@ -144,7 +177,7 @@ def newest(folder: Path) -> Path | None:
 
 def load_state(path: Path) -> TrainState:
     """Read the ``state.json`` of a checkpoint, after verifying it."""
-    _verify(path, ["state.json"])
+    verify(path, ["state.json"])
     try:
         return TrainState.from_json(json.loads((path / "state.json").read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -160,7 +193,7 @@ def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
     Raises:
         TrainError: if a file is missing or damaged, naming it.
     """
-    files = [name for name in _verify(path) if name.endswith(".safetensors")]
+    files = [name for name in verify(path) if name.endswith(".safetensors")]
     state, tensors = load_state(path), {}
     for name in files:
         try:
@@ -172,14 +205,14 @@ def load(path: Path) -> tuple[TrainState, dict[str, dict[str, Tensor]]]:
     return state, tensors
 
 
-def _verify(path: Path, names: Iterable[str] | None = None) -> Iterable[str]:
+def verify(path: Path, names: Iterable[str] | None = None) -> list[str]:
     """Check files of a checkpoint (all unless named) against its manifest; return their names."""
     damaged = "manifest.json"
     try:
         manifest = json.loads((path / damaged).read_text(encoding="utf-8"))
         if not isinstance(manifest, dict):
             raise ValueError(f"it holds a {type(manifest).__name__}, not checksums by file")
-        for name in (names := manifest if names is None else names):
+        for name in (names := list(manifest if names is None else names)):
             damaged = name
             if Path(name).name != name:
                 raise ValueError("it is not a file of this folder")

@@ -29,6 +29,7 @@ from vitft.train.caching import CachePlan, plan_cache
 from vitft.train.cost import forward_gflop
 from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 from vitft.train.imbalance import plan_imbalance
+from vitft.train.sharding import check_sharding, choose_sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,6 +73,7 @@ class Plan:
         num_parameters, num_learning: of the model, and how many of them are trained.
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
+        is_sharded: whether each process holds only a part of the model.
         features: those of a frozen backbone that are computed once; None if it runs in every epoch.
         imbalance: the recipe's setting for skewed classes.
         reasons: where a number comes from, if the recipe does not simply give it.
@@ -98,6 +100,7 @@ class Plan:
     num_learning: int
     disk_bytes: int
     phases: tuple[Phase, ...]
+    is_sharded: bool = False
     features: FeaturePlan | None = None
     imbalance: str = "none"
     reasons: dict[str, str] = field(default_factory=dict)
@@ -164,6 +167,7 @@ class Plan:
         rows = [
             ("device", self.device, f"{self.world_size} process{'es' if self.world_size > 1 else ''}"),
             ("precision", self.precision, ""),
+            *([("sharding", "fsdp" if self.is_sharded else "none", "")] if "sharding" in self.reasons else []),
             ("batch_size", self.batch_size, "images per step over all processes"),
             (
                 "micro_batch_size",
@@ -200,6 +204,7 @@ def make_plan(
     accelerator: Accelerator,
     reasons: dict[str, str],
     settled_micro_batch: int | None = None,
+    settled_sharding: str | None = None,
 ) -> Plan:
     """Derive the plan.
 
@@ -207,6 +212,7 @@ def make_plan(
         recipe, source, classifier, accelerator: what the run is made of.
         reasons: for device and precision, from :func:`vitft.processes.device.make_accelerator`.
         settled_micro_batch: the micro-batch size of a resumed run's checkpoint.
+        settled_sharding: ``fsdp`` if each process wrote a part of that checkpoint, else ``none``.
 
     Raises:
         RecipeError: if the batch has fewer than two images per process, or a duration cannot be converted to steps.
@@ -216,6 +222,7 @@ def make_plan(
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
     world_size = accelerator.num_processes
+    is_sharded = choose_sharding(recipe, world_size, settled_sharding, reasons)
     batch_size = choose_batch_size(recipe, num_samples, world_size, reasons)
     duration = recipe.train.duration
     total_samples = _total_samples(duration, num_samples, batch_size)
@@ -228,7 +235,7 @@ def make_plan(
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
     micro = settled_micro_batch or choose_micro_batch_size(
-        recipe, classifier, accelerator, batch_size, largest, reasons
+        recipe, classifier, accelerator, batch_size, largest, reasons, is_sharded=is_sharded
     )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
     workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
@@ -236,6 +243,8 @@ def make_plan(
     imbalance = plan_imbalance(recipe, source.train, source.classes)
     reasons["imbalance"] = imbalance.reason
     features = plan_features(recipe, source, classifier, total_samples, reasons)
+    if is_sharded:
+        check_sharding(recipe, classifier.model, accelerator.mixed_precision, on_features=features is not None)
     epochs = total_samples / (num_samples or total_samples)
     num_passes = max(1, features.num_views) if features else epochs * imbalance.most_shown
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
@@ -263,6 +272,7 @@ def make_plan(
         num_learning=num_learning,
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
+        is_sharded=is_sharded,
         features=features,
         reasons=reasons,
         notes=(

@@ -118,7 +118,8 @@ def _at_rate(setup: Setup, rate: float, *, is_short: bool) -> Setup:
     if not is_short:
         return replace(setup, recipe=recipe, plan=plan)
     recipe = _with(_with(recipe, "hub", push=False), "train", weights="last", keep_checkpoints=1)
-    classifier = replace(setup.classifier, model=copy.deepcopy(setup.classifier.model))
+    model, adapter = copy.deepcopy((setup.classifier.model, setup.classifier.adapter))  # together: one knows the other
+    classifier = replace(setup.classifier, model=model, adapter=adapter)
     return replace(setup, recipe=recipe, plan=shortened(plan), classifier=classifier)
 
 

@@ -21,6 +21,7 @@ from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
 from vitft.model.head_input import HeadAlone
 from vitft.model.trainable import freeze_unused
+from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
 from vitft.run import Run
@@ -35,6 +36,7 @@ from vitft.train.head_first import features_for_head, fit_head_first
 from vitft.train.imbalance import ClassBalance, sampling_of
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
+from vitft.train.sharding import check_shared, shard, whole_weights
 from vitft.train.stopping import now, stop_requests
 from vitft.views.policy import View, policy
 
@@ -72,7 +74,7 @@ class Training(Setup):
     Attributes:
         run: its directory.
         started: when this session began, on the clock of :mod:`vitft.train.stopping`.
-        network: the classifier's model, wrapped by accelerate; it takes every image size of the plan. With
+        network: the classifier's model, wrapped by accelerate or divided; it takes every image size of the plan. With
             ``on_features``, the head alone.
         on_features: the head and the features of a frozen backbone; None if the whole model runs on images.
         optimizer: of the trained parameters.
@@ -83,7 +85,7 @@ class Training(Setup):
         views: one for each image size.
         balance: the loss, with what the recipe does about skewed classes.
         state: the progress of the training.
-        best_weights: those with the best validation score, on the CPU.
+        best_weights: those with the best validation score, on the CPU; this process's part if the model is divided.
         warned_of: notes on images that were already printed.
         clock: where the time goes.
     """
@@ -108,6 +110,17 @@ class Training(Setup):
     def model(self) -> PreTrainedModel:
         """The bare model."""
         return self.classifier.model
+
+    def save_model(self) -> None:
+        """Write the model into the run, after its adapter if that is kept; all processes take part, one writes."""
+        weights = whole_weights(self.model, self.accelerator) if self.plan.is_sharded else None
+
+        def write() -> None:
+            if self.recipe.model.adapter:
+                self.classifier.save_adapter(self.run.adapter_folder)
+            self.classifier.save(self.run.model_folder, weights)
+
+        on_main_process(write, self.accelerator)
 
     def set_sample_indices(self, sample_indices: Tensor | None) -> None:
         """Tell drop path and adapters which samples the next forward pass has; None drops nothing."""
@@ -153,7 +166,11 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
     started = begun if started is None else started
     recipe, plan, source, classifier = setup.recipe, setup.plan, setup.source, setup.classifier
     accelerator = setup.accelerator
-    model = classifier.to(accelerator.device).model.train()
+    if plan.is_sharded:
+        check_shared(run.folder, accelerator)
+    else:  # the parts of a model are moved one by one
+        classifier.to(accelerator.device)
+    model = classifier.model.train()
     if unused := freeze_unused(model, classifier.image_size):
         run.note(f"frozen, because the model does not use them: {', '.join(unused)}")
     if recipe.train.gradient_checkpointing:
@@ -164,19 +181,13 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
         _fit_head_first(run, setup, started)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
     drop_path = DropPath(model, recipe.model.drop_path, recipe.train.seed) if has_drop_path else None
-    averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
-
-    # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
-    fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
-    groups = parameter_groups(model, recipe.optim, classifier.head)
     sizes = [phase.image_size for phase in plan.phases]
     learner: nn.Module = model if on_features is None else on_features.model
     if len(sizes) > 1:
         learner = MultiSize(model, classifier.image_size, sizes, recipe.model.resize_method)
-    compiled = learner
-    if on_features is None:
-        compiled = compiled_if_faster(learner, recipe.train.compile, plan, accelerator, run)
-    network, optimizer = accelerator.prepare(compiled, make_optimizer(groups, recipe.optim, fused=fused))
+    groups = parameter_groups(model, recipe.optim, classifier.head)
+    network, optimizer, is_compiled = _prepared(run, setup, learner, groups)
+    averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     view = partial(
         policy,
         recipe.augment,
@@ -201,7 +212,7 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
         balance=ClassBalance.of(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
-            conditions=_conditions(plan) | {"compiled": compiled is not learner},
+            conditions=_conditions(plan) | {"compiled": is_compiled},
             fingerprint=source.fingerprint,
             recipe=recipe.model_dump(mode="json"),
             elapsed_seconds=now() - begun if on_features or recipe.train.head_first else 0.0,
@@ -210,6 +221,24 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
         warned_of=set(),
         clock=Clock(accelerator.device, exact=recipe.train.profile, workers=plan.workers),
     )
+
+
+def _prepared(
+    run: Run, setup: Setup, learner: nn.Module, groups: list[dict[str, Any]]
+) -> tuple[nn.Module, AcceleratedOptimizer, bool]:
+    """Return what learns, wrapped or divided for several processes, the optimizer, and whether it is compiled."""
+    recipe, plan, accelerator = setup.recipe, setup.plan, setup.accelerator
+    # To skip a step, fp16's scaler must see the gradients itself; fused kernels hide them.
+    fused = plan.precision != "fp16" and accelerator.device.type in ("cpu", "cuda")
+    if plan.is_sharded:
+        shard(setup.classifier.model, groups, accelerator)
+        fused &= recipe.optim.name == "adamw"  # torch has no fused SGD for divided parameters
+        return learner, accelerator.prepare(make_optimizer(groups, recipe.optim, fused=fused)), False
+    compiled = learner
+    if plan.features is None:
+        compiled = compiled_if_faster(learner, recipe.train.compile, plan, accelerator, run)
+    network, optimizer = accelerator.prepare(compiled, make_optimizer(groups, recipe.optim, fused=fused))
+    return network, optimizer, compiled is not learner
 
 
 def _on_features(run: Run, setup: Setup, started: float, known: OnFeatures | None) -> OnFeatures | None:
@@ -264,4 +293,5 @@ def _conditions(plan: Plan) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": metadata.version("transformers"),
+        **({"sharding": "fsdp"} if plan.is_sharded else {}),
     }

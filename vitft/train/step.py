@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from vitft.errors import TrainError
 from vitft.train import checkpoint
 from vitft.train.memory import until_it_fits
 from vitft.train.setup import Training
+from vitft.train.sharding import whole
 
 _MOST_OVERFLOWS = 30  # fp16 starts with a loss scale of 2^16 and halves it each time
 
@@ -45,7 +47,7 @@ def take_step(training: Training, step: int, batches: list[StagedBatch]) -> Take
             training.optimizer.step()
             training.optimizer.zero_grad(set_to_none=True)
         if not training.optimizer.step_was_skipped:
-            return Taken(loss, grad_norm)
+            return Taken(loss, whole(grad_norm))
         if not math.isfinite(loss):  # fp16's scale cannot help
             break
         # fp16 gradients overflowed: once more, with the lower scale that accelerate has set
@@ -86,18 +88,32 @@ def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> Tens
         # For dropout inside transformers, which draws from torch's generator.
         torch.manual_seed(order.derived_seed(training.recipe.train.seed, "dropout", step, rank, number))
         is_last = number == len(parts) - 1
+        # A divided network has nothing like DDP's no_sync: it sums in every pass, to keep only parts of gradients.
         with nullcontext() if is_last else training.accelerator.no_sync(training.network):
             loss = _loss(training, step, part)
             # DDP averages over processes; the step's loss is the sum over all samples / their number.
             with training.clock.part("backward"):
                 training.accelerator.backward(loss * (training.plan.world_size / step_size))
         local_loss += loss.detach()
-    if not parts:  # a short last step left this process without samples; the others wait for its gradients
+    for _ in range(len(parts), _num_passes(training, step)):  # the others wait for this process's part in theirs
         blank = torch.zeros(1, 3, *training.plan.phase_at(step).image_size, device=training.accelerator.device)
         training.set_sample_indices(None)
         training.accelerator.backward(training.network(blank).logits.sum() * 0)
     total: Tensor = training.accelerator.reduce(local_loss, "sum")
     return total / step_size
+
+
+def _num_passes(training: Training, step: int) -> int:
+    """Return the least number of passes of this process in a step.
+
+    One, because a short last step may leave it without samples, but the others wait for its gradients. In a divided
+    network, which is gathered for every pass, as many as the process with the most micro-batches takes.
+    """
+    if not training.plan.is_sharded:
+        return 1
+    slices, micro = training.batches.slices, training.state.micro_batch_size
+    every = (replace(slices, rank=rank).micro_batches(step) for rank in range(slices.world_size))
+    return max(sum(-(-len(batch) // micro) for batch in batches) for batches in every)
 
 
 def _loss(training: Training, step: int, batch: StagedBatch) -> Tensor:

@@ -15,6 +15,7 @@ from vitft.scoring.evaluation import Evaluation, Scored, batches_of, evaluate_sp
 from vitft.scoring.scores import is_better, scores
 from vitft.train.checkpoint import Best
 from vitft.train.setup import Training
+from vitft.train.sharding import in_step, own_part
 from vitft.train.stopping import StopRequests
 
 
@@ -56,7 +57,8 @@ def _keep_best(training: Training) -> None:
     """Keep a copy of the weights, and save a model to push if wanted; a full disk does not end the training."""
     recipe = training.recipe
     if recipe.train.weights == "best":
-        training.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in training.model.state_dict().items()}
+        weights = training.model.state_dict().items()
+        training.best_weights = {name: own_part(tensor).to("cpu", copy=True) for name, tensor in weights}
     if recipe.hub.push and recipe.hub.every == "best" and training.accelerator.is_main_process:
         try:
             training.classifier.save(training.run.best_folder)
@@ -115,9 +117,10 @@ def _evaluate(
     *,
     collect: bool = False,
 ) -> Evaluation:
-    found = evaluate_split(
-        scored, itertools.takewhile(lambda _: not request(), batches), training.accelerator, collect=collect
-    )
+    batches = itertools.takewhile(lambda _: not request(), batches)
+    if training.plan.is_sharded:
+        batches = in_step(batches, training.model, training.classifier.image_size, training.accelerator)
+    found = evaluate_split(scored, batches, training.accelerator, collect=collect)
     training.note_bad({row.where: row.text for row in found.bad_rows})
     for note in {str(note) for note in found.notes if note.index < 0} - training.warned_of:  # of the cache
         training.warned_of.add(note)
@@ -125,16 +128,17 @@ def _evaluate(
     return found
 
 
+@torch.no_grad()
 def take_chosen_weights(training: Training) -> str:
     """Load the chosen weights into the model; return which they are."""
     if training.recipe.train.weights == "best" and training.best_weights:
-        training.model.load_state_dict(training.best_weights)
+        for name, tensor in training.model.state_dict().items():
+            own_part(tensor).copy_(training.best_weights[name])
         assert training.state.best is not None
         return f"best (step {training.state.best.step})"
     if training.averaged is None:
         return "last"
-    with torch.no_grad():
-        for name, tensor in itertools.chain(training.model.named_parameters(), training.model.named_buffers()):
-            if name in training.averaged.tensors:
-                tensor.copy_(training.averaged.tensors[name])
+    for name, tensor in itertools.chain(training.model.named_parameters(), training.model.named_buffers()):
+        if name in training.averaged.tensors:
+            own_part(tensor).copy_(own_part(training.averaged.tensors[name]))
     return "last, averaged"
