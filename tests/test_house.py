@@ -29,6 +29,7 @@ FLOORS = [
     ["resolution"],
     ["model"],
     ["scoring", "pictures"],
+    ["features"],
     ["train", "report"],
     ["hub"],
     ["tasks"],
@@ -70,9 +71,10 @@ FOLDERS = {
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",
         "figures", "numbers", "page",
     ],
+    "features": ["features", "backbone", "views", "facts", "store", "kept"],
     "train": [
         "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "plan", "compiling", "averages", "optim",
-        "checkpoint", "clock", "stopping", "features", "feature_store", "head_alone", "setup", "late", "resume", "step",
+        "checkpoint", "clock", "stopping", "head_alone", "setup", "late", "resume", "step",
         "progress", "validation", "fit",
     ],
     "report": [

@@ -26,11 +26,12 @@ from vitft.data.images import ImageSplit
 from vitft.data.staging import decode
 from vitft.data.train_batches import StepSlices
 from vitft.errors import DataError
+from vitft.features import backbone
+from vitft.features.facts import facts_about
+from vitft.features.features import Features
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
-from vitft.train import features, fit
-from vitft.train.feature_store import facts_about
-from vitft.train.features import Features
+from vitft.train import fit
 from vitft.train.head_alone import FeatureBatches
 
 HEAD = {"model__train": "head", "model__drop_path": 0, "augment__mixup_alpha": 0, "run__pictures": "off"}
@@ -69,13 +70,13 @@ def train(home: Path, **changes: object) -> Path:
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return what will list the images of each pass through the backbone."""
     passes: list[int] = []
-    original = features.features_of
+    original = backbone.features_of
 
     def counted(model: Any, module: str, pixel_values: Tensor) -> Tensor:
         passes.append(len(pixel_values))
         return original(model, module, pixel_values)
 
-    monkeypatch.setattr(features, "features_of", counted)
+    monkeypatch.setattr(backbone, "features_of", counted)
     return passes
 
 
@@ -277,7 +278,7 @@ def test_a_run_that_is_stopped_while_it_computes_features_ends_with_75(
     home: Path, cache: Path, whole: tuple[Path, Path]
 ) -> None:
     run = home / "runs" / "stopped-in-features"
-    stop = lambda: at_call(features, "features_of", 2, send(signal.SIGTERM))  # noqa: E731
+    stop = lambda: at_call(backbone, "features_of", 2, send(signal.SIGTERM))  # noqa: E731
     first = start(home, run.name, stop, train__feature_views=2)
     assert first.code == 75, first.text
     assert "stopped before all features were computed" in first.text

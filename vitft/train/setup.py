@@ -17,6 +17,8 @@ from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
 from vitft.data.train_batches import TrainBatches
 from vitft.errors import one_line
+from vitft.features.backbone import Backbone, Views, batch_size_for
+from vitft.features.views import PlainView, RandomViews
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
 from vitft.model.trainable import freeze_unused
@@ -28,7 +30,6 @@ from vitft.train.caching import Caches, open_caches
 from vitft.train.checkpoint import TrainState
 from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
-from vitft.train.features import Backbone
 from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
@@ -204,9 +205,15 @@ def _on_features(run: Run, setup: Setup, started: float) -> OnFeatures | None:
     recipe, plan, accelerator = setup.recipe, setup.plan, setup.accelerator
     if plan.features is None:
         return None
-    backbone = Backbone(recipe, setup.classifier, plan, plan.features, accelerator, run)
+    size, num_views = batch_size_for(plan.micro_batch_size), plan.features.num_views
+    backbone = Backbone(
+        setup.classifier, plan.features.read, recipe.data, size, plan.workers, accelerator, run.status, run.note
+    )
+    views: Views = PlainView()
+    if num_views:
+        views = RandomViews(num_views, recipe.augment, plan.phases[0].image_size, plan.stage_size, recipe.train.seed)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
-        return head_on_features(backbone, setup.source, stop)
+        return head_on_features(backbone, setup.source, views, stop)
 
 
 def _batches(
