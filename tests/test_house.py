@@ -30,6 +30,7 @@ FLOORS = [
     ["model"],
     ["scoring", "pictures"],
     ["features"],
+    ["probes"],
     ["train", "report"],
     ["hub"],
     ["tasks"],
@@ -72,6 +73,7 @@ FOLDERS = {
         "figures", "numbers", "page",
     ],
     "features": ["features", "backbone", "views", "facts", "store", "kept"],
+    "probes": ["labelled", "few_shot", "neighbours", "logistic", "head", "outcome", "table"],
     "train": [
         "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "plan", "compiling", "averages", "optim",
         "checkpoint", "clock", "stopping", "head_alone", "setup", "late", "resume", "step",
@@ -84,12 +86,12 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "finishing", "training", "evaluating", "predicting",
-        "resizing", "inspecting", "__init__",
+        "publishing", "recording", "reporting", "keeping", "finishing", "candidate", "probing", "training",
+        "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
-        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
+        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "probe", "evaluate", "predict",
+        "resize", "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
     ],
 }  # fmt: skip
 
@@ -244,6 +246,7 @@ def test_the_public_names_exist():
         "inspect",
         "predict",
         "predict_each",
+        "probe",
         "push",
         "resize",
         "write_report",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from vitft.architectures.last_block import short_last_block
 from vitft.data.batches import RowNote, StagedBatch
 from vitft.data.images import ImageSplit
+from vitft.errors import TrainError, VitftError, one_line
 from vitft.features.features import Features
 from vitft.model.classifier import Classifier
 from vitft.model.head_input import HeadInput, features_of
@@ -110,7 +112,7 @@ class Backbone:
         notes: list[RowNote] = []
         model, was_training = self.classifier.model, self.classifier.model.training
         model.eval()
-        with short_last_block(model):
+        with short_last_block(model), self._all_or_none():
             for batch, view, rows, pixel_values in self._shown(split, views, stop):
                 skipped += batch.skipped
                 notes += batch.notes
@@ -125,6 +127,21 @@ class Backbone:
         values[:, sorted(bad)] = 0  # in random views, the next image stood in for it
         self._exchange(values)
         return Features.of(values, bad.values(), [note for each in gather_object([notes]) for note in each])
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Let all processes fail if one does; otherwise they would wait for its part."""
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # of any kind: the others wait for this process
+            failure = error
+        known = failure if failure is None or isinstance(failure, VitftError) else TrainError(one_line(failure))
+        told = gather_object([known])
+        if failure is not None:
+            raise failure
+        if said := next(filter(None, told), None):
+            raise said
 
     def _shown(self, split: ImageSplit, views: Views, stop: Stop | None) -> Iterator[Seen]:
         """Pass batches on until a request to stop, and show the progress."""

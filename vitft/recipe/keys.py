@@ -133,7 +133,9 @@ class ModelRecipe(Section):
     """Which checkpoint, and which part of it learns."""
 
     checkpoint: Text = "google/vit-base-patch16-224-in21k"
-    """Hub id, folder, or `builtin:vit-micro`."""
+    """Hub id, folder, or `builtin:vit-micro`; `auto`: the best of `model.candidates` on the dataset."""
+    candidates: tuple[Text, ...] = ()
+    """Checkpoints that `model.checkpoint: auto` probes to train the best; [] for the usual four (docs/probing.md)."""
     revision: Text | None = None
     """Branch, tag or commit of a model on the Hub."""
     init: Initialisation = "pretrained"

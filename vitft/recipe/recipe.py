@@ -16,6 +16,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from vitft.errors import RecipeError
 from vitft.files import read_regular
+from vitft.recipe.choices import AUTO
 from vitft.recipe.complaints import complaints
 from vitft.recipe.keys import (
     MAY_CHANGE,
@@ -184,6 +185,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"model.init: random with model.train: {recipe.model.train} leaves random weights untrained"
     if recipe.model.init == "random" and recipe.model.head == "keep":
         yield "model.init: random with model.head: keep: a kept head is useless on random weights"
+    if recipe.model.checkpoint == AUTO:
+        yield from _against_auto(recipe)
     if recipe.train.feature_views and (recipe.model.train != "head" or recipe.train.features == "off"):
         yield (
             f"train.feature_views: {recipe.train.feature_views} needs features, but model.train is "
@@ -198,3 +201,17 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if isinstance(batch, int) and isinstance(micro, int) and micro > batch:
         yield f"train.micro_batch_size: {micro} is larger than train.batch_size: {batch}"
+
+
+def _against_auto(recipe: Recipe) -> Iterator[str]:
+    """Yield a line for each value that contradicts the choice of a checkpoint by its features."""
+    if recipe.data.streaming:
+        yield "model.checkpoint: auto ranks features of all images, but data.streaming reads images only once"
+    if recipe.model.init == "random":
+        yield "model.checkpoint: auto ranks weights, but model.init: random does not use them"
+    if recipe.model.revision is not None:
+        yield f"model.checkpoint: auto has several candidates, but model.revision: {recipe.model.revision} is of one"
+    if recipe.model.head == "keep":
+        yield "model.checkpoint: auto ranks checkpoints by new heads, but model.head: keep keeps the old one"
+    if AUTO in recipe.model.candidates:
+        yield "model.candidates: auto is no checkpoint"
