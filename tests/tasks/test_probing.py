@@ -13,6 +13,7 @@ from vitft import Recipe, evaluate, finetune, probe
 from vitft.errors import DataError, ModelError, UsageError
 from vitft.features import backbone
 from vitft.recipe.keys import DataRecipe
+from vitft.tasks.probing import _settings
 
 COUNTS = {"train": 12, "validation": 6, "test": 8}  # of each class
 
@@ -123,6 +124,16 @@ def test_auto_takes_the_best_candidate_and_the_run_keeps_it(home, ranking):
     assert "auto chose" in finetune(tiny.recipe(home, **changes), dry_run=True).plan_text
     with pytest.raises(UsageError, match="is finished"):  # a resumed run does not choose again
         finetune(resume=folder)
+
+
+def test_the_next_command_reads_the_images_in_the_same_way():
+    changes = {"data.check_images": "off", "data.config": "1", "data.accept_classes": True, "data.bad_images": "skip"}
+    changes |= {"data.dataset": "photos", "model.image_size": "48x32", "model.resize_method": "bilinear"}
+    words = list(_settings(Recipe.load(None, changes)))
+    assert words == [
+        "--set", "data.config='1'", "--set", "data.accept_classes=true", "--set", "data.check_images=off",
+        "--bad-images", "skip", "--image-size", "48x32", "--set", "model.resize_method=bilinear",
+    ]  # fmt: skip
 
 
 def test_what_makes_no_sense_is_refused(home):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ from vitft.outside import printable
 from vitft.processes.turns import main_process_first, on_main_process
 from vitft.processes.worker import PeerLost
 from vitft.recipe.choices import CANDIDATES, ResizeMethod
+from vitft.recipe.describe import in_line
+from vitft.recipe.flags import FLAGS
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.recipe import Recipe
-from vitft.recipe.sizes import show_size
+from vitft.recipe.yaml12 import parse_setting
 from vitft.status import Status
 from vitft.tasks.candidate import load_candidate, probe_candidate
 from vitft.tasks.ending import explained
@@ -41,7 +43,7 @@ class ProbeResult(ShownAsText):
         images: number of usable images by split.
         num_classes: of the dataset.
         notes: what was left out.
-        image_size: (height, width) that was asked for; None for each checkpoint's own.
+        settings: flags, besides dataset and model, by which ``vitft finetune`` reads the images in the same way.
         saved: the folder of the best checkpoint with its head; None if it was not saved.
     """
 
@@ -51,7 +53,7 @@ class ProbeResult(ShownAsText):
     images: dict[str, int]
     num_classes: int
     notes: list[str] = field(default_factory=list)
-    image_size: tuple[int, int] | None = None
+    settings: tuple[str, ...] = ()
     saved: Path | None = None
 
     @property
@@ -86,8 +88,7 @@ class ProbeResult(ShownAsText):
 
     def _next(self) -> list[tuple[str, str]]:
         """Return commands to type next, with what each does."""
-        size = f" --image-size {show_size(self.image_size)}" if self.image_size else ""
-        command = f"vitft finetune {shlex.quote(self.dataset)} --model {shlex.quote(self.best.model)}{size}"
+        command = shlex.join(["vitft", "finetune", self.dataset, "--model", self.best.model, *self.settings])
         found = [
             (command, "fine-tunes the best"),
             (f"{command} --train head", "trains only its head, on the features in the cache"),
@@ -219,8 +220,21 @@ def rank(
         reasons = "".join(f"\n  {each.model}: {each.reason}" for each in refused)
         raise ModelError(f"no checkpoint could be probed:{reasons}", hint="vitft probe --dataset DATASET MODEL")
     notes += [f"{role} images that cannot be decoded were left out: {count:,}" for role, count in skipped.items()]
-    size = recipe.image_size
-    return ProbeResult(found, refused, str(recipe.data.dataset), images, len(source.classes), notes, size)
+    dataset, num_classes = str(recipe.data.dataset), len(source.classes)
+    return ProbeResult(found, refused, dataset, images, num_classes, notes, tuple(_settings(recipe)))
+
+
+def _settings(recipe: Recipe) -> Iterator[str]:
+    """Yield the flags for what a recipe changes, besides dataset and model."""
+    defaults, flags = Recipe().flat(), {flag.key: flag.name for flag in FLAGS.values() if flag.metavar}
+    flags |= {"data.bad_images": "--bad-images", "train.precision": "--precision"}
+    for key, value in recipe.flat().items():
+        if value == defaults[key] or key in ("data.dataset", "model.checkpoint", "model.candidates"):
+            continue
+        text = in_line(value)
+        if isinstance(value, str) and text == f"'{value}'" and parse_setting(f"{key}={value}")[1] == value:
+            text = value  # such as off, which other readers of YAML would take for false
+        yield from (flags[key], text) if key in flags else ("--set", f"{key}={text}")
 
 
 def _shots(source: ImageSource, wanted: Sequence[int] | None) -> tuple[Sequence[int], list[str]]:
