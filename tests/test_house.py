@@ -76,7 +76,7 @@ FOLDERS = {
     "probes": ["labelled", "few_shot", "neighbours", "logistic", "head", "outcome", "table"],
     "train": [
         "trial", "cost", "memory", "caching", "feature_plan", "batch_plan", "plan", "compiling", "averages", "optim",
-        "checkpoint", "clock", "stopping", "head_alone", "setup", "late", "resume", "step",
+        "checkpoint", "clock", "stopping", "head_alone", "setup", "late", "resume", "pace", "step",
         "progress", "validation", "fit",
     ],
     "report": [

@@ -237,8 +237,8 @@ class TrainRecipe(Section):
     """Weight of a class in the loss: 1, n / (classes * count), or the square root of that."""
     evaluate_every: Interval = Duration(1, "epochs")
     """How often the validation split is scored."""
-    checkpoint_every: Interval = Duration(1, "epochs")
-    """How often a resumable checkpoint is written."""
+    checkpoint_every: Literal["auto"] | Interval = "auto"
+    """How often a resumable checkpoint is written; auto: after each epoch, on features at most every 30 seconds."""
     keep_checkpoints: Changeable[Count] = 2
     """How many of the newest checkpoints to keep on disk while the run trains."""
     keep_after_end: Changeable[Annotated[int, Field(ge=0, le=10**9)]] = 0

@@ -17,7 +17,7 @@ from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_cost
 from vitft.errors import ModelError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
-from vitft.quantities import count_text, size_text
+from vitft.quantities import count_text, duration_text, size_text
 from vitft.recipe.keys import OptimRecipe
 from vitft.recipe.lengths import Duration
 from vitft.recipe.recipe import Recipe
@@ -32,6 +32,9 @@ from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
+
+
+_LEAST_SECONDS = 30.0  # between checkpoints of a head on features, which are larger than what it learns
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Plan:
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one process.
         lr: peak learning rate, of the head.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
+        checkpoint_seconds: the least time from one checkpoint to the next, the last one excepted.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image, in pixels.
         workers: staging processes per training process.
@@ -93,6 +97,7 @@ class Plan:
     disk_bytes: int
     phases: tuple[Phase, ...]
     features: FeaturePlan | None = None
+    checkpoint_seconds: float = 0.0
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -151,7 +156,7 @@ class Plan:
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
-            ("checkpoint_every", self.checkpoint_every, "steps"),
+            ("checkpoint_every", self.checkpoint_every, self._checkpoints_in_words()),
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
@@ -163,6 +168,10 @@ class Plan:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
             rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
         return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
+
+    def _checkpoints_in_words(self) -> str:
+        least = f", but at most every {duration_text(self.checkpoint_seconds)}" if self.checkpoint_seconds else ""
+        return f"steps{least}"
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -210,6 +219,7 @@ def make_plan(
     workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
     reasons["lr"] = _lr_in_words(recipe.optim)
     features = plan_features(recipe, source, classifier, total_samples, reasons)
+    every = recipe.train.checkpoint_every
     num_passes = max(1, features.num_views) if features else total_samples / (num_samples or total_samples)
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
@@ -223,7 +233,7 @@ def make_plan(
         total_steps=total_steps,
         warmup_steps=min(steps(recipe.optim.warmup) if recipe.optim.warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
-        checkpoint_every=min(steps(recipe.train.checkpoint_every), total_steps),
+        checkpoint_every=min(steps(Duration(1, "epochs") if isinstance(every, str) else every), total_steps),
         patience=steps(recipe.train.patience) if recipe.train.patience else None,
         stage_size=stage_size,
         workers=workers,
@@ -236,6 +246,7 @@ def make_plan(
         disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
         phases=phases,
         features=features,
+        checkpoint_seconds=_LEAST_SECONDS if every == "auto" and features else 0.0,
         reasons=reasons,
         notes=(*_layout_warnings(learns), *_stream_warning(source), *(features.notes if features else ())),
     )
