@@ -29,6 +29,8 @@ FLOORS = [
     ["resolution"],
     ["model"],
     ["scoring", "pictures"],
+    ["features"],
+    ["probes"],
     ["train", "report"],
     ["hub"],
     ["tasks"],
@@ -69,11 +71,12 @@ FOLDERS = {
         "token_places", "recording", "attention", "positions", "filters", "tokens", "look", "captions", "draw",
         "figures", "numbers", "page",
     ],
+    "features": ["features", "backbone", "views", "facts", "store", "kept"],
+    "probes": ["labelled", "few_shot", "neighbours", "logistic", "head", "outcome", "table"],
     "train": [
         "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "sharding", "plan",
-        "compiling", "averages", "optim", "checkpoint", "sharded_checkpoint", "clock", "stopping", "features",
-        "feature_store", "head_alone", "head_first", "setup", "late", "resume", "step", "progress", "validation", "fit",
-        "rate_trials",
+        "compiling", "averages", "optim", "checkpoint", "sharded_checkpoint", "clock", "stopping", "head_alone",
+        "head_first", "setup", "late", "resume", "pace", "step", "progress", "validation", "fit", "rate_trials",
     ],
     "report": [
         "runs", "size_plot", "gallery", "record", "words", "confusion", "charts", "sections", "page",
@@ -82,12 +85,12 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "finishing", "training", "evaluating", "predicting",
-        "resizing", "inspecting", "__init__",
+        "publishing", "recording", "reporting", "keeping", "finishing", "candidate", "probing", "training",
+        "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
-        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
+        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "probe", "evaluate", "predict",
+        "resize", "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
     ],
 }  # fmt: skip
 
@@ -242,6 +245,7 @@ def test_the_public_names_exist():
         "inspect",
         "predict",
         "predict_each",
+        "probe",
         "push",
         "resize",
         "write_report",

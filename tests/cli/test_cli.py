@@ -35,6 +35,8 @@ FLAGS = {
         --model-revision --num-images --only --output --show --split -o""",
     "predict": """--batch-size --calibrated --debug --device --format --image-size --method --model-revision --precision
         --set --top-k""",
+    "probe": """--bad-images --dataset --dataset-revision --debug --device --format --image-size --max-train-samples
+        --method --num-processes --precision --save --seed --set --shots""",
     "push": "--create-pr --debug --force --format --hub-revision --license --private --training",
     "report": "--debug --format --output -o",
     "resize": "--debug --format --image-size --method --model-revision --patch-size --window-size",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,12 @@ from vitft.data.images import ImageSplit
 from vitft.data.staging import decode
 from vitft.data.train_batches import StepSlices
 from vitft.errors import DataError
+from vitft.features import backbone
+from vitft.features.facts import facts_about
+from vitft.features.features import Features
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
-from vitft.train import features, fit
-from vitft.train.feature_store import facts_about
-from vitft.train.features import Features
+from vitft.train import fit, pace
 from vitft.train.head_alone import FeatureBatches
 
 HEAD = {"model__train": "head", "model__drop_path": 0, "augment__mixup_alpha": 0, "run__pictures": "off"}
@@ -69,13 +72,13 @@ def train(home: Path, **changes: object) -> Path:
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return what will list the images of each pass through the backbone."""
     passes: list[int] = []
-    original = features.features_of
+    original = backbone.features_of
 
     def counted(model: Any, module: str, pixel_values: Tensor) -> Tensor:
         passes.append(len(pixel_values))
         return original(model, module, pixel_values)
 
-    monkeypatch.setattr(features, "features_of", counted)
+    monkeypatch.setattr(backbone, "features_of", counted)
     return passes
 
 
@@ -243,6 +246,24 @@ def test_a_run_without_a_place_for_its_features_notes_it(home: Path, cache: Path
     assert len([note for note in notes if "are not stored, and the next run computes them again" in note]) == 2
 
 
+def checkpoints(run: Path) -> list[int]:
+    return [int(path.name[5:]) for path in sorted((run / "checkpoints").iterdir())]
+
+
+def test_a_head_alone_writes_checkpoints_at_most_every_half_minute(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = {"train__keep_checkpoints": 9, "train__keep_after_end": 9}
+    each = train(home, train__checkpoint_every="1 epoch", **keep)
+    ticks = itertools.count(0, 12)  # seconds: started at 0; asked at 12, 24 and 36
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    seldom = train(home, train__checkpoint_every="auto", **keep)
+    assert checkpoints(each) == [3, 6, 9, 11] and checkpoints(seldom) == [9, 11]
+    assert "steps, but at most every 30 s" in (seldom / "plan.json").read_text()
+    ours, theirs = tiny.tensors(seldom), tiny.tensors(each)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    whole = train(home, train__checkpoint_every="auto", train__features="off", train__duration="2 epochs", **keep)
+    assert checkpoints(whole) == [3, 6]
+
+
 # --- stopped and resumed -----------------------------------------------------------------------------------
 
 
@@ -277,7 +298,7 @@ def test_a_run_that_is_stopped_while_it_computes_features_ends_with_75(
     home: Path, cache: Path, whole: tuple[Path, Path]
 ) -> None:
     run = home / "runs" / "stopped-in-features"
-    stop = lambda: at_call(features, "features_of", 2, send(signal.SIGTERM))  # noqa: E731
+    stop = lambda: at_call(backbone, "features_of", 2, send(signal.SIGTERM))  # noqa: E731
     first = start(home, run.name, stop, train__feature_views=2)
     assert first.code == 75, first.text
     assert "stopped before all features were computed" in first.text

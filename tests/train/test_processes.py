@@ -110,8 +110,8 @@ def jobs(home: Path) -> dict[str, dict[str, Any]]:
         "sgd": vit | SGD,
         "adamw": vit | ADAMW,
         "lonely": vit | LONELY,
-        "head": vit | HEAD,
         "adapter": vit | ADAPTER,
+        "head": COMMON | HEAD | {"model.checkpoint": "auto", "model.candidates": [str(home / "vit"), str(home / "no")]},
         "sizes": vit | SIZES,
     }
     finetunes |= {name: family(name, home) for name in FAMILIES}
@@ -321,6 +321,13 @@ def test_the_gradients_are_those_of_one_process(several: tuple[int, Path], one: 
     assert_close(*gradients, tolerance=1e-5)
     norm = sum(each.double().square().sum() for each in load_file(gradients[1]).values()) ** 0.5
     torch.testing.assert_close(norm, logged(one / "sgd", "grad_norm")[1], rtol=1e-5, atol=0)
+
+
+def test_a_checkpoint_is_chosen_by_the_same_numbers(several: tuple[int, Path], one: Path) -> None:
+    notes = [[each["text"] for each in events(run / "head", "note")] for run in (several[1], one)]
+    ours, theirs = (next(text for text in texts if "auto chose" in text) for texts in notes)
+    assert "/vit, with " in ours and "/no could not be probed: the model" in ours
+    assert ours == theirs
 
 
 def test_predictions_are_in_the_order_of_the_dataset(several: tuple[int, Path], one: Path) -> None:

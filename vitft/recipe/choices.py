@@ -61,3 +61,17 @@ HubEvery = Literal["end", "best", "checkpoint"]
 
 PictureFormat = Literal["png", "svg", "json"]
 """What ``vitft inspect`` writes: figures, or only the numbers. Not a recipe key."""
+
+AUTO = "auto"
+"""``model.checkpoint``: the best of ``model.candidates``."""
+
+CANDIDATES = (
+    "google/vit-base-patch16-224-in21k",
+    "facebook/dinov2-base",
+    "facebook/dinov2-small",
+    "google/siglip-base-patch16-224",
+)
+"""Checkpoints to rank when none are named: pretrained with labels, on images alone, and with captions.
+
+One GPU fine-tunes each of them, and all have the licence apache-2.0.
+"""

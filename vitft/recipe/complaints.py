@@ -48,8 +48,9 @@ def _complaint(dotted: str, group: Sequence[Any], known: Mapping[str, Any]) -> s
         return f"unknown key; {_advice(dotted, known)}"
     if dotted not in known:
         return f"{given} is not a section; write its keys below it, indented"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
+    if found := next((each for each in group if each["type"] == "value_error"), None):
+        others = [_expectation(each, known[dotted]) for each in group if each is not found]
+        return ", or ".join([str(found["ctx"]["error"]), *others])
     if first["type"] == "string_pattern_mismatch":
         form = next(each for each in _metadata(known[dotted]) if isinstance(each, Form))
         guess = did_you_mean(str(first["input"])[:80], form.words)

@@ -137,7 +137,9 @@ class ModelRecipe(Section):
     """Which checkpoint, and which part of it learns."""
 
     checkpoint: Text = "google/vit-base-patch16-224-in21k"
-    """Hub id, folder, or `builtin:vit-micro`."""
+    """Hub id, folder, or `builtin:vit-micro`; `auto`: the best of `model.candidates` on the dataset."""
+    candidates: tuple[Text, ...] = ()
+    """Checkpoints that `model.checkpoint: auto` probes to train the best; [] for the usual four (docs/probing.md)."""
     revision: Text | None = None
     """Branch, tag or commit of a model on the Hub."""
     init: Initialisation = "pretrained"
@@ -265,8 +267,8 @@ class TrainRecipe(Section):
     """Factor on the log frequencies that `logit-adjustment` adds to the logits in training (arXiv:2007.07314)."""
     evaluate_every: Interval = Duration(1, "epochs")
     """How often the validation split is scored."""
-    checkpoint_every: Interval = Duration(1, "epochs")
-    """How often a resumable checkpoint is written."""
+    checkpoint_every: Literal["auto"] | Interval = "auto"
+    """How often a resumable checkpoint is written; auto: after each epoch, on features at most every 30 seconds."""
     keep_checkpoints: Changeable[Count] = 2
     """How many of the newest checkpoints to keep on disk while the run trains."""
     keep_after_end: Changeable[Annotated[int, Field(ge=0, le=10**9)]] = 0

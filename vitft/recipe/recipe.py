@@ -16,7 +16,7 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from vitft.errors import RecipeError
 from vitft.files import read_regular
-from vitft.recipe.choices import ADAPTERS
+from vitft.recipe.choices import ADAPTERS, AUTO
 from vitft.recipe.complaints import complaints
 from vitft.recipe.keys import (
     MAY_CHANGE,
@@ -186,6 +186,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.model.init == "random" and recipe.model.head == "keep":
         yield "model.init: random with model.head: keep: a kept head is useless on random weights"
     yield from _contradictions_about_parts(recipe)
+    if recipe.model.checkpoint == AUTO:
+        yield from _against_auto(recipe)
     if recipe.train.feature_views and (recipe.model.train != "head" or recipe.train.features == "off"):
         yield (
             f"train.feature_views: {recipe.train.feature_views} needs features, but model.train is "
@@ -218,3 +220,17 @@ def _contradictions_about_parts(recipe: Recipe) -> Iterator[str]:
         yield "train.head_first: true with model.init: random: features of random weights say little"
     if recipe.train.head_first and recipe.data.streaming:
         yield "train.head_first: true with data.streaming: true: features need images that can be read again"
+
+
+def _against_auto(recipe: Recipe) -> Iterator[str]:
+    """Yield a line for each value that contradicts the choice of a checkpoint by its features."""
+    if recipe.data.streaming:
+        yield "model.checkpoint: auto ranks features of all images, but data.streaming reads images only once"
+    if recipe.model.init == "random":
+        yield "model.checkpoint: auto ranks weights, but model.init: random does not use them"
+    if recipe.model.revision is not None:
+        yield f"model.checkpoint: auto has several candidates, but model.revision: {recipe.model.revision} is of one"
+    if recipe.model.head == "keep":
+        yield "model.checkpoint: auto ranks checkpoints by new heads, but model.head: keep keeps the old one"
+    if AUTO in recipe.model.candidates:
+        yield "model.candidates: auto is no checkpoint"

@@ -1,6 +1,6 @@
 """The commands as functions: the Python interface.
 
-    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize, write_report
+    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, probe, push, resize, write_report
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -13,6 +13,7 @@ from vitft.tasks.describing import describe
 from vitft.tasks.evaluating import EvaluationResult, SizeSweep, evaluate, evaluate_sizes
 from vitft.tasks.inspecting import InspectResult, inspect
 from vitft.tasks.predicting import Predictions, predict, predict_each
+from vitft.tasks.probing import ProbeResult, probe
 from vitft.tasks.publishing import push
 from vitft.tasks.reporting import ReportResult, write_report
 from vitft.tasks.resizing import ResizeResult, resize
@@ -23,6 +24,7 @@ __all__ = [
     "FinetuneResult",
     "InspectResult",
     "Predictions",
+    "ProbeResult",
     "Published",
     "ReportResult",
     "ResizeResult",
@@ -34,6 +36,7 @@ __all__ = [
     "inspect",
     "predict",
     "predict_each",
+    "probe",
     "push",
     "resize",
     "write_report",

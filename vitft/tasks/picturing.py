@@ -64,11 +64,16 @@ def note_pictures(run: Run) -> None:
 
 
 def load_untrained(recipe: Recipe, source: ImageSource) -> Classifier:
-    """Load a recipe's checkpoint as it is before the first step."""
+    """Load a recipe's checkpoint as it is before the first step, with the white level of the dataset's images."""
+    from vitft.data.staging import WHITE_LEVEL
     from vitft.model.load import load_for_training
 
     wanted = recipe.model.model_copy(update={"image_size": recipe.image_size})
-    return load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
+    classifier = load_for_training(wanted, source.classes, recipe.data.fit, seed=recipe.train.seed)
+    if (level := source.white_level) != WHITE_LEVEL:
+        classifier.processor.white_level = level
+        classifier.notes.append(f"white level: {level:,}, also written into preprocessor_config.json")
+    return classifier
 
 
 def _file(kind: str) -> str:

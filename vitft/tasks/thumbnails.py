@@ -163,7 +163,7 @@ def _views(setup: Setup, train: ImageSplit) -> Iterator[tuple[Tensor, Tensor]]:
 
     Label smoothing is left out: it would stand at every image alike.
     """
-    from vitft.train.feature_plan import unmixed
+    from vitft.features.views import unmixed
     from vitft.views.policy import policy
 
     recipe, plan = setup.recipe, setup.plan

@@ -19,6 +19,7 @@ from vitft.notebook import ShownAsText
 from vitft.outside import shown
 from vitft.processes import signals, worker
 from vitft.processes.turns import main_process_first, on_main_process
+from vitft.recipe.choices import AUTO
 from vitft.recipe.recipe import RESUMABLE_CHANGES, Recipe
 from vitft.run import Run
 from vitft.scoring.table import score_table
@@ -27,6 +28,7 @@ from vitft.tasks import finishing
 from vitft.tasks.ending import Session, ended_well
 from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
 from vitft.tasks.picturing import load_untrained, note_pictures, picture_run
+from vitft.tasks.probing import choose_checkpoint
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
 from vitft.tasks.recording import expected_time, tell, write_environment
 from vitft.tasks.reporting import PAGE
@@ -134,11 +136,16 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
             return _make_what_is_missing(session, recipe, accelerator, reasons)
     destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
     setup = _load(run, recipe, accelerator, reasons, is_quiet=dry_run)
+    is_chosen = setup.recipe is not recipe  # the checkpoint, which the run is named after
+    if is_chosen:
+        recipe = setup.recipe
+        destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
     on_main_process(lambda: try_metrics(recipe.run.metrics, len(setup.source.classes)), accelerator)
     signals.check()
     if dry_run:
         time = f"\n  {expected_time(setup)}" if is_timed else ""
-        return FinetuneResult(None, plan_text=f"{setup.overview}\n{setup.plan}{time}")
+        chosen = setup.classifier.notes[:1] if is_chosen else []
+        return FinetuneResult(None, plan_text="\n".join([setup.overview, *chosen, f"{setup.plan}{time}"]))
 
     is_new = run is None
     if run is None:
@@ -190,8 +197,7 @@ def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
 def _load(
     run: Run | None, recipe: Recipe, accelerator: Accelerator, reasons: Mapping[str, str], *, is_quiet: bool = False
 ) -> Setup:
-    """Open and print the dataset, load the checkpoint and make the plan; the main process goes first."""
-    from vitft.data.staging import WHITE_LEVEL
+    """Open and print the dataset, choose or load the checkpoint and make the plan; the main process goes first."""
     from vitft.model.trainable import choose_trainable
     from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source
@@ -204,11 +210,14 @@ def _load(
         overview = str(overview_of(source))
         if accelerator.is_main_process and not is_quiet:
             print(shown(overview), file=sys.stderr, flush=True)
-        classifier = load_untrained(recipe, source)
     signals.check()
-    if (level := source.white_level) != WHITE_LEVEL:
-        classifier.processor.white_level = level
-        classifier.notes.append(f"white level: {level:,}, also written into preprocessor_config.json")
+    chosen = ""
+    if recipe.model.checkpoint == AUTO:
+        recipe, chosen = choose_checkpoint(recipe, source, accelerator)
+    with main_process_first(accelerator):
+        classifier = load_untrained(recipe, source)
+    classifier.notes[:0] = [chosen] if chosen else []
+    signals.check()
     classifier.add_adapter(recipe.model, recipe.train.seed)
     classifier.notes.append(choose_trainable(classifier.model, recipe.model.train, classifier.head))
     classifier.notes += check_head_first(recipe, source, classifier)

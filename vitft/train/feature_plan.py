@@ -12,7 +12,6 @@ from vitft.errors import ModelError
 from vitft.model.classifier import Classifier
 from vitft.model.head_input import HeadInput, head_input
 from vitft.quantities import size_text
-from vitft.recipe.keys import AugmentRecipe
 from vitft.recipe.recipe import Recipe
 from vitft.train.imbalance import SAMPLING
 
@@ -71,11 +70,6 @@ def cost_rows(
     what = f"{size}, computed once from {features.views}; the memory includes validation"
     cost = f"per image, each view once; {total}, without the head"
     return [("features", size_text(features.num_bytes), what), ("cost", f"{gflop:.1f} GFLOP", cost)]
-
-
-def unmixed(augment: AugmentRecipe) -> AugmentRecipe:
-    """Return the views of single images; mixing blends the pixels of two, which features cannot."""
-    return augment.model_copy(update={"mixup_alpha": 0.0, "cutmix_alpha": 0.0})
 
 
 def plan_features(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from vitft.errors import StoppedEarly
 from vitft.train.clock import TimeSpent
 from vitft.train.optim import set_lr
+from vitft.train.pace import Pace
 from vitft.train.progress import Progress
 from vitft.train.resume import restore, save
 from vitft.train.setup import Training
@@ -49,7 +50,7 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
     if resume:
         restore(training)
     state, plan, clock = training.state, training.plan, training.clock
-    progress = Progress(training)
+    progress, pace = Progress(training), Pace(plan.checkpoint_seconds, training.accelerator)
 
     with stop_requests(training.recipe.train.time_limit, training.accelerator, training.started) as stop:
         if validation_is_due(training):  # the run was stopped during validation, or just before
@@ -73,10 +74,11 @@ def fit(training: Training, *, resume: bool = False) -> Fitted:
                     validate(training, stop)
             reason = stop.agreed()
             is_last = state.step == plan.total_steps or state.is_out_of_patience
-            if state.step % plan.checkpoint_every == 0 or is_last or reason:
+            if is_last or reason or (state.step % plan.checkpoint_every == 0 and pace.is_due()):
                 with progress.pause("checkpoints"):
                     state.elapsed_seconds = progress.elapsed()
                     save(training)
+                pace.start()
             if reason:
                 raise _stopped_early(training, reason)
             if is_last:

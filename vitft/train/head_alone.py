@@ -13,11 +13,13 @@ from vitft.data.batches import RowNote, StagedBatch, failed
 from vitft.data.images import ImageSource, ImageSplit
 from vitft.data.row_order import ClassSampling, RowOrder
 from vitft.data.train_batches import StepSlices
+from vitft.features.backbone import Backbone, Views
+from vitft.features.facts import facts_of
+from vitft.features.features import Features
+from vitft.features.kept import read_or_compute
+from vitft.features.views import PlainView
 from vitft.model.head_input import HeadAlone
 from vitft.recipe.keys import AugmentRecipe
-from vitft.recipe.sizes import show_size
-from vitft.train.feature_store import FeatureStore, facts_about
-from vitft.train.features import Backbone, Features
 from vitft.train.stopping import StopRequests
 from vitft.views.mixing import soft_targets
 from vitft.views.policy import View
@@ -150,64 +152,26 @@ def _batch(
     return StagedBatch(features.values[views, rows], nothing, nothing, labels, sample_indices, skipped, notes)
 
 
-def head_on_features(backbone: Backbone, source: ImageSource, stop: StopRequests) -> OnFeatures:
+def head_on_features(backbone: Backbone, source: ImageSource, views: Views, stop: StopRequests) -> OnFeatures:
     """Read or compute the features of training and validation, and return the head with them.
 
+    Args:
+        backbone: the frozen model.
+        source: the dataset.
+        views: what is computed of each training image.
+        stop: requests to stop; a resumed run starts anew.
+
     Raises:
-        DataError, StopRequest: as :meth:`vitft.train.features.Backbone.compute`.
+        DataError, StopRequest: as :meth:`vitft.features.backbone.Backbone.compute`.
     """
-    train, validation, planned = source.train, source.validation, backbone.planned
+    train, validation = source.train, source.validation
     assert isinstance(train, ImageSplit) and isinstance(validation, ImageSplit | None)
-    facts = facts_about(backbone.classifier, planned.read.module, _conditions(backbone, source))
+    facts = facts_of(backbone, source)
     return OnFeatures(
-        HeadAlone(backbone.classifier.model, planned.read.module),
+        HeadAlone(backbone.classifier.model, backbone.read.module),
         backbone.classifier.classes,
-        _stored_or_computed(backbone, train, planned.num_views, facts, stop),
+        read_or_compute(backbone, train, views, facts, stop),
         train,
-        _stored_or_computed(backbone, validation, 0, facts, stop) if validation is not None else None,
+        read_or_compute(backbone, validation, PlainView(), facts, stop) if validation is not None else None,
         validation,
     )
-
-
-def _stored_or_computed(
-    backbone: Backbone, split: ImageSplit, num_views: int, facts: dict[str, Any], stop: StopRequests
-) -> Features:
-    facts = {"what": f"features of {split.name}", "split": split.name, "views": num_views, **facts}
-    if num_views:
-        recipe = backbone.recipe
-        facts |= {"augment": recipe.augment.model_dump(mode="json"), "seed": recipe.train.seed}
-        facts |= {"stage_size": backbone.plan.stage_size}
-    run, accelerator, shape = backbone.run, backbone.accelerator, backbone.shape(split, num_views)
-    if backbone.recipe.data.cache == "off":
-        return backbone.compute(split, num_views, stop)
-    with FeatureStore(facts, split, shape, backbone.recipe.data.cache_limit.num_bytes, run.note) as store:
-        found = store.load()
-        missing = torch.tensor([float(found is None)], device=accelerator.device)
-        are_all_here = float(accelerator.reduce(missing, "sum")) == 0
-        if found is not None and are_all_here:
-            run.say(f"  features of {split.name}: read from the cache")
-            return found
-        features = backbone.compute(split, num_views, stop)
-        if accelerator.is_local_main_process:
-            store.save(features)
-    return features
-
-
-def _conditions(backbone: Backbone, source: ImageSource) -> dict[str, Any]:
-    """Return what the bits of features depend on, besides the model."""
-    recipe, plan, classifier = backbone.recipe, backbone.plan, backbone.classifier
-    return {
-        "dataset": source.id,
-        "fingerprint": source.fingerprint,
-        "image_size": show_size(classifier.image_size),
-        "processor": classifier.processor.to_dict(),
-        "fit": recipe.data.fit,
-        "white_level": source.white_level,
-        "max_pixels": recipe.data.max_pixels,
-        "bad_images": recipe.data.bad_images,
-        "precision": plan.precision,
-        "device": plan.device.split(":")[0],
-        "processes": plan.world_size,
-        "batch_size": backbone.batch_size,
-        "threads": torch.get_num_threads(),
-    }

@@ -30,6 +30,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from vitft.data.images import ImageSource, ImageSplit
 from vitft.disk import write_whole
 from vitft.errors import ModelError, TrainError
+from vitft.features.backbone import Backbone
+from vitft.features.views import PlainView
 from vitft.model.classifier import Classifier
 from vitft.model.head_input import head_input
 from vitft.processes.signals import StopRequest
@@ -37,8 +39,6 @@ from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 from vitft.train import checkpoint
-from vitft.train.feature_plan import FeaturePlan
-from vitft.train.features import Backbone
 from vitft.train.head_alone import OnFeatures, head_on_features
 from vitft.train.imbalance import EVEN, ClassBalance
 from vitft.train.stopping import StopRequests
@@ -99,29 +99,32 @@ def check_head_first(recipe: Recipe, source: ImageSource, classifier: Classifier
     return [f"head first: fitted to features of {len(source.train):,} plain images, before the first step"]
 
 
-def fit_head_first(backbone: Backbone, source: ImageSource, balance: ClassBalance, stop: StopRequests) -> None:
+def fit_head_first(
+    run: Run, backbone: Backbone, source: ImageSource, smoothing: float, balance: ClassBalance, stop: StopRequests
+) -> None:
     """Put a fitted head into the model: from the run if it has one, else computed now and kept there.
 
     A run that has a checkpoint is left alone, because that has the head as it is by now.
 
     Args:
-        backbone: the model, and how its features are computed; ``planned`` from :func:`features_for_head`.
+        run: its directory.
+        backbone: the model, and how its features are computed.
         source: with the images to train and to validate on.
+        smoothing: label smoothing.
         balance: of the classes in the loss.
         stop: requests to stop.
 
     Raises:
-        DataError, StopRequest: as :meth:`vitft.train.features.Backbone.compute`.
+        DataError, StopRequest: as :meth:`vitft.features.backbone.Backbone.compute`.
         TrainError: if the head cannot be written.
     """
-    run, accelerator = backbone.run, backbone.accelerator
+    accelerator = backbone.accelerator
     if on_main_process(lambda: checkpoint.newest(run.checkpoints), accelerator) is not None:
         return
     path = run.checkpoints / "head.safetensors"
     fitted = on_main_process(lambda: _stored(path, source.fingerprint), accelerator)
     if fitted is None:
-        on_features = head_on_features(backbone, source, stop)
-        smoothing = backbone.recipe.augment.label_smoothing
+        on_features = head_on_features(backbone, source, PlainView(), stop)
         fitted = on_main_process(
             lambda: _fit(on_features, smoothing, balance, accelerator.device, stop.request), accelerator
         )
@@ -129,16 +132,9 @@ def fit_head_first(backbone: Backbone, source: ImageSource, balance: ClassBalanc
             run.say("  stopped before the head was fitted; a resumed run fits it again")
             raise StopRequest(reason)
         on_main_process(lambda: _store(path, fitted, source.fingerprint, run), accelerator)
-    head = backbone.classifier.model.get_submodule(backbone.planned.read.module)
+    head = backbone.classifier.model.get_submodule(backbone.read.module)
     head.load_state_dict(fitted.state)
     run.note(fitted.said)
-
-
-def features_for_head(classifier: Classifier, source: ImageSource) -> FeaturePlan:
-    """Return the plan of the features that a head is fitted to first: of every plain image."""
-    assert isinstance(source.train, ImageSplit) and isinstance(source.validation, ImageSplit)
-    read = head_input(classifier.model, classifier.head, classifier.image_size)
-    return FeaturePlan(read, len(source.train), len(source.validation), num_views=0)
 
 
 def _fit(

@@ -17,7 +17,7 @@ from vitft.data.train_batches import STAGE_MARGIN, StepSlices, staging_cost
 from vitft.errors import ModelError
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import check_drop_path
-from vitft.quantities import count_text, size_text
+from vitft.quantities import count_text, duration_text, size_text
 from vitft.recipe.keys import OptimRecipe
 from vitft.recipe.lengths import Duration
 from vitft.recipe.recipe import Recipe
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 TRIAL_SHARE = 10
 """Into how many parts a run is divided, of which the trial of a learning rate is one."""
+
+_LEAST_SECONDS = 30.0  # between checkpoints of a head on features, which are larger than what it learns
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Plan:
         batch_size, micro_batch_size: images per step over all processes, and per forward pass of one process.
         lr: peak learning rate, of the last layers; several of which one is still to be chosen.
         total_steps, warmup_steps, evaluate_every, checkpoint_every: in optimizer steps.
+        checkpoint_seconds: the least time from one checkpoint to the next, the last one excepted.
         patience: in steps, None to train to the end.
         stage_size: largest side of a staged image, in pixels.
         workers: staging processes per training process.
@@ -103,6 +106,7 @@ class Plan:
     is_sharded: bool = False
     features: FeaturePlan | None = None
     imbalance: str = "none"
+    checkpoint_seconds: float = 0.0
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -178,7 +182,7 @@ class Plan:
             ("total_steps", self.total_steps, f"{self.total_samples:,} images"),
             ("warmup_steps", self.warmup_steps, ""),
             ("evaluate_every", self.evaluate_every, "steps"),
-            ("checkpoint_every", self.checkpoint_every, "steps"),
+            ("checkpoint_every", self.checkpoint_every, self._checkpoints_in_words()),
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
@@ -191,6 +195,10 @@ class Plan:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
             rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
         return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
+
+    def _checkpoints_in_words(self) -> str:
+        least = f", but at most every {duration_text(self.checkpoint_seconds)}" if self.checkpoint_seconds else ""
+        return f"steps{least}"
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -247,6 +255,7 @@ def make_plan(
         check_sharding(recipe, classifier.model, accelerator.mixed_precision, on_features=features is not None)
     epochs = total_samples / (num_samples or total_samples)
     num_passes = max(1, features.num_views) if features else epochs * imbalance.most_shown
+    every = recipe.train.checkpoint_every
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
@@ -259,7 +268,7 @@ def make_plan(
         total_steps=total_steps,
         warmup_steps=min(steps(recipe.optim.warmup) if recipe.optim.warmup.value else 0, total_steps),
         evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
-        checkpoint_every=min(steps(recipe.train.checkpoint_every), total_steps),
+        checkpoint_every=min(steps(Duration(1, "epochs") if isinstance(every, str) else every), total_steps),
         patience=steps(recipe.train.patience) if recipe.train.patience else None,
         stage_size=stage_size,
         workers=workers,
@@ -274,6 +283,7 @@ def make_plan(
         phases=phases,
         is_sharded=is_sharded,
         features=features,
+        checkpoint_seconds=_LEAST_SECONDS if every == "auto" and features else 0.0,
         reasons=reasons,
         notes=(
             *imbalance.notes,

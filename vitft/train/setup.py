@@ -17,9 +17,11 @@ from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
 from vitft.data.train_batches import TrainBatches
 from vitft.errors import one_line
+from vitft.features.backbone import Backbone, Views, batch_size_for
+from vitft.features.views import PlainView, RandomViews
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
-from vitft.model.head_input import HeadAlone
+from vitft.model.head_input import HeadAlone, HeadInput, head_input
 from vitft.model.trainable import freeze_unused
 from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
@@ -30,9 +32,8 @@ from vitft.train.caching import Caches, open_caches
 from vitft.train.checkpoint import TrainState
 from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
-from vitft.train.features import Backbone
 from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
-from vitft.train.head_first import features_for_head, fit_head_first
+from vitft.train.head_first import fit_head_first
 from vitft.train.imbalance import ClassBalance, sampling_of
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
@@ -248,18 +249,28 @@ def _on_features(run: Run, setup: Setup, started: float, known: OnFeatures | Non
         return None
     if known is not None:
         return replace(known, model=HeadAlone(setup.classifier.model, plan.features.read.module))
-    backbone = Backbone(recipe, setup.classifier, plan, plan.features, accelerator, run)
+    views: Views = PlainView()
+    if num_views := plan.features.num_views:
+        views = RandomViews(num_views, recipe.augment, plan.phases[0].image_size, plan.stage_size, recipe.train.seed)
+    backbone = _backbone(run, setup, plan.features.read)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
-        return head_on_features(backbone, setup.source, stop)
+        return head_on_features(backbone, setup.source, views, stop)
 
 
 def _fit_head_first(run: Run, setup: Setup, started: float) -> None:
     """Fit the head alone, before anything else is trained."""
     recipe, accelerator, source, classifier = setup.recipe, setup.accelerator, setup.source, setup.classifier
-    planned = features_for_head(classifier, source)
-    backbone = Backbone(recipe, classifier, setup.plan, planned, accelerator, run)
+    backbone = _backbone(run, setup, head_input(classifier.model, classifier.head, classifier.image_size))
+    balance = ClassBalance.of_rows(recipe, source, accelerator.device)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
-        fit_head_first(backbone, source, ClassBalance.of_rows(recipe, source, accelerator.device), stop)
+        fit_head_first(run, backbone, source, recipe.augment.label_smoothing, balance, stop)
+
+
+def _backbone(run: Run, setup: Setup, read: HeadInput) -> Backbone:
+    """Return the model as what computes the features that a head reads."""
+    recipe, plan = setup.recipe, setup.plan
+    size = batch_size_for(plan.micro_batch_size)
+    return Backbone(setup.classifier, read, recipe.data, size, plan.workers, setup.accelerator, run.status, run.note)
 
 
 def _batches(

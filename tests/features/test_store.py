@@ -11,10 +11,10 @@ from PIL import Image
 from vitft.cli import main
 from vitft.data.batches import RowNote
 from vitft.data.store import SLOTS, Store
+from vitft.features.features import Features
+from vitft.features.store import FeatureStore
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
-from vitft.train.feature_store import FeatureStore
-from vitft.train.features import Features
 
 SHAPE = (2, 4, 3)
 FACTS = {"dataset": "photos", "what": "features of train", "weights": "1a"}

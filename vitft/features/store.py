@@ -7,26 +7,22 @@ image has now; otherwise all are computed again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from importlib import metadata
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
-from vitft.architectures.blocks import is_within
 from vitft.data.batches import RowNote
 from vitft.data.cache import Cache, NoCache, OpenStore, disk_folder
 from vitft.data.images import ImageSplit
 from vitft.data.staged_store import stamp_of
 from vitft.data.store import IS_SUPPORTED, expected_bytes
 from vitft.errors import one_line
-from vitft.model.classifier import Classifier
-from vitft.train.features import Features
+from vitft.features.features import Features
 
 _VERSION = 1  # of what is computed; raise it with every change to the numbers
 _VALUES, _NOTED, _SKIPPED = b"\1", b"\2", b"\3"
@@ -127,25 +123,6 @@ class FeatureStore:
         if notes:
             store.write(len(self._split) + row, stamp, b"", texts)
         store.write(row, stamp, _NOTED if notes else _VALUES, features.values[:, row].contiguous().numpy())
-
-
-def facts_about(classifier: Classifier, head: str, conditions: dict[str, Any]) -> dict[str, Any]:
-    """Return what features depend on, as far as it is not the images: the frozen weights, the versions, the machine.
-
-    Args:
-        classifier: the model.
-        head: name of the module whose input the features are; its own weights do not matter.
-        conditions: precision, device, processes and the like.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(classifier.model.state_dict().items()):
-        if not is_within(name, [head]):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    unimportant = ("_name_or_path", "transformers_version", "id2label", "label2id")
-    config = {key: value for key, value in classifier.config.to_dict().items() if key not in unimportant}
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "pillow")}
-    return {"weights": digest.hexdigest(), "config": config, "versions": versions, **conditions}
 
 
 def _as_bytes(notes: Iterable[RowNote]) -> np.ndarray:
