@@ -121,8 +121,8 @@ def _notes(recipe: Recipe, model: torch.nn.Module, num_views: int) -> list[str]:
     if num_views == 0:
         notes = [
             "features: of the plain images, because random views would run the backbone for each; nothing in "
-            "augment but label_smoothing is used (train.feature_views=N: of N random views; train.features=off: a new view in "
-            "every epoch)"
+            "augment but label_smoothing is used (train.feature_views=N: of N random views; train.features=off: a "
+            "new view in every epoch)"
         ]
     else:
         notes = [f"features: epoch e, counted from 0, trains on view e mod {num_views} of each image"]
