@@ -82,12 +82,12 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "finishing", "training", "evaluating", "predicting",
-        "resizing", "inspecting", "__init__",
+        "publishing", "recording", "reporting", "keeping", "finishing", "training", "viewing", "evaluating",
+        "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
-        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",
-        "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
+        "foreign", "command", "recipe_flags", "options", "images", "data", "views", "finetune", "evaluate", "predict",
+        "resize", "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
     ],
 }  # fmt: skip
 
@@ -244,6 +244,7 @@ def test_the_public_names_exist():
         "predict_each",
         "push",
         "resize",
+        "show_views",
         "write_report",
     ]
     assert dir(vitft) == vitft.__all__

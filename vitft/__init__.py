@@ -22,6 +22,7 @@ _PUBLIC = {
     "predict_each": "vitft.tasks",
     "push": "vitft.tasks",
     "resize": "vitft.tasks",
+    "show_views": "vitft.tasks",
     "write_report": "vitft.tasks",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "predict_each",
     "push",
     "resize",
+    "show_views",
     "write_report",
 ]
 

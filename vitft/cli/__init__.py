@@ -21,7 +21,7 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft.cli import cache, data, evaluate, finetune, inspect, predict, push, recipes, report, resize, runs
+from vitft.cli import cache, data, evaluate, finetune, inspect, predict, push, recipes, report, resize, runs, views
 from vitft.cli.command import CONTEXT, Command, complaint, is_complaint, with_flags
 from vitft.errors import DataError, RecipeError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
 from vitft.outside import shown
@@ -46,6 +46,9 @@ vitft finetune --from runs/photos --epochs 5""",
     data.data: """vitft data ./photos
 vitft data cifar100
 vitft data ./photos --set data.check_images=all""",
+    views.views: """vitft views ./photos
+vitft views ./photos --recipe deit3-ft --set augment.vertical_flip=0.5
+vitft views cifar100 --set augment.policy=trivialaugment -o trivial.html""",
     evaluate.evaluate: """vitft evaluate runs/photos
 vitft evaluate runs/photos ./new-photos
 vitft evaluate runs/photos ./new-photos --image-size 192,224,256""",
@@ -182,7 +185,8 @@ _OTHER_WORDS = {
     "train": "finetune", "fit": "finetune", "fine-tune": "finetune", "eval": "evaluate", "test": "evaluate",
     "val": "evaluate", "score": "evaluate", "classify": "predict", "infer": "predict", "dataset": "data",
     "info": "data", "upload": "push", "publish": "push", "list": "runs", "ls": "runs", "recipe": "recipes",
-    "look": "inspect", "compare": "report", "page": "report", "visualize": "inspect", "interpolate": "resize",
+    "look": "inspect", "compare": "report", "page": "report", "visualize": "inspect",
+    "augment": "views", "view": "views", "interpolate": "resize",
 }  # fmt: skip
 
 

@@ -84,7 +84,7 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "model.allow_new": ("list", (), "[]",
         "Parameters besides the head that may be newly initialised; a name ending in `*` is a prefix."),
     "augment.crop": ("str", ("random-resized", "simple"), "random-resized",
-        "Random part of the image (`crop_scale`, `crop_ratio`), or simple: resized, and shifted by up to 4 pixels."),
+        "A part of random size and shape, or simple: the whole shorter side, moved by up to 4 pixels (DeiT-III)."),
     "augment.crop_scale": ("list", (), "[0.5, 1.0]",
         "Smallest and largest area of the random crop, as a part of the image; [1, 1] keeps the whole area."),
     "augment.crop_ratio": ("list", (), "[0.75, 1.3333333333333333]",

@@ -166,7 +166,7 @@ class AugmentRecipe(Section):
     """Random changes to the training images."""
 
     crop: Crop = "random-resized"
-    """Random part of the image (`crop_scale`, `crop_ratio`), or simple: resized, and shifted by up to 4 pixels."""
+    """A part of random size and shape, or simple: the whole shorter side, moved by up to 4 pixels (DeiT-III)."""
     crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
     """Smallest and largest area of the random crop, as a part of the image; [1, 1] keeps the whole area."""
     crop_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)

@@ -1,6 +1,6 @@
 """The commands as functions: the Python interface.
 
-    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize, write_report
+    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, push, resize, show_views, write_report
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -17,6 +17,7 @@ from vitft.tasks.publishing import push
 from vitft.tasks.reporting import ReportResult, write_report
 from vitft.tasks.resizing import ResizeResult, resize
 from vitft.tasks.training import FinetuneResult, finetune
+from vitft.tasks.viewing import ViewsResult, show_views
 
 __all__ = [
     "EvaluationResult",
@@ -27,6 +28,7 @@ __all__ = [
     "ReportResult",
     "ResizeResult",
     "SizeSweep",
+    "ViewsResult",
     "describe",
     "evaluate",
     "evaluate_sizes",
@@ -36,5 +38,6 @@ __all__ = [
     "predict_each",
     "push",
     "resize",
+    "show_views",
     "write_report",
 ]

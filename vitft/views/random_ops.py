@@ -44,6 +44,7 @@ WARPS: Mapping[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
     "translate-x": warp.translate_x,
     "translate-y": warp.translate_y,
 }
+_WITHOUT_VALUE = ("autocontrast", "equalize", "invert", "grayscale")
 NAMES = ("identity", *ON_LEVELS, *WARPS)
 """The operations, in the order of their numbers."""
 
@@ -117,6 +118,18 @@ def perform(levels: Tensor, drawn: Drawn, fill: Tensor) -> Tensor:
         if len(warped):
             levels = _replaced(levels, warped, partial(warp.warp, fill=fill), matrices)
     return levels
+
+
+def in_words(drawn: Drawn) -> list[list[str]]:
+    """Return what each image gets: the names of its operations, with the values of those that have one."""
+    return [
+        [
+            NAMES[number] if NAMES[number] in _WITHOUT_VALUE else f"{NAMES[number]} {value:.3g}"
+            for number, value in zip(numbers, values, strict=True)
+            if number
+        ]
+        for numbers, values in zip(drawn.operations.tolist(), drawn.values.tolist(), strict=True)
+    ]
 
 
 def _replaced(levels: Tensor, rows: Tensor, change: Callable[[Tensor, Tensor], Tensor], values: Tensor) -> Tensor:
