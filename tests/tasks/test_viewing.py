@@ -8,7 +8,7 @@ from cli.command import run
 
 from vitft import Recipe, show_views
 from vitft.builtin.digits import load_digits
-from vitft.errors import DataError
+from vitft.errors import DataError, RecipeError
 from vitft.processes.device import make_accelerator
 from vitft.recipe.keys import AugmentRecipe
 from vitft.tasks.training import load_setup
@@ -83,6 +83,11 @@ def test_a_head_on_plain_features_sees_no_views_and_the_page_says_so(tmp_path):
     assert "just as it is scored" in page and "<th>epoch 1</th>" not in page
     few = album({"model.train": "head", "train.feature_views": 2})
     assert few.num_views == 2 and few.augment.cutmix_alpha == 0
+
+
+def test_quarter_turns_of_another_shape_are_refused_before_the_training():
+    with pytest.raises(RecipeError, match=r"augment.quarter_turns: an image of 32x48 pixels"):
+        album({"augment.quarter_turns": True, "model.image_size": "32x48"})
 
 
 def test_a_stream_has_no_views(tmp_path):
