@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vitft.views.tone import blend
 
+_REACH = 8  # pixels on each side of a blur: four standard deviations of the largest
+
 
 def sharpness(levels: Tensor, factors: Tensor) -> Tensor:
     """Blend with a smoothed image, whose border is the image's own (``ImageEnhance.Sharpness``).
@@ -21,36 +23,28 @@ def sharpness(levels: Tensor, factors: Tensor) -> Tensor:
     """
     if min(levels.shape[-2:]) < 3:
         return levels  # all of it is border
-    inner = levels[..., 1:-1, 1:-1]
-    smooth = levels.clone()  # the weights of a pixel and its eight neighbours: 5 and 1 each, over 13
-    smooth[..., 1:-1, 1:-1] = ((9 * F.avg_pool2d(levels, 3, stride=1) + 4 * inner) / 13).round_()
+    rows = levels[..., :-2, :] + levels[..., 1:-1, :] + levels[..., 2:, :]
+    squares = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]  # each pixel with its eight neighbours
+    smooth = levels.clone()
+    smooth[..., 1:-1, 1:-1] = ((squares + 4 * levels[..., 1:-1, 1:-1]) / 13).round_()
     return blend(levels, smooth, factors)
 
 
 def gaussian_blur(levels: Tensor, radii: Tensor) -> Tensor:
     """Blur each image by its own Gaussian; beyond the border the outermost pixels go on.
 
-    Pillow's ``GaussianBlur`` approximates this by three box blurs. As in resampling, each image has one matrix for rows
-    and one for columns.
+    Pillow's ``GaussianBlur`` approximates this by three box blurs.
 
     Args:
         levels: shape (B, 3, H, W).
-        radii: standard deviations in pixels, above 0, shape (B,).
+        radii: standard deviations in pixels, above 0 and at most 2, shape (B,).
     """
-    rows, columns = (_gaussian(radii, length) for length in levels.shape[-2:])
-    with torch.autocast(levels.device.type, enabled=False):
-        return (rows[:, None] @ levels @ columns.mT[:, None]).round_()
-
-
-def _gaussian(radii: Tensor, length: int) -> Tensor:
-    """Return the matrix that blurs one axis of each image, shape (B, length, length)."""
-    reach = length  # beyond any kernel: radii are a few pixels
-    places = torch.arange(length, device=radii.device, dtype=torch.float32)
-    sources = torch.arange(-reach, length + reach, device=radii.device, dtype=torch.float32)
-    distances = (places[:, None] - sources) / radii[:, None, None]
-    weights = torch.exp(-0.5 * distances.square())
-    weights /= weights.sum(2, keepdim=True)
-    inside = weights[..., reach : reach + length].clone()
-    inside[..., 0] += weights[..., :reach].sum(2)
-    inside[..., -1] += weights[..., reach + length :].sum(2)
-    return inside
+    num_images, channels, height, width = levels.shape
+    offsets = torch.arange(-_REACH, _REACH + 1, device=levels.device, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (offsets / radii[:, None]).square())
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (B * 3, 1, 17)
+    padded = F.pad(levels, (_REACH,) * 4, mode="replicate").flatten(0, 1)[None]
+    with torch.autocast(levels.device.type, enabled=False):  # each channel of each image by its own kernel
+        down = F.conv2d(padded, kernels[:, :, :, None], groups=num_images * channels)
+        across = F.conv2d(down, kernels[:, :, None, :], groups=num_images * channels)
+    return across.view(num_images, channels, height, width).round_()
