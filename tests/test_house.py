@@ -56,7 +56,9 @@ FOLDERS = {
         "saved", "unread", "streams", "local", "downloads", "opening", "encoded", "fingerprint", "copies", "checks",
         "guard", "chosen", "source", "overview",
     ],
-    "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "last_block", "weights"],
+    "architectures": [
+        "settings", "timm_models", "dinov3", "family", "families", "config", "blocks", "last_block", "weights",
+    ],
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "classifier", "head", "load",
