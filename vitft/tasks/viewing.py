@@ -77,8 +77,9 @@ def show_views(recipe: Recipe, *, number: int = 8, per_image: int = 6, output: s
     path = at_home(output if output is not None else PAGE)
     path = free_path(path / PAGE if is_folder(path) else path)
     quiet_libraries()
-    here = recipe.train.model_copy(update={"device": "cpu", "precision": "fp32"})  # nothing is worth a GPU
-    recipe = recipe.model_copy(update={"train": here})
+    here = recipe.train.model_copy(update={"device": "cpu", "precision": "auto"})  # nothing here is worth a GPU
+    silent = recipe.run.model_copy(update={"track": ()})
+    recipe = recipe.model_copy(update={"train": here, "run": silent})
     setup = load_setup(None, recipe, *make_accelerator(recipe), is_quiet=True)
     if not isinstance(setup.source.train, ImageSplit):
         raise DataError("the images of a stream can be read only once, in its order", hint="leave out --streaming")
