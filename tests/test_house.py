@@ -50,14 +50,16 @@ FOLDERS = {
         "order", "row_numbers", "class_counts", "staging", "images", "row_order", "store", "cache", "staged_store",
         "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
     ],
-    "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
+    "views": ["pixel_values", "geometry", "tone", "focus", "warp", "random_ops", "erasing", "mixing", "policy"],
     "reading": [
         "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
         "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "plain", "formats",
         "saved", "unread", "streams", "local", "downloads", "opening", "encoded", "fingerprint", "copies", "checks",
         "guard", "chosen", "source", "overview",
     ],
-    "architectures": ["settings", "timm_models", "family", "families", "config", "blocks", "last_block", "weights"],
+    "architectures": [
+        "settings", "timm_models", "dinov3", "family", "families", "config", "blocks", "last_block", "weights",
+    ],
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "adapter", "classifier", "head",
@@ -86,10 +88,11 @@ FOLDERS = {
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
         "publishing", "recording", "reporting", "keeping", "finishing", "candidate", "probing", "training",
-        "evaluating", "predicting", "resizing", "inspecting", "__init__",
+        "viewing", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
-        "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "probe", "evaluate", "predict",
+        "foreign", "command", "recipe_flags", "options", "images", "data", "views", "finetune", "probe", "evaluate",
+        "predict",
         "resize", "inspect", "report", "push", "recipes", "runs", "cache", "__init__",
     ],
 }  # fmt: skip
@@ -248,6 +251,7 @@ def test_the_public_names_exist():
         "probe",
         "push",
         "resize",
+        "show_views",
         "write_report",
     ]
     assert dir(vitft) == vitft.__all__

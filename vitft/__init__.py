@@ -23,6 +23,7 @@ _PUBLIC = {
     "probe": "vitft.tasks",
     "push": "vitft.tasks",
     "resize": "vitft.tasks",
+    "show_views": "vitft.tasks",
     "write_report": "vitft.tasks",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "probe",
     "push",
     "resize",
+    "show_views",
     "write_report",
 ]
 

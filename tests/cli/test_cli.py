@@ -28,6 +28,8 @@ FLAGS = {
         --metrics --model --model-revision --name --num-processes --output-dir --precision --private --profile
         --push-to-hub --recipe --resume --seed --set --streaming --time --track --train --trust-metrics""",
     "data": "--bad-images --dataset-revision --debug --format --set",
+    "views": """--batch-size --dataset --dataset-revision --debug --epochs --format --image-size --max-train-samples
+        --model --model-revision --number --output --per-image --recipe --seed --set --train -o""",
     "evaluate": """--bad-images --batch-size --calibrate --dataset --dataset-revision --debug --device
         --fold-temperature --format --image-size --method --metrics --model-revision --num-processes --output -o
         --per-class --plot --precision --set --shift --split""",

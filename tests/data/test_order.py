@@ -117,6 +117,7 @@ def test_lanes_are_uniform_and_belong_to_their_sample_alone():
 def test_the_place_of_a_sample_is_where_the_order_has_it(n):
     entries = torch.arange(n)
     assert torch.equal(place_of(3, sample_at(3, entries, n, stream="carve"), n, stream="carve"), entries)
+    assert torch.equal(place_of(3, sample_at(3, 5 * n + entries, n), n, epoch=5), entries)
 
 
 def test_a_place_among_a_hundred_million_is_found_without_a_list_of_them():

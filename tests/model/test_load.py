@@ -271,9 +271,8 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path):
     ("settings", "said"),
     [
         ({"model_type": "bert"}, "bert"),
-        ({"model_type": "dinov3_vit"}, "DINOv3; dinov2"),
-        ({"model_type": "dinov3_convnext"}, "DINOv3; convnext"),
-        ({"model_type": "siglip2"}, "NaFlex"),
+        ({"model_type": "dinov3_convnext"}, "timm/convnext_tiny.dinov3_lvd1689m"),
+        ({"model_type": "siglip2"}, "google/siglip2-base-patch16-224"),
         ({"model_type": "imagegpt"}, "imagegpt"),
         ({"model_type": "perceiver"}, "perceiver"),
         ({"model_type": "shieldgemma2"}, "language model"),

@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.stats import chisquare
 
 from vitft.data.order import uniform
-from vitft.views.geometry import random_boxes, resample, whole_boxes
+from vitft.views.geometry import random_boxes, resample, simple_crops, turn, whole_boxes
 
 MEAN_ERROR, MAX_ERROR = 0.05, 1.0  # of 255
 
@@ -260,3 +261,56 @@ def test_a_panorama_gives_its_largest_boxes_from_everywhere():
     assert (height >= 1 - 1e-6).all()  # 40 % of the area never fits in a true shape: as tall as the image
     assert left.min() < 0.01
     assert (left + width).max() > 0.99
+
+
+# --- simple crops, quarter turns ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_a_simple_crop_is_resize_mirrored_padding_and_a_crop_of_whole_pixels(fit):
+    """DeiT-III: Resize(shorter side), RandomCrop(padding=4, padding_mode="reflect"), here by Pillow and numpy."""
+    images = [noise(60, 90), noise(48, 30, 1), noise(40, 40, 2)]
+    canvas, sizes = canvas_of(images)
+    draws = torch.tensor([[0.0, 0.0], [0.999, 0.999], [0.45, 0.2]])
+    boxes, window = simple_crops(draws, sizes, (24, 24), fit)
+    flips = torch.tensor([False, True, False])
+    got = resample(canvas, sizes, boxes, flips, (24, 24), window=window)
+    for number, image in enumerate(images):
+        if fit == "pad":
+            side = max(image.shape[1:])
+            image = F.pad(image, (0, side - image.shape[2], 0, side - image.shape[1]))
+        scale = 24 / min(image.shape[1:])
+        height, width = (int(side * scale + 1e-6) for side in image.shape[1:])
+        top, left = ((draws[number] * torch.tensor([height + 9 - 24, width + 9 - 24])).floor().long()).tolist()
+        resized = [
+            np.array(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
+            for channel in image.float().numpy()
+        ]
+        padded = np.pad(np.stack(resized), ((0, 0), (4, 4), (4, 4)), mode="reflect")
+        expected = torch.from_numpy(padded[:, top : top + 24, left : left + 24].copy())
+        assert_same_pixels(got[number], expected.flip(2) if flips[number] else expected)
+
+
+def test_simple_crops_reach_every_place_alike():
+    n = 4000
+    _, window = simple_crops(
+        uniform(0, "c", torch.arange(n), 2), torch.tensor([[32, 40]]).expand(n, 2), (32, 32), "crop"
+    )
+    counts = torch.unique(window.columns[:, 10], return_counts=True)[1]
+    assert len(counts) == 8 + 8 + 1
+    assert chisquare(counts.numpy()).pvalue > 1e-4
+
+
+def test_vertical_flips_turn_the_drawn_images_upside_down():
+    image = noise(30, 20)
+    images, sizes = canvas_of([image, image])
+    boxes, flips = torch.tensor([[0.1, 0.2, 0.7, 0.6]] * 2), torch.tensor([True, True])
+    flipped = resample(images, sizes, boxes, flips, (16, 12), vertical_flips=torch.tensor([False, True]))
+    torch.testing.assert_close(flipped[1], flipped[0].flip(1), atol=1e-4, rtol=0)
+
+
+def test_quarter_turns_are_those_of_torch():
+    images = torch.stack([noise(5, 5, seed) for seed in range(4)])
+    turned = turn(images, torch.tensor([0, 1, 2, 3]))
+    for number in range(4):
+        assert torch.equal(turned[number], torch.rot90(images[number], number, (1, 2)))

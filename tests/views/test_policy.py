@@ -3,10 +3,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import chisquare
 
 from vitft.data.order import uniform
+from vitft.errors import RecipeError
 from vitft.recipe.keys import AugmentRecipe
-from vitft.views.color import erase
+from vitft.views.erasing import erase
 from vitft.views.pixel_values import Normalisation
 from vitft.views.policy import policy
 
@@ -71,6 +73,22 @@ def test_flip_mirrors_the_drawn_half():
 
 
 EVERYTHING = {"erase": 0.5, "mixup_alpha": 0.2, "cutmix_alpha": 1.0, "mix_probability": 0.8}
+OPERATIONS = {
+    "vertical_flip": 0.5, "color_jitter": 0.4, "grayscale": 0.2, "blur": 0.3, "solarize": 0.2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crop", ["random-resized", "simple"])
+@pytest.mark.parametrize("policy", ["3-augment", "randaugment", "trivialaugment"])
+def test_random_operations_do_not_depend_on_how_a_step_is_cut(policy, crop):
+    """So resuming and any number of processes give the same views; a level may round the other way."""
+    keys = EVERYTHING | OPERATIONS | {"policy": policy, "crop": crop, "quarter_turns": True}
+    whole, whole_targets = view_of(batch_of(24), **keys)
+    for start, stop in ((0, 2), (2, 8), (8, 24)):
+        part, targets = view_of(batch_of(stop - start, start), **keys)
+        far = (part - whole[start:stop]).abs() > 0.5 / 255
+        assert far.double().mean() < 1e-3
+        assert torch.equal(targets, whole_targets[start:stop])
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
@@ -100,6 +118,61 @@ def test_one_operation_more_leaves_the_draws_of_the_others_as_they_were():
     untouched = erased != 0
     assert 0.6 < untouched.double().mean() < 0.98
     assert torch.equal(erased[untouched], plain[untouched])
+
+
+KEYS = {
+    "crop": "simple", "vertical_flip": 1.0, "quarter_turns": True, "policy": "3-augment", "color_jitter": 0.4,
+    "grayscale": 1.0, "blur": 1.0, "solarize": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_changes_the_views_of_its_own_images_only(key):
+    """Images that an operation misses keep every bit."""
+    batch = batch_of(64)
+    plain, _ = view_of(batch)
+    changed, _ = view_of(batch, **{key: KEYS[key]})
+    differs = (plain != changed).flatten(1).any(1)
+    assert differs.double().mean() > 0.7
+    if key in ("vertical_flip", "grayscale", "blur", "solarize"):
+        few = (plain != view_of(batch, **{key: 0.25})[0]).flatten(1).any(1)
+        assert 6 < few.sum() < 28
+
+
+@pytest.mark.parametrize(
+    "change", [{"policy_ops": 3}, {"policy_magnitude": 2}, {"policy_noise": 0}, {"policy_probability": 1}]
+)
+def test_every_key_of_randaugment_changes_its_views(change):
+    batch = batch_of(16)
+    assert not torch.equal(view_of(batch, policy="randaugment")[0], view_of(batch, policy="randaugment", **change)[0])
+
+
+def test_grey_views_are_grey_and_turned_upside_down_is_what_it_says():
+    batch = batch_of(4)
+    plain, _ = view_of(batch, **STILL)
+    grey, _ = view_of(batch, **STILL, grayscale=1)
+    levels = Normalisation(MEAN, STD).levels(grey)
+    assert torch.equal(levels[:, 0], levels[:, 1]) and torch.equal(levels[:, 0], levels[:, 2])
+    over, _ = view_of(batch, **STILL, vertical_flip=1)
+    assert torch.allclose(over, plain.flip(2), atol=1e-5)
+    turned, _ = view_of(batch_of(200), **STILL, quarter_turns=True)
+    straight, _ = view_of(batch_of(200), **STILL)
+    counts = [int(torch.isclose(turned, straight.rot90(k, (2, 3)), atol=1e-5).all((1, 2, 3)).sum()) for k in range(4)]
+    assert sum(counts) == 200 and chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("is_bgr", [False, True])
+def test_levels_are_the_images_that_pixel_values_were_made_of(is_bgr):
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16).clone()
+    images[:, 0] = 255 - images[:, 0]
+    normalise = Normalisation(MEAN, STD, is_bgr)
+    assert torch.equal(normalise.levels(normalise(images)), images.float())
+    assert torch.equal(normalise.levels(torch.zeros(1, 3, 1, 1))[0, :, 0, 0], normalise.fill)
+
+
+def test_quarter_turns_of_a_view_that_is_not_square_are_refused():
+    with pytest.raises(RecipeError, match=r"augment.quarter_turns: an image of 16x24 pixels has another shape"):
+        view_of(batch_of(2), image_size=(16, 24), quarter_turns=True)
 
 
 def test_targets_sum_to_1():

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitft.architectures import families
+from vitft.architectures import dinov3, families
 from vitft.architectures.families import family_of, vision_config
 from vitft.architectures.family import Size
 from vitft.architectures.settings import read_settings
-from vitft.architectures.timm_models import WRAPPER, is_wrapped, read_wrapped, set_label_names
+from vitft.architectures.timm_models import WRAPPER, is_wrapped, read_wrapped, require_timm, set_label_names
 from vitft.errors import ModelError, one_line
 from vitft.files import is_file
 from vitft.names import placeholder
@@ -52,6 +52,12 @@ def read_config(folder: Path, named: str) -> tuple[PreTrainedConfig, list[str]]:
     except Exception as error:  # each family's configuration fails on wrong values in its own way
         raise ModelError(f"the config.json of {named} cannot be used: {one_line(error)}") from error
 
+    if family == dinov3.MODEL_TYPE:
+        notes.append(
+            "built as timm's DINOv3, because transformers has no classifier for it; the head reads the class token"
+        )
+        require_timm(named, "is a DINOv3 ViT, which vitft runs with timm")
+        return read_wrapped(dinov3.as_timm(config, named), named), notes
     config = _as_classifier(config)
     if family in families.UNSUPPORTED or type(config) not in AutoModelForImageClassification._model_mapping:
         reason = families.UNSUPPORTED.get(family, "transformers has no image-classification class for it")

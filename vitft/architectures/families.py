@@ -254,11 +254,15 @@ TOWERS: Mapping[str, str] = {
     "siglip_vision_model": "siglip",
 }
 
+_NAFLEX = (
+    "its NaFlex input (patches cut before) is not supported; use a SigLIP2 checkpoint of a fixed size, such as "
+    "google/siglip2-base-patch16-224"
+)
 UNSUPPORTED: Mapping[str, str] = {
-    "dinov3_vit": "transformers has no classification class for DINOv3; dinov2 checkpoints are the closest",
-    "dinov3_convnext": "transformers has no classification class for DINOv3; convnext checkpoints are the closest",
-    "siglip2": "its NaFlex input (pre-cut patches) is not supported; siglip checkpoints are the closest",
-    "siglip2_vision_model": "its NaFlex input (pre-cut patches) is not supported; siglip checkpoints are the closest",
+    "dinov3_convnext": "transformers has no classifier for it; use timm's copy, such as "
+    "timm/convnext_tiny.dinov3_lvd1689m",
+    "siglip2": _NAFLEX,
+    "siglip2_vision_model": _NAFLEX,
     "imagegpt": "it reads images as colour clusters, not pixels",
     "perceiver": "its input and decoder differ from every other family's",
     "shieldgemma2": "it is a language model that judges images by a prompt",

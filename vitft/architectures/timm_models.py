@@ -106,8 +106,8 @@ class Vision:
         self._config.model_args = {**(self._config.model_args or {}), argument: value}
 
 
-def require_timm(named: str) -> None:
-    """Check that timm can be imported.
+def require_timm(named: str, what: str = "is a timm model") -> None:
+    """Check that timm can be imported; ``what`` says why it is needed.
 
     Raises:
         ModelError: if it is not installed, or its torchvision does not match torch.
@@ -116,11 +116,11 @@ def require_timm(named: str) -> None:
         import timm  # noqa: F401
     except ImportError as error:
         raise ModelError(
-            f"{named} is a timm model, and timm cannot be imported: {one_line(error)}", hint="pip install 'vitft[timm]'"
+            f"{named} {what}, and timm cannot be imported: {one_line(error)}", hint="pip install 'vitft[timm]'"
         ) from error
     except Exception as error:  # a torchvision for another torch fails in many ways
         raise ModelError(
-            f"{named} is a timm model, and timm needs a torchvision that fits torch {torch.__version__}; the installed "
+            f"{named} {what}, and timm needs a torchvision that fits torch {torch.__version__}; the installed "
             f"one does not: {one_line(error)}",
             hint="install the torchvision built for this torch, then pip install 'vitft[timm]'",
         ) from error

@@ -21,7 +21,21 @@ import typer
 from typer.main import get_command
 
 import vitft
-from vitft.cli import cache, data, evaluate, finetune, inspect, predict, probe, push, recipes, report, resize, runs
+from vitft.cli import (
+    cache,
+    data,
+    evaluate,
+    finetune,
+    inspect,
+    predict,
+    probe,
+    push,
+    recipes,
+    report,
+    resize,
+    runs,
+    views,
+)
 from vitft.cli.command import CONTEXT, Command, complaint, is_complaint, with_flags
 from vitft.errors import DataError, RecipeError, StoppedEarly, TrainError, UsageError, VitftError, did_you_mean
 from vitft.outside import shown
@@ -49,6 +63,9 @@ vitft data ./photos --set data.check_images=all""",
     probe.probe: """vitft probe --dataset ./photos
 vitft probe --dataset ./photos facebook/dinov2-small google/vit-base-patch16-224-in21k
 vitft probe --dataset ./photos facebook/dinov2-small --save photos-probe""",
+    views.views: """vitft views ./photos
+vitft views ./photos --recipe deit3-ft --set augment.vertical_flip=0.5
+vitft views cifar100 --set augment.policy=trivialaugment -o trivial.html""",
     evaluate.evaluate: """vitft evaluate runs/photos
 vitft evaluate runs/photos ./new-photos
 vitft evaluate runs/photos ./new-photos --image-size 192,224,256""",
@@ -186,7 +203,7 @@ _OTHER_WORDS = {
     "val": "evaluate", "score": "evaluate", "classify": "predict", "infer": "predict", "dataset": "data",
     "info": "data", "upload": "push", "publish": "push", "list": "runs", "ls": "runs", "recipe": "recipes",
     "look": "inspect", "compare": "report", "page": "report", "visualize": "inspect", "interpolate": "resize",
-    "rank": "probe",
+    "rank": "probe", "augment": "views", "view": "views",
 }  # fmt: skip
 
 

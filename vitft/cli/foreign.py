@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 FOREIGN = {
+    "--aa": "--set augment.policy=randaugment, whose defaults are timm's rand-m9-mstd0.5-inc1",
     "--bf16": "--precision bf16",
+    "--auto-augment": "--set augment.policy=trivialaugment",
     "--cache-dir": "set the environment variable HF_HOME",
     "--config-name": "--model",
     "--data-dir": "--dataset FOLDER",
@@ -47,9 +49,11 @@ FOREIGN = {
     "--report-to": "--track",
     "--resume-from-checkpoint": "--resume RUN",
     "--run-name": "--name",
+    "--reprob": "--set augment.erase=X",
     "--save-steps": "--set train.checkpoint_every='N steps'",
     "--save-strategy": "--set train.checkpoint_every='1 epoch'",
     "--save-total-limit": "--set train.keep_checkpoints=N",
+    "--ThreeAugment": "--set augment.policy=3-augment --set augment.color_jitter=0.3",
     "--token": "set the environment variable HF_TOKEN, or run: hf auth login",
     "--train-dir": "--dataset FOLDER",
     "--train-val-split": "--set data.validation_fraction=X",

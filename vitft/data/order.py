@@ -79,18 +79,19 @@ def sample_at(seed: int, sample_indices: Tensor, n: int, *, stream: str = "order
     return _permute(sample_indices - epochs * n, n, _mix(epochs ^ _signed(_key(seed, stream))))
 
 
-def place_of(seed: int, samples: Tensor, n: int, *, stream: str = "order") -> Tensor:
-    """Return at which sample index of the first epoch each sample is taken: the inverse of :func:`sample_at`.
+def place_of(seed: int, samples: Tensor, n: int, *, stream: str = "order", epoch: int = 0) -> Tensor:
+    """Return at which place of an epoch each sample is taken: the inverse of :func:`sample_at`.
 
     Args:
         seed, n, stream: as there.
         samples: int64 in [0, n), shape (B,).
+        epoch: counted from 0; it begins at sample index epoch * n.
 
     Returns:
         int64 in [0, n), shape (B,).
     """
-    first_epoch = torch.zeros_like(samples)
-    return _permute(samples, n, _mix(first_epoch ^ _signed(_key(seed, stream))), is_inverse=True)
+    epochs = torch.full_like(samples, epoch)
+    return _permute(samples, n, _mix(epochs ^ _signed(_key(seed, stream))), is_inverse=True)
 
 
 def member_at(seed: int, draws: Tensor, sizes: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

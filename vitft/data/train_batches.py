@@ -89,6 +89,12 @@ class TrainBatches:
                 batch.raise_failure()
             yield batches
 
+    def at(self, sample_indices: list[int]) -> StagedBatch:
+        """Return the samples at any indices, staged by this process."""
+        batch = self._staging.__getitems__(sample_indices)
+        batch.raise_failure()
+        return batch
+
     def state_dict(self) -> dict[str, Any]:
         """Return {}, because the sample index is all the state there is."""
         return {}

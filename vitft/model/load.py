@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import head_modules, is_within
 from vitft.architectures.config import class_names, classifier_class, drop_path_off, set_classes, table_size, was_for
+from vitft.architectures.dinov3 import timm_state
 from vitft.architectures.families import family_of
 from vitft.architectures.timm_models import PREFIX, WRAPPER
 from vitft.architectures.weights import read_weights, spelled_in_file
@@ -214,6 +215,8 @@ def _head_parameters(classifier: type[PreTrainedModel], config: PreTrainedConfig
 def read_weights_for(config: PreTrainedConfig, folder: Path, named: str) -> tuple[dict[str, Tensor], str | None]:
     """Read a checkpoint's tensors and check that there are about as many as its configuration describes."""
     state, note = read_weights(folder, named)
+    if config.model_type == WRAPPER:
+        state = timm_state(state)
     gate.check_amount(config, state, named)
     return state, note
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from vitft.architectures.dinov3 import MODEL_TYPE
 from vitft.architectures.families import TOWERS
 from vitft.architectures.settings import read_settings
 from vitft.architectures.timm_models import PREFIX, WRAPPER, written
@@ -104,7 +105,8 @@ def _settings(folder: Path, config: PreTrainedConfig, done: Retargeting) -> dict
     """Return config.json with only the changed keys replaced."""
     values, _ = read_settings(folder / "config.json", str(folder), as_stored=True)
     if config.model_type == WRAPPER:
-        return written(values, config)
+        is_converted = values.get("model_type") == MODEL_TYPE
+        return written({"architecture": config.architecture, "num_classes": 0} if is_converted else values, config)
     if values["model_type"] == "vit_mae":
         kept: dict[str, Any] = json.loads(config.to_json_string())
         return kept | {"architectures": ["ViTModel"]}

@@ -26,6 +26,12 @@ ResizeMethod = Literal["bicubic", "bicubic-plain", "bilinear", "corners", "geome
 - ``geometric``: for tables of offsets: near offsets keep their meaning in patches, far ones are stretched (BEiT).
 """
 
+Crop = Literal["random-resized", "simple"]
+"""``augment.crop``."""
+
+AugmentPolicy = Literal["none", "3-augment", "randaugment", "trivialaugment"]
+"""``augment.policy``."""
+
 PositionKind = Literal["learned-1d", "learned-2d", "sincos-2d", "none", "relative"]
 """``model.position.kind``."""
 

@@ -9,7 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from vitft.recipe.amounts import Amount, DataAmount
 from vitft.recipe.choices import (
     PARTS,
+    AugmentPolicy,
     BadImages,
+    Crop,
     Head,
     HubEvery,
     Imbalance,
@@ -181,12 +183,36 @@ class ModelRecipe(Section):
 class AugmentRecipe(Section):
     """Random changes to the training images."""
 
+    crop: Crop = "random-resized"
+    """A part of random size and shape, or simple: the whole shorter side, moved by up to 4 pixels (DeiT-III)."""
     crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
     """Smallest and largest area of the random crop, as a part of the image; [1, 1] keeps the whole area."""
     crop_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
     """Smallest and largest width / height of the crop (GoogLeNet, arXiv:1409.4842)."""
     flip: Fraction = 0.5
     """Probability of a left-right flip."""
+    vertical_flip: Fraction = 0.0
+    """Probability of a top-bottom flip, for images without an upright (from satellites, microscopes)."""
+    quarter_turns: bool = False
+    """Turn each image by 0, 90, 180 or 270 degrees, each as likely; only if the model's input is square."""
+    policy: AugmentPolicy = "none"
+    """Random operations: 3-augment (DeiT-III), randaugment or trivialaugment; see docs/augmentation.md."""
+    policy_ops: Annotated[int, Field(ge=1, le=16)] = 2
+    """RandAugment: operations for each image (arXiv:1909.13719)."""
+    policy_magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
+    """RandAugment: strength of the operations, 0 to 10."""
+    policy_noise: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """RandAugment: standard deviation of the strength from one operation to the next."""
+    policy_probability: Fraction = 0.5
+    """RandAugment: probability that a chosen operation is done; 1 in the paper, 0.5 in timm."""
+    color_jitter: Fraction = 0.0
+    """Brightness, contrast and saturation vary by factors of 1 - this to 1 + this; 0 turns it off."""
+    grayscale: Fraction = 0.0
+    """Probability that the colours are taken away."""
+    blur: Fraction = 0.0
+    """Probability of a Gaussian blur by 0.1 to 2 pixels."""
+    solarize: Fraction = 0.0
+    """Probability that the brighter half of the levels is inverted."""
     erase: Fraction = 0.0
     """Probability that a random rectangle is filled with the mean colour (arXiv:1708.04896)."""
     erase_area: tuple[Fraction, Fraction] = (0.02, 0.3333333333333333)

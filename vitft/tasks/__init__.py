@@ -1,6 +1,7 @@
 """The commands as functions: the Python interface.
 
-    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, probe, push, resize, write_report
+    from vitft import Recipe, finetune, describe, evaluate, inspect, predict, probe, push, resize
+    from vitft import show_views, write_report
 
     result = finetune(Recipe.load("quickstart"))
     print(result.results["test"]["top1"], result.run_dir)
@@ -18,6 +19,7 @@ from vitft.tasks.publishing import push
 from vitft.tasks.reporting import ReportResult, write_report
 from vitft.tasks.resizing import ResizeResult, resize
 from vitft.tasks.training import FinetuneResult, finetune
+from vitft.tasks.viewing import ViewsResult, show_views
 
 __all__ = [
     "EvaluationResult",
@@ -29,6 +31,7 @@ __all__ = [
     "ReportResult",
     "ResizeResult",
     "SizeSweep",
+    "ViewsResult",
     "describe",
     "evaluate",
     "evaluate_sizes",
@@ -39,5 +42,6 @@ __all__ = [
     "probe",
     "push",
     "resize",
+    "show_views",
     "write_report",
 ]

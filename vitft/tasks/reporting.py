@@ -64,10 +64,10 @@ def write_report(runs: str | Path | Sequence[str | Path], output: str | Path | N
     folders = {at_home(each).resolve(): each for each in named}
     records = [_record(each) for each in folders.values()]
     default = records[0].folder / PAGE if len(records) == 1 else Path(COMPARISON)
-    path = _free(at_home(output) if output is not None else default)
+    path = free_path(at_home(output) if output is not None else default)
     comparison = compare(records) if len(records) > 1 else None
     page = comparison_page(comparison) if comparison else run_page(records[0])
-    _write(path, page, is_default=output is None)
+    keep_page(path, page, is_default=output is None)
     return ReportResult(path, comparison)
 
 
@@ -112,7 +112,7 @@ def draw_confusions(run: Run) -> None:
     signals.check()
 
 
-def _free(path: Path) -> Path:
+def free_path(path: Path) -> Path:
     """Return a path where a page can be written: a file that is not ours is left, and the name counts up."""
     from vitft.report.page import is_ours
 
@@ -126,7 +126,8 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _write(path: Path, page: str, *, is_default: bool) -> None:
+def keep_page(path: Path, page: str, *, is_default: bool) -> None:
+    """Write a page; a UsageError if it cannot be written, with a hint that suits whether the path was given."""
     from vitft.report.page import write_page
 
     try:

@@ -207,9 +207,5 @@ def _as_image(pixels: Tensor, setup: Setup) -> Image:
     import torch
     from PIL import Image
 
-    normalisation = setup.classifier.pixel_values
-    statistics = torch.tensor([normalisation.mean, normalisation.std])
-    mean, std = statistics[:, :, None, None]
-    rgb = pixels.flip(0) if normalisation.is_bgr else pixels
-    levels = ((rgb * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    levels = setup.classifier.pixel_values.levels(pixels[None])[0].to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).numpy())

@@ -135,7 +135,7 @@ def _finetune(session: Session, run: Run | None, recipe: Recipe, *, dry_run: boo
         if run.is_scored:
             return _make_what_is_missing(session, recipe, accelerator, reasons)
     destination, hub_notes = _announce(run, recipe, accelerator, dry_run=dry_run)
-    setup = _load(run, recipe, accelerator, reasons, is_quiet=dry_run)
+    setup = load_setup(run, recipe, accelerator, reasons, is_quiet=dry_run)
     is_chosen = setup.recipe is not recipe  # the checkpoint, which the run is named after
     if is_chosen:
         recipe = setup.recipe
@@ -194,10 +194,17 @@ def _check_strangers(recipe: Recipe, *, trust_metrics: bool) -> None:
     check_trackers(recipe.run.track)
 
 
-def _load(
+def load_setup(
     run: Run | None, recipe: Recipe, accelerator: Accelerator, reasons: Mapping[str, str], *, is_quiet: bool = False
 ) -> Setup:
-    """Open and print the dataset, choose or load the checkpoint and make the plan; the main process goes first."""
+    """Open and print the dataset, choose or load the checkpoint and make the plan; the main process goes first.
+
+    Args:
+        run: to resume; None for a new one.
+        recipe, accelerator: what to do, and where.
+        reasons: for device and precision, from :func:`vitft.processes.device.make_accelerator`.
+        is_quiet: print nothing.
+    """
     from vitft.model.trainable import choose_trainable
     from vitft.reading.overview import overview_of
     from vitft.reading.source import open_source
@@ -345,7 +352,7 @@ def _make_what_is_missing(
         if not run.cut_metrics_after("results"):
             log_results(run, results)
         if {finishing.ENVIRONMENT, finishing.PICTURES, finishing.THUMBNAILS} & set(missing):
-            setup = _load(run, recipe, accelerator, reasons)
+            setup = load_setup(run, recipe, accelerator, reasons)
             if finishing.ENVIRONMENT in missing:
                 write_environment(run, setup)
             picture_run(run, setup)

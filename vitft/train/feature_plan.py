@@ -117,9 +117,9 @@ def _notes(recipe: Recipe, model: torch.nn.Module, num_views: int) -> list[str]:
     has_mixing = max(augment.mixup_alpha, augment.cutmix_alpha) > 0
     if num_views == 0:
         notes = [
-            "features: of the plain images, because random views would run the backbone for each; crop, flip, erasing "
-            "and mixing are not used (train.feature_views=N: of N random views; train.features=off: a new view in "
-            "every epoch)"
+            "features: of the plain images, because random views would run the backbone for each; nothing in "
+            "augment but label_smoothing is used (train.feature_views=N: of N random views; train.features=off: a "
+            "new view in every epoch)"
         ]
     else:
         notes = [f"features: the k-th time that an image is shown, counted from 0, it is view k mod {num_views}"]

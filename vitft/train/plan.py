@@ -30,6 +30,7 @@ from vitft.train.cost import forward_gflop
 from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 from vitft.train.imbalance import plan_imbalance
 from vitft.train.sharding import check_sharding, choose_sharding
+from vitft.views.policy import check_view
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -223,7 +224,8 @@ def make_plan(
         settled_sharding: ``fsdp`` if each process wrote a part of that checkpoint, else ``none``.
 
     Raises:
-        RecipeError: if the batch has fewer than two images per process, or a duration cannot be converted to steps.
+        RecipeError: if the batch has fewer than two images per process, a duration cannot be converted to steps, or
+            the views cannot be made at a size.
     """
     assert source.train is not None
     _check_possible(recipe, classifier.model)
@@ -240,6 +242,8 @@ def make_plan(
         return max(1, length.in_steps(batch_size=batch_size, num_samples=num_samples, total_steps=total_steps))
 
     phases = _phases(recipe, classifier, total_steps)
+    for phase in phases:
+        check_view(recipe.augment, phase.image_size)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
     micro = settled_micro_batch or choose_micro_batch_size(

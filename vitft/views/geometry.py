@@ -1,4 +1,4 @@
-"""Choose the box of each image that becomes its view, and resample and flip it.
+"""Choose the box of each image that becomes its view, and resample, flip and turn it.
 
 A batch is a canvas (B, C, S_h, S_w) of staged images; image i fills the top left sizes[i] = (h, w) pixels,
 the rest is unused. Staging may have squashed it; originals[i] = (height, width) is its true shape. A box
@@ -10,14 +10,27 @@ Legend: B batch, C channels, S_h S_w canvas, H W view.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitft.recipe.choices import ResizeMode
 
+_PADDING = 4  # pixels that a simple crop may shift the image by, at any size (DeiT-III)
 # A pixel belongs to a box that covers more than this fraction of it, so that slivers from rounding do not count.
 _SLIVER = 1e-3
+
+
+class Window(NamedTuple):
+    """Which pixels of a resized box a view shows."""
+
+    lengths: Tensor
+    """Height and width that the box is resized to, (B, 2)."""
+    rows: Tensor
+    """The row of the resized box that each row of the view shows, (B, H)."""
+    columns: Tensor
+    """The column of the resized box that each column of the view shows, (B, W)."""
 
 
 def random_boxes(
@@ -60,6 +73,39 @@ def random_boxes(
     return _place(areas, shapes, draws[:, 2:], frames, originals)
 
 
+def simple_crops(
+    draws: Tensor, originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode
+) -> tuple[Tensor, Window]:
+    """Draw a simple random crop for each image (DeiT-III, arXiv:2204.07118, section 3).
+
+    The frame of :func:`random_boxes` is resized, keeping its shape, to the smallest size that covers the view, and
+    padded by 4 mirrored pixels; the view is a part of it, whole pixels apart from the others, each as likely.
+
+    Args:
+        draws: uniform in [0, 1), shape (B, 2): top, left.
+        originals, image_size, resize_mode: as in :func:`random_boxes`.
+
+    Returns:
+        The frames as boxes (B, 4), and the window of each view.
+    """
+    frames = _frames(originals, image_size, resize_mode)
+    size = torch.tensor(image_size, device=frames.device, dtype=torch.float32)
+    scales = (size / frames).amax(1, keepdim=True)
+    lengths = torch.maximum(torch.floor(frames * scales + _SLIVER), size)
+    starts = torch.floor(draws * (lengths + 2 * _PADDING - size + 1)) - _PADDING
+    rows, columns = (
+        _mirrored(start[:, None] + torch.arange(length, device=frames.device), limit[:, None] - 1)
+        for start, length, limit in zip(starts.unbind(1), image_size, lengths.unbind(1), strict=True)
+    )
+    zoom = frames / originals
+    return torch.cat((torch.zeros_like(zoom), zoom), 1), Window(lengths, rows, columns)
+
+
+def _mirrored(places: Tensor, last: Tensor) -> Tensor:
+    """Return places beyond 0 or ``last`` mirrored at them."""
+    return torch.minimum((last - (last - places.abs()).abs()).clamp(min=0), last)
+
+
 def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
     """Return the boxes for evaluation: the whole image (squash), the largest centre crop, or the letterbox (pad)."""
     frames = _frames(originals, image_size, resize_mode)
@@ -70,7 +116,16 @@ def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: Res
     return _place(_largest_area(shapes, frames), shapes, torch.full_like(frames, 0.5), frames, originals)
 
 
-def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_size: tuple[int, int]) -> Tensor:
+def resample(
+    images: Tensor,
+    sizes: Tensor,
+    boxes: Tensor,
+    flips: Tensor,
+    image_size: tuple[int, int],
+    *,
+    vertical_flips: Tensor | None = None,
+    window: Window | None = None,
+) -> Tensor:
     """Crop a box from each image, resize it to ``image_size`` and mirror it where ``flips`` is true.
 
     The result equals cropping the pixels that the box touches and resizing them with an antialiased triangle
@@ -85,18 +140,35 @@ def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_
         boxes: shape (B, 4).
         flips: bool, shape (B,).
         image_size: height and width of the view.
+        vertical_flips: bool, shape (B,): which to turn upside down; none by default.
+        window: what the views show of the resized boxes; by default all of them.
 
     Returns:
         float32 in the range of ``images``, shape (B, C, H, W).
     """
     num_images, channels, canvas_height, canvas_width = images.shape
-    height, width = image_size
-    never = torch.zeros_like(flips)
+    down, across = (torch.arange(length, device=images.device, dtype=torch.float32)[None] for length in image_size)
+    lengths: tuple[int | Tensor, int | Tensor] = image_size
+    if window is not None:
+        down, across = window.rows, window.columns
+        lengths = window.lengths[:, :1], window.lengths[:, 1:]
+    if vertical_flips is not None:
+        down = torch.where(vertical_flips[:, None], down.flip(1), down)
+    across = torch.where(flips[:, None], across.flip(1), across)
     with torch.autocast(images.device.type, enabled=False):
-        rows = _weights(boxes[:, 0], boxes[:, 2], sizes[:, 0], never, canvas_height, height)
-        columns = _weights(boxes[:, 1], boxes[:, 3], sizes[:, 1], flips, canvas_width, width)
+        rows = _weights(boxes[:, 0], boxes[:, 2], sizes[:, 0], down, canvas_height, lengths[0])
+        columns = _weights(boxes[:, 1], boxes[:, 3], sizes[:, 1], across, canvas_width, lengths[1])
         narrow = images.flatten(1, 2).to(torch.float32) @ columns.mT  # (B, C * S_h, W)
-        return rows[:, None] @ narrow.view(num_images, channels, canvas_height, width)
+        return rows[:, None] @ narrow.view(num_images, channels, canvas_height, image_size[1])
+
+
+def turn(pixel_values: Tensor, quarters: Tensor) -> Tensor:
+    """Turn each image anticlockwise by a number of quarters, 0 to 3, shape (B,); images are square (B, C, H, H)."""
+    assert pixel_values.shape[-2] == pixel_values.shape[-1]
+    quarters = quarters[:, None, None, None]
+    turned = torch.where(quarters % 2 == 1, pixel_values.mT, pixel_values)
+    turned = torch.where((quarters == 1) | (quarters == 2), turned.flip(2), turned)
+    return torch.where(quarters >= 2, turned.flip(3), turned)
 
 
 def _frames(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
@@ -123,20 +195,20 @@ def _place(areas: Tensor, shapes: Tensor, positions: Tensor, frames: Tensor, ori
     return torch.cat(((1 - extents) * positions * zoom, extents * zoom), 1)
 
 
-def _weights(starts: Tensor, extents: Tensor, sizes: Tensor, flips: Tensor, canvas: int, out: int) -> Tensor:
+def _weights(
+    starts: Tensor, extents: Tensor, sizes: Tensor, parts: Tensor, canvas: int, num_parts: int | Tensor
+) -> Tensor:
     """Return the matrix that resamples one axis of each image, shape (B, out, canvas).
 
-    The box is cut into ``out`` equal parts, and output k is centred on part k. A pixel at distance d from the
-    centre weighs 1 - d / reach, where reach is the length of a part, at least one pixel. The weights of all
-    pixels that the box touches, including those outside the image, sum to 1.
+    The box is cut into ``num_parts`` equal parts, and output k is centred on part ``parts[:, k]``. A pixel at
+    distance d from the centre weighs 1 - d / reach, where reach is the length of a part, at least one pixel. The
+    weights of all pixels that the box touches, including those outside the image, sum to 1.
     """
     starts, extents = (starts * sizes)[:, None], (extents * sizes)[:, None]  # in staged pixels, (B, 1)
     first = torch.floor(starts + _SLIVER)
     last = torch.maximum(torch.ceil(starts + extents - _SLIVER) - 1, first)
-    parts = torch.arange(out, device=starts.device, dtype=torch.float32)
-    parts = torch.where(flips[:, None], out - 1 - parts, parts)
-    centres = starts + (parts + 0.5) * (extents / out) - 0.5  # (B, out), as pixel indices
-    reach = (extents / out).clamp(min=1)
+    centres = starts + (parts + 0.5) * (extents / num_parts) - 0.5  # (B, out), as pixel indices
+    reach = (extents / num_parts).clamp(min=1)
 
     def sum_of_weights(begin: Tensor, end: Tensor) -> Tensor:
         # On one side of the centre the weights fall linearly, so their sum is the number of pixels times the mean.

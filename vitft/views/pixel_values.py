@@ -32,3 +32,20 @@ class Normalisation:
         centred: Tensor = images.to(torch.float32) - 255 * means
         pixel_values = centred.div_(255 * stds)
         return pixel_values.flip(1) if self.is_bgr else pixel_values
+
+    def levels(self, pixel_values: Tensor) -> Tensor:
+        """Return the images that pixel values were made of: whole levels in [0, 255], float32, red, green and blue.
+
+        Args:
+            pixel_values: in the model's order of channels, shape (B, 3, H, W).
+        """
+        statistics = torch.tensor([self.mean, self.std])
+        means, stds = statistics.to(pixel_values.device, non_blocking=True)[:, :, None, None]
+        rgb = pixel_values.flip(1) if self.is_bgr else pixel_values
+        levels: Tensor = rgb * (255 * stds) + 255 * means
+        return levels.round_().clamp_(0, 255)
+
+    @property
+    def fill(self) -> Tensor:
+        """The mean colour as whole levels, shape (3,): what pixel values of 0 show."""
+        return (255 * torch.tensor(self.mean)).round().clamp(0, 255)

@@ -9,11 +9,15 @@ from torch import Tensor
 
 from vitft.data import order
 from vitft.data.batches import StagedBatch
+from vitft.errors import RecipeError
 from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import AugmentRecipe
-from vitft.views.color import erase
-from vitft.views.geometry import random_boxes, resample
+from vitft.recipe.sizes import show_size
+from vitft.views.erasing import erase
+from vitft.views.geometry import random_boxes, resample, simple_crops, turn
 from vitft.views.mixing import draw_mixture, mix, soft_targets
+from vitft.views.pixel_values import Normalisation
+from vitft.views.random_ops import Drawn, draw_operations, perform
 
 View = Callable[[StagedBatch], tuple[Tensor, Tensor]]
 """Staged batch -> pixel_values, float32 (B, 3, H, W), and targets, float32 (B, K), on the device of its images."""
@@ -24,7 +28,7 @@ def policy(
     *,
     resize_mode: ResizeMode,
     image_size: tuple[int, int],
-    normalise: Callable[[Tensor], Tensor],
+    normalise: Normalisation,
     num_classes: int,
     seed: int,
 ) -> View:
@@ -37,14 +41,18 @@ def policy(
         augment: the operations and their strengths.
         resize_mode: how an image fills the view.
         image_size: height and width of the view in pixels.
-        normalise: turns uint8 images (B, 3, S_h, S_w) into float32, channel by channel.
+        normalise: turns uint8 images (B, 3, S_h, S_w) into what the model takes, and back.
         num_classes: K.
         seed: the run's seed.
 
     Returns:
         A :data:`View`.
+
+    Raises:
+        RecipeError: for a view that cannot be made at this size.
     """
     has_mixing = (augment.mixup_alpha > 0 or augment.cutmix_alpha > 0) and augment.mix_probability > 0
+    check_view(augment, image_size)
 
     @torch.no_grad()
     def view(batch: StagedBatch) -> tuple[Tensor, Tensor]:
@@ -54,13 +62,17 @@ def policy(
         def draw(stream: str, k: int) -> Tensor:
             return order.uniform(seed, stream, batch.sample_indices, k).to(device, non_blocking=True)
 
-        scale, ratio = augment.crop_scale, augment.crop_ratio
-        boxes = random_boxes(
-            draw("crop", 4), batch.originals, image_size, scale=scale, ratio=ratio, resize_mode=resize_mode
-        )
-        flips = draw("flip", 1)[:, 0] < augment.flip
-        # Normalised first, so that the padding of a letterbox is 0, as with transformers' image processors.
-        pixel_values = resample(normalise(batch.images), batch.sizes, boxes, flips, image_size)
+        pixel_values = _cropped(augment, resize_mode, image_size, normalise, batch, draw)
+        if augment.quarter_turns:
+            pixel_values = turn(pixel_values, (4 * draw("quarter-turn", 1)[:, 0]).long())
+        drawn = draw_operations(augment, seed, batch.sample_indices)
+        rows = (drawn.operations != 0).any(1).nonzero()[:, 0]
+        if len(rows):
+            here = rows.to(device, non_blocking=True)
+            levels = normalise.levels(pixel_values[here])
+            fill = normalise.fill.to(device, non_blocking=True)
+            levels = perform(levels, Drawn(drawn.operations[rows], drawn.values[rows]), fill)
+            pixel_values.index_copy_(0, here, normalise(levels))
         if augment.erase:
             draws = draw("erase", 5)
             pixel_values = erase(pixel_values, draws, probability=augment.erase, area=augment.erase_area)
@@ -79,3 +91,45 @@ def policy(
         return pixel_values, targets
 
     return view
+
+
+def check_view(augment: AugmentRecipe, image_size: tuple[int, int]) -> None:
+    """Raise for a view that the recipe cannot make at a size.
+
+    Raises:
+        RecipeError: for quarter turns of views that are not square.
+    """
+    if augment.quarter_turns and image_size[0] != image_size[1]:
+        raise RecipeError(
+            f"augment.quarter_turns: an image of {show_size(image_size)} pixels has another shape after a quarter turn",
+            allowed="quarter turns of square images; flips of any",
+            hint="--set augment.quarter_turns=false --set augment.vertical_flip=0.5, or a square --image-size",
+        )
+
+
+def _cropped(
+    augment: AugmentRecipe,
+    resize_mode: ResizeMode,
+    image_size: tuple[int, int],
+    normalise: Normalisation,
+    batch: StagedBatch,
+    draw: Callable[[str, int], Tensor],
+) -> Tensor:
+    """Return the pixel values of the random crops, flipped."""
+    window = None
+    if augment.crop == "simple":
+        boxes, window = simple_crops(draw("simple-crop", 2), batch.originals, image_size, resize_mode)
+    else:
+        boxes = random_boxes(
+            draw("crop", 4),
+            batch.originals,
+            image_size,
+            scale=augment.crop_scale,
+            ratio=augment.crop_ratio,
+            resize_mode=resize_mode,
+        )
+    flips = draw("flip", 1)[:, 0] < augment.flip
+    vertical = draw("vertical-flip", 1)[:, 0] < augment.vertical_flip if augment.vertical_flip else None
+    # Normalised first, so that the padding of a letterbox is 0, as with transformers' image processors.
+    images = normalise(batch.images)
+    return resample(images, batch.sizes, boxes, flips, image_size, vertical_flips=vertical, window=window)

@@ -1,7 +1,4 @@
-"""Augmentations that change pixel values: random erasing.
-
-New operations on colour and tone belong here: stateless functions (images, draws) -> images on a whole batch, tested
-against Pillow.
+"""Random erasing.
 
 Legend: B batch, C channels, H W pixels.
 """
