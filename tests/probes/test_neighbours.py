@@ -10,9 +10,10 @@ from vitft.probes.labelled import Labelled
 def test_votes_by_hand():
     """Three neighbours at cosines 1, 0.6 and 0: weights exp(c / 0.07), lengths do not matter."""
     train = Labelled(np.array([[2.0, 0], [3, 4], [0, 5], [-1, 0]], dtype=np.float32), np.array([0, 1, 1, 2]))
-    [found] = neighbours.votes(train, np.array([[7.0, 0]], dtype=np.float32), 3, 3)
+    [[[one], [three]]] = neighbours.votes(train, np.array([[7.0, 0]], dtype=np.float32), (1, 3), 3)
     expected = np.array([np.exp(1 / 0.07), np.exp(0.6 / 0.07) + 1, 0])
-    assert found / found.sum() == pytest.approx(expected / expected.sum(), rel=1e-4)
+    assert three / three.sum() == pytest.approx(expected / expected.sum(), rel=1e-4)
+    assert one.tolist() == [1, 0, 0]
 
 
 def test_they_are_those_of_a_plain_loop(monkeypatch):
@@ -20,7 +21,9 @@ def test_they_are_those_of_a_plain_loop(monkeypatch):
     train = Labelled(generator.normal(size=(60, 6)).astype(np.float32), np.arange(60) % 5)
     asked = generator.normal(size=(23, 6)).astype(np.float32)
     monkeypatch.setattr(neighbours, "_CHUNK", 60 * 7)  # several chunks, the last one short
-    found = neighbours.votes(train, asked, 10, 5)
+    chunks = list(neighbours.votes(train, asked, (10,), 5))
+    assert [len(chunk[0]) for chunk in chunks] == [7, 7, 7, 2]
+    found = np.concatenate([chunk[0] for chunk in chunks])
     for row, values in enumerate(asked):
         cosines = train.values @ values / np.linalg.norm(train.values, axis=1) / np.linalg.norm(values)
         expected = np.zeros(5)

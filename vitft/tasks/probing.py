@@ -12,6 +12,7 @@ from vitft.errors import DataError, ModelError, UsageError, VitftError, one_line
 from vitft.libraries import quiet_libraries
 from vitft.notebook import ShownAsText
 from vitft.outside import printable
+from vitft.processes import signals
 from vitft.processes.turns import main_process_first, on_main_process
 from vitft.processes.worker import PeerLost
 from vitft.recipe.choices import CANDIDATES, ResizeMethod
@@ -150,7 +151,11 @@ def probe(
     result = rank([str(each) for each in models] or CANDIDATES, recipe, source, accelerator, shots)
     if folder is not None:
         best = load_candidate(result.best.model, recipe, source)
-        on_main_process(lambda: keep_probe(folder, best, result.best, result.plain()), accelerator)
+        try:
+            on_main_process(lambda: keep_probe(folder, best, result.best, result.plain()), accelerator)
+        except ModelError:
+            status.say(result.table())  # the work of minutes
+            raise
         result.saved = folder
     return result
 
@@ -207,6 +212,7 @@ def rank(
             raise
         except Exception as error:  # third-party code can fail in any way
             reason = error.wrong if isinstance(error, VitftError) else f"{type(error).__name__}: {one_line(error)}"
+            signals.check()  # third-party code may have swallowed the request
             status.say(f"  not probed: {reason}")
             outcomes.append(NotProbed(name, printable(reason)))
             continue
