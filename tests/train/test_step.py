@@ -59,8 +59,8 @@ def overflow(monkeypatch, happens):
     attempts = []
     build = setup.build
 
-    def built(run, prepared):
-        training = build(run, prepared)
+    def built(run, prepared, **more):
+        training = build(run, prepared, **more)
         kind = type(training.optimizer)
         take = training.optimizer.step
 

@@ -30,7 +30,9 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassSampling:
-    """How often an epoch shows each class, and the rows of each. Tensors, so that reading processes share their memory.
+    """How often an epoch shows each class, and the rows of each.
+
+    Arrays, not tensors: torch would send those to reading processes through /dev/shm, which is small in containers.
 
     Attributes:
         quotas: samples of each class in an epoch, int64, (K,).
@@ -38,16 +40,15 @@ class ClassSampling:
         rows: the rows of class 0, then those of class 1, and so on, int32 or int64, (n,).
     """
 
-    quotas: Tensor
-    counts: Tensor
-    rows: Tensor
+    quotas: np.ndarray
+    counts: np.ndarray
+    rows: np.ndarray
 
     @classmethod
     def of(cls, split: ImageSplit, num_classes: int, power: float) -> ClassSampling:
         """Return the sampling of a split by :func:`epoch_quotas`: four bytes for each row, eight from 2^31 rows on."""
         counts = split.class_counts(num_classes)
-        rows = rows_by_class(split.label_chunks(), counts)
-        return cls(*map(torch.from_numpy, (epoch_quotas(counts, power), counts, rows)))
+        return cls(epoch_quotas(counts, power), counts, rows_by_class(split.label_chunks(), counts))
 
     def shown(self, seed: int, epochs: Tensor, entries: Tensor) -> Shown:
         """Return the rows at entries of an epoch's list, in which the samples of each class stand together.
@@ -59,13 +60,14 @@ class ClassSampling:
             epochs: counted from 0, int64, (B,).
             entries: int64 in [0, n), (B,).
         """
-        ends = self.quotas.cumsum(0)
-        classes = torch.searchsorted(ends, entries, right=True)
-        quotas, counts = self.quotas[classes], self.counts[classes]
-        draws = epochs * quotas + entries - (ends[classes] - quotas)
-        members, times = order.member_at(seed, draws, counts, classes)
-        first = self.counts.cumsum(0)[classes] - counts
-        return Shown(self.rows[first + members].long(), times)
+        ends = np.cumsum(self.quotas)
+        classes = np.searchsorted(ends, entries.numpy(), side="right")
+        quotas, counts = self.quotas[classes], torch.from_numpy(self.counts[classes])
+        places = entries - torch.from_numpy(ends[classes] - quotas)  # within the class
+        draws = epochs * torch.from_numpy(quotas) + places
+        members, times = order.member_at(seed, draws, counts, torch.from_numpy(classes))
+        first = torch.from_numpy(np.cumsum(self.counts)[classes]) - counts
+        return Shown(torch.from_numpy(self.rows[(first + members).numpy()]).long(), times)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def plan_imbalance(recipe: Recipe, train: ImageSplit | StreamSplit, classes: Seq
     if setting in _WEIGHT_POWERS:
         weights = _weights(counts, _WEIGHT_POWERS[setting])
         formula = "n / (classes * images)" if setting == "weights" else "the square root of n / (classes * images)"
-        span = f"{weights.min():.3g} to {weights.max():.3g}"
+        span = _span(f"{weights.min():.3g}", f"{weights.max():.3g}")
         return ImbalancePlan(f"a class weighs {formula} in the loss: {span}", notes)
     tau = f"{recipe.train.imbalance_tau:g}"
     return ImbalancePlan(f"{tau} * log(part of the images) is added to a class's logit in the training loss", notes)
@@ -88,13 +88,14 @@ def _skew(counts: np.ndarray, classes: Sequence[str]) -> str:
 def _sampling_plan(quotas: np.ndarray, counts: np.ndarray, notes: tuple[str, ...]) -> ImbalancePlan:
     used = counts > 0
     shown = quotas[used] / counts[used]
-    low, high = quotas[used].min(), quotas[used].max()
-    each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    reason = (
-        f"an epoch stays {counts.sum():,} samples, {each} of each class: it shows an image {shown.min():.3g} to "
-        f"{shown.max():.3g} times"
-    )
+    each = _span(f"{quotas[used].min():,}", f"{quotas[used].max():,}")
+    times = _span(f"{shown.min():.3g}", f"{shown.max():.3g}")
+    reason = f"an epoch stays {counts.sum():,} samples, {each} of each class: it shows an image {times} times"
     return ImbalancePlan(reason, notes, float(shown.max()))
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def sampling_of(recipe: Recipe, source: ImageSource) -> ClassSampling | None:
