@@ -40,8 +40,10 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     """Save the model and its results; return the results, which only the main process has."""
     run, accelerator, source = training.run, training.accelerator, training.source
     peak = _peak_memory(accelerator)
-    on_main_process(lambda: _save(training), accelerator)
-    training.classifier.merge_adapter()  # what is scored is what was saved
+    if training.recipe.model.adapter:
+        on_main_process(lambda: training.classifier.save_adapter(run.adapter_folder), accelerator)
+    training.classifier.merge_adapter()  # what is scored is what is saved
+    on_main_process(lambda: training.classifier.save(run.model_folder), accelerator)
     run.say(f"weights: {fitted.weights}; scoring them")
     found = _Found()
     for name, split in (("validation", source.validation), ("test", source.test)):
@@ -60,13 +62,6 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     # No process ends before everything is written.
     on_main_process(lambda: _write_results(training, fitted, found, record, results), accelerator)
     return results
-
-
-def _save(training: Training) -> None:
-    """Save the model, after its adapter if that is kept too."""
-    if training.recipe.model.adapter:
-        training.classifier.save_adapter(training.run.adapter_folder)
-    training.classifier.save(training.run.model_folder)
 
 
 def log_results(run: Run, results: dict[str, Any]) -> None:
