@@ -98,13 +98,13 @@ class Adapter:
         self.merge(plain)
         return plain
 
-    def save(self, model: PreTrainedModel, folder: Path, named: str, head: Iterable[str]) -> None:
+    def save(self, model: PreTrainedModel, folder: Path, named: str, revision: str | None, head: Iterable[str]) -> None:
         """Write adapters and head as peft does; ``PeftModel.from_pretrained(checkpoint, folder)`` loads them.
 
         Args:
             model: with the adapters.
             folder: an empty one.
-            named: the checkpoint that they belong to, as the user typed it.
+            named, revision: the checkpoint that they belong to, as the user typed it, and its commit on the Hub.
             head: names of the head's parameters.
         """
         from peft import get_peft_model_state_dict
@@ -115,7 +115,8 @@ class Adapter:
         tensors = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         config = copy.copy(self._config)
-        config.base_model_name_or_path, config.modules_to_save, config.inference_mode = named, heads, True
+        config.base_model_name_or_path, config.revision = named, revision
+        config.modules_to_save, config.inference_mode = heads, True
         config.save_pretrained(folder)
         path = folder / "adapter_config.json"
         values = json.loads(path.read_text(encoding="utf-8"))

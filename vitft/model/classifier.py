@@ -135,7 +135,7 @@ class Classifier:
         assert self.adapter is not None
         try:
             with whole_folder(folder) as partial:
-                self.adapter.save(self.model, partial, self.name, self.head)
+                self.adapter.save(self.model, partial, self.name, self.revision, self.head)
                 self.processor.save_pretrained(partial)
         except (OSError, SafetensorError) as error:
             raise ModelError(

@@ -41,7 +41,6 @@ def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict
     run, accelerator, source = training.run, training.accelerator, training.source
     peak = _peak_memory(accelerator)
     training.save_model()
-    training.classifier.merge_adapter()  # what is scored is what was saved
     run.say(f"weights: {fitted.weights}; scoring them")
     found = _Found()
     for name, split in (("validation", source.validation), ("test", source.test)):

@@ -113,15 +113,16 @@ class Training(Setup):
         return self.classifier.model
 
     def save_model(self) -> None:
-        """Write the model into the run, after its adapter if that is kept; all processes take part, one writes."""
+        """Write the model into the run, as it is then scored: with its adapters merged, which may be kept beside it.
+
+        All processes take part, and the main process writes.
+        """
+        classifier, run = self.classifier, self.run
+        if self.recipe.model.adapter:
+            on_main_process(lambda: classifier.save_adapter(run.adapter_folder), self.accelerator)
+        classifier.merge_adapter()
         weights = whole_weights(self.model, self.accelerator) if self.plan.is_sharded else None
-
-        def write() -> None:
-            if self.recipe.model.adapter:
-                self.classifier.save_adapter(self.run.adapter_folder)
-            self.classifier.save(self.run.model_folder, weights)
-
-        on_main_process(write, self.accelerator)
+        on_main_process(lambda: classifier.save(run.model_folder, weights), self.accelerator)
 
     def set_sample_indices(self, sample_indices: Tensor | None) -> None:
         """Tell drop path and adapters which samples the next forward pass has; None drops nothing."""
