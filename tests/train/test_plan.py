@@ -381,7 +381,7 @@ def test_what_features_leave_out_is_said():
     dropped = zoo.loaded(model, None, (32, 32))
     changes = {"model__train": "head", "model__drop_path": 0.1, "augment__mixup_alpha": 0.2}
     plain = "\n".join(features_planned(dropped, **changes)[0].notes)
-    assert "of the plain images, because" in plain and "mixing are not used" in plain
+    assert "of the plain images, because" in plain and "nothing in augment but label_smoothing is used" in plain
     assert "drop path and dropout in the frozen backbone: off" in plain
     views = "\n".join(features_planned(dropped, **changes, train__feature_views=2)[0].notes)
     assert "view k mod 2" in views and "mixup and CutMix are not used" in views
