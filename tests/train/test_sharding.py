@@ -27,6 +27,8 @@ from vitft.processes.accelerate_config import AccelerateSettings, Said
 from vitft.recipe.recipe import Recipe
 from vitft.train import checkpoint, sharding
 
+pytestmark = pytest.mark.timeout(600)  # on a machine that others use too
+
 UNEVEN = {  # of a step, one process has 8 images and the other 10: two and three passes; of the last, none and 2
     "train.batch_size": 18,
     "train.micro_batch_size": 4,
