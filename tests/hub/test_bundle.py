@@ -12,6 +12,7 @@ import pytest
 from vitft.errors import HubError
 from vitft.hub.bundle import MODEL, check_secrets, collect, collect_training, shortener
 from vitft.hub.card import write_card
+from vitft.recipe.recipe import Recipe
 
 
 def test_local_paths_lose_what_stands_before_their_last_part(run: Path) -> None:
@@ -35,12 +36,15 @@ def test_the_bundle_holds_no_path_of_this_machine(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "rollout.png").write_bytes(b"picture")
     (run / "figures" / "notes.txt").write_text("not for others")
+    candidates = {"model.candidates": [str(run.parent / "other"), "some/body"]}
+    (run / "recipe.yaml").write_text(Recipe.load(run / "recipe.yaml", candidates).dump())
     bundle = collect(run, run / "model", write_card(run, run / "model", "me/leaves").text)
     assert "figures/rollout.png" in bundle and "figures/notes.txt" not in bundle
     for name, content in (bundle | collect_training(run, next((run / "checkpoints").glob("step-*")))).items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         assert str(run.parent).encode() not in data and b"/tmp" not in data, name
     assert b"push: false" in bundle["recipe.yaml"]
+    assert b"- other\n  - some/body\n" in bundle["recipe.yaml"]
 
 
 def test_a_checkpoint_that_went_up_can_be_resumed(run: Path, tmp_path: Path) -> None:
