@@ -12,6 +12,7 @@ import pytest
 from vitft.errors import HubError
 from vitft.hub.bundle import MODEL, check_secrets, collect, collect_training, shortener
 from vitft.hub.card import write_card
+from vitft.recipe.recipe import Recipe
 
 
 def test_local_paths_lose_what_stands_before_their_last_part(run: Path) -> None:
@@ -130,6 +131,14 @@ def test_a_command_line_names_no_folder(run: Path) -> None:
         "vitft", "--recipe", "r.yaml", "--set", "data.config=y", "--output-dir=secret", "a b", "--lr", "1e-4",
         "--model", "acme/tiny-vit",
     ]  # fmt: skip
+
+
+def test_the_candidates_of_a_run_lose_their_folders(run: Path) -> None:
+    candidates = {"model.candidates": [str(run.parent / "other"), "some/body"]}
+    (run / "recipe.yaml").write_text(Recipe.load(run / "recipe.yaml", candidates).dump())
+    bundle = collect(run, run / "model", write_card(run, run / "model", "me/leaves").text)
+    assert b"- other\n  - some/body\n" in bundle["recipe.yaml"]
+    assert not any(str(run.parent).encode() in bundle[name] for name in ("recipe.yaml", "README.md"))
 
 
 def test_classes_are_no_paths(run: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints ranked on a dataset: scores, cache, the saved head, and the choice of a run's checkpoint."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,3 +164,14 @@ def test_bad_words_end_with_2(home, words, capsys):
 def test_auto_contradicts_what_it_cannot_use(changes):
     with pytest.raises(UsageError, match=r"auto"):
         Recipe.load(None, {"model.checkpoint": "auto", **changes})
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_of_twelve_flowers_a_pretrained_vit_knows_all(monkeypatch, tmp_path):
+    monkeypatch.setenv("VITFT_CACHE", str(tmp_path))
+    data = Path(__file__).parents[3] / "shared" / "data"
+    models = ["builtin:vit-micro", data / "vit-tiny-patch16-224"]
+    best, micro = probe(models, str(data / "flowers12"), device="cpu").ranking
+    assert best.model.endswith("vit-tiny-patch16-224") and best.scores.test.top1 >= 0.99
+    assert micro.is_surely_worse(best)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def shortener(folder: Path) -> Callable[[str], str]:
     inputs = local_inputs(recipe, environment)
     roots = {str(folder), str(folder.resolve())}
     local = [str(recipe.flat()[key]) for key in inputs]
-    local += [name for name in (recipe.run.output_dir, *recipe.run.metrics) if is_local(name)]
+    others = (recipe.run.output_dir, *recipe.run.metrics, *recipe.model.candidates)
+    local += [name for name in others if is_local(name)]
     if "data.dataset" in inputs and "id" in environment.get("dataset", {}):
         local.append(environment["dataset"]["id"])  # absolute, from wherever training ran
     for named in local:
@@ -121,6 +122,11 @@ def shortener(folder: Path) -> Callable[[str], str]:
 def is_local(name: str) -> bool:
     """Return whether the name of a dataset, model or metric is a path on this machine."""
     return not name.startswith("builtin:") and (looks_like_path(name) or exists(at_home(name)))
+
+
+def without_paths(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names with those that are paths cut to their last part."""
+    return tuple(Path(name).name if is_local(name) else name for name in names)
 
 
 def local_inputs(recipe: Recipe, environment: Mapping[str, Any]) -> set[str]:
@@ -214,8 +220,8 @@ def _public_recipe(folder: Path) -> Recipe:
         data = data.model_copy(update={"dataset": at_home(data.dataset).resolve().name})
     if "model.checkpoint" in local:
         model = model.model_copy(update={"checkpoint": at_home(model.checkpoint).resolve().name})
-    metrics = tuple(Path(name).name if is_local(name) else name for name in run.metrics)
-    run = run.model_copy(update={"output_dir": "runs", "metrics": metrics})
+    model = model.model_copy(update={"candidates": without_paths(model.candidates)})
+    run = run.model_copy(update={"output_dir": "runs", "metrics": without_paths(run.metrics)})
     return recipe.model_copy(update={"data": data, "model": model, "run": run, "hub": HubRecipe()})
 
 

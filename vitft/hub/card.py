@@ -12,7 +12,7 @@ from typing import Any
 
 from vitft.errors import ModelError
 from vitft.files import at_home
-from vitft.hub.bundle import CONFUSION, FIGURES, local_inputs, read_environment, shortener
+from vitft.hub.bundle import CONFUSION, FIGURES, local_inputs, read_environment, shortener, without_paths
 from vitft.hub.prose import as_text, data_lines, training_text
 from vitft.names import last_part, slug
 from vitft.recipe.recipe import Recipe
@@ -316,6 +316,8 @@ def _changes(recipe: Recipe, local: Set[str]) -> Iterator[tuple[str, str]]:
         if value != defaults[key] and not key.startswith(("hub.", "run.")):
             if key in local:
                 value = _shown(str(value), is_path=True)
+            if key == "model.candidates":
+                value = without_paths(recipe.model.candidates)
             yield key, json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
 
 

@@ -53,8 +53,9 @@ def probe_candidate(
     begun = time.perf_counter()
     with main_process_first(accelerator):
         classifier = load_candidate(name, recipe, source)
-    for note in classifier.notes[:-1]:  # the last is about the new head, which nothing uses
-        status.say(f"  {note}")
+    for note in classifier.notes:
+        if not note.startswith("new head"):  # which nothing uses
+            status.say(f"  {note}")
     classifier.to(accelerator.device)
     backbone = _backbone(recipe, classifier, source, accelerator, status)
     splits = _splits(backbone, source)
