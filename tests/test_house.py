@@ -87,7 +87,7 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "finishing", "candidate", "probing", "training",
+        "publishing", "recording", "reporting", "keeping", "finishing", "candidate", "probing", "loading", "training",
         "viewing", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [

@@ -11,7 +11,7 @@ from vitft.builtin.digits import load_digits
 from vitft.errors import DataError, RecipeError
 from vitft.processes.device import make_accelerator
 from vitft.recipe.keys import AugmentRecipe
-from vitft.tasks.training import load_setup
+from vitft.tasks.loading import load_setup
 from vitft.tasks.viewing import _Album, in_use
 from vitft.views.policy import policy
 

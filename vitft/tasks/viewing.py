@@ -16,8 +16,8 @@ from vitft.recipe.fields import FIELDS
 from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
 from vitft.tasks.ending import explained
+from vitft.tasks.loading import load_setup
 from vitft.tasks.reporting import free_path, keep_page
-from vitft.tasks.training import load_setup
 
 if TYPE_CHECKING:
     from PIL.Image import Image
