@@ -49,7 +49,7 @@ FOLDERS = {
         "workers", "train_batches",
         "stream_batches", "evaluation_batches",
     ],
-    "views": ["pixel_values", "geometry", "color", "mixing", "policy"],
+    "views": ["pixel_values", "geometry", "resampling", "color", "mixing", "policy"],
     "reading": [
         "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
         "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "plain", "formats",

@@ -1,10 +1,9 @@
-"""Choose the box of each image that becomes its view, and resample and flip it.
+"""Choose the box of each image that becomes its view.
 
-A batch is a canvas (B, C, S_h, S_w) of staged images; image i fills the top left sizes[i] = (h, w) pixels,
-the rest is unused. Staging may have squashed it; originals[i] = (height, width) is its true shape. A box
-(top, left, height, width) is in fractions of the image: (0, 0, 1, 1) is the whole image at any staged size.
+Staging may have squashed an image; originals[i] = (height, width) is its true shape. A box (top, left, height, width)
+is in fractions of the image: (0, 0, 1, 1) is the whole image at any staged size.
 
-Legend: B batch, C channels, S_h S_w canvas, H W view.
+Legend: B batch.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ import torch
 from torch import Tensor
 
 from vitft.recipe.choices import ResizeMode
-
-# A pixel belongs to a box that covers more than this fraction of it, so that slivers from rounding do not count.
-_SLIVER = 1e-3
 
 
 def random_boxes(
@@ -70,35 +66,6 @@ def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: Res
     return _place(_largest_area(shapes, frames), shapes, torch.full_like(frames, 0.5), frames, originals)
 
 
-def resample(images: Tensor, sizes: Tensor, boxes: Tensor, flips: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Crop a box from each image, resize it to ``image_size`` and mirror it where ``flips`` is true.
-
-    The result equals cropping the pixels that the box touches and resizing them with an antialiased triangle
-    kernel: torch's ``interpolate(mode="bilinear", antialias=True)`` for boxes of whole staged pixels,
-    Pillow's ``resize(box=...)`` for fractional ones. The part of a box outside the image is 0. The kernel is
-    separable, so each image needs one matrix for rows and one for columns, applied in two batched products,
-    in float32 even under autocast. (With TF32 switched on, an error of 0.2 / 255 remains.)
-
-    Args:
-        images: canvas, uint8 or float, shape (B, C, S_h, S_w).
-        sizes: height and width of the images in the canvas, shape (B, 2).
-        boxes: shape (B, 4).
-        flips: bool, shape (B,).
-        image_size: height and width of the view.
-
-    Returns:
-        float32 in the range of ``images``, shape (B, C, H, W).
-    """
-    num_images, channels, canvas_height, canvas_width = images.shape
-    height, width = image_size
-    never = torch.zeros_like(flips)
-    with torch.autocast(images.device.type, enabled=False):
-        rows = _weights(boxes[:, 0], boxes[:, 2], sizes[:, 0], never, canvas_height, height)
-        columns = _weights(boxes[:, 1], boxes[:, 3], sizes[:, 1], flips, canvas_width, width)
-        narrow = images.flatten(1, 2).to(torch.float32) @ columns.mT  # (B, C * S_h, W)
-        return rows[:, None] @ narrow.view(num_images, channels, canvas_height, width)
-
-
 def _frames(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
     """Return height and width, in true pixels, of the frame that each box lies in, shape (B, 2)."""
     originals = originals.to(torch.float32)
@@ -121,33 +88,3 @@ def _place(areas: Tensor, shapes: Tensor, positions: Tensor, frames: Tensor, ori
     extents = torch.stack(((areas / relative).sqrt(), (areas * relative).sqrt()), 1).clamp(max=1)
     zoom = frames / originals  # the frame in fractions of the image, which lies at its top left
     return torch.cat(((1 - extents) * positions * zoom, extents * zoom), 1)
-
-
-def _weights(starts: Tensor, extents: Tensor, sizes: Tensor, flips: Tensor, canvas: int, out: int) -> Tensor:
-    """Return the matrix that resamples one axis of each image, shape (B, out, canvas).
-
-    The box is cut into ``out`` equal parts, and output k is centred on part k. A pixel at distance d from the
-    centre weighs 1 - d / reach, where reach is the length of a part, at least one pixel. The weights of all
-    pixels that the box touches, including those outside the image, sum to 1.
-    """
-    starts, extents = (starts * sizes)[:, None], (extents * sizes)[:, None]  # in staged pixels, (B, 1)
-    first = torch.floor(starts + _SLIVER)
-    last = torch.maximum(torch.ceil(starts + extents - _SLIVER) - 1, first)
-    parts = torch.arange(out, device=starts.device, dtype=torch.float32)
-    parts = torch.where(flips[:, None], out - 1 - parts, parts)
-    centres = starts + (parts + 0.5) * (extents / out) - 0.5  # (B, out), as pixel indices
-    reach = (extents / out).clamp(min=1)
-
-    def sum_of_weights(begin: Tensor, end: Tensor) -> Tensor:
-        # On one side of the centre the weights fall linearly, so their sum is the number of pixels times the mean.
-        return (end - begin + 1).clamp(min=0) * (1 - ((begin + end) / 2 - centres).abs() / reach)
-
-    middle = torch.floor(centres)
-    total = sum_of_weights(torch.maximum(torch.ceil(centres - reach), first), torch.minimum(middle, last))
-    total += sum_of_weights(torch.maximum(middle + 1, first), torch.minimum(torch.floor(centres + reach), last))
-
-    pixels = torch.arange(canvas, device=starts.device, dtype=torch.float32)
-    inside = (pixels >= first) & (pixels <= last) & (pixels < sizes[:, None])
-    weights = pixels - centres[:, :, None]  # in place from here on, as this is the only large tensor
-    weights = weights.abs_().mul_((-1 / (reach * total))[:, :, None]).add_((1 / total)[:, :, None]).clamp_(min=0)
-    return weights.mul_(inside[:, None])

@@ -32,3 +32,8 @@ class Normalisation:
         centred: Tensor = images.to(torch.float32) - 255 * means
         pixel_values = centred.div_(255 * stds)
         return pixel_values.flip(1) if self.is_bgr else pixel_values
+
+    def scale_and_mean(self) -> tuple[Tensor, Tensor]:
+        """Return what makes the same of an image as scale * (image - mean), both of shape (3,) in the order of RGB."""
+        mean, std = 255 * torch.tensor([self.mean, self.std])
+        return 1 / std, mean

@@ -12,8 +12,10 @@ from vitft.data.batches import StagedBatch
 from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import AugmentRecipe
 from vitft.views.color import erase
-from vitft.views.geometry import random_boxes, resample
+from vitft.views.geometry import random_boxes
 from vitft.views.mixing import draw_mixture, mix, soft_targets
+from vitft.views.pixel_values import Normalisation
+from vitft.views.resampling import resample
 
 View = Callable[[StagedBatch], tuple[Tensor, Tensor]]
 """Staged batch -> pixel_values, float32 (B, 3, H, W), and targets, float32 (B, K), on the device of its images."""
@@ -24,7 +26,7 @@ def policy(
     *,
     resize_mode: ResizeMode,
     image_size: tuple[int, int],
-    normalise: Callable[[Tensor], Tensor],
+    normalise: Normalisation,
     num_classes: int,
     seed: int,
 ) -> View:
@@ -37,7 +39,7 @@ def policy(
         augment: the operations and their strengths.
         resize_mode: how an image fills the view.
         image_size: height and width of the view in pixels.
-        normalise: turns uint8 images (B, 3, S_h, S_w) into float32, channel by channel.
+        normalise: how pixels become what the model takes.
         num_classes: K.
         seed: the run's seed.
 
@@ -59,8 +61,7 @@ def policy(
             draw("crop", 4), batch.originals, image_size, scale=scale, ratio=ratio, resize_mode=resize_mode
         )
         flips = draw("flip", 1)[:, 0] < augment.flip
-        # Normalised first, so that the padding of a letterbox is 0, as with transformers' image processors.
-        pixel_values = resample(normalise(batch.images), batch.sizes, boxes, flips, image_size)
+        pixel_values = resample(batch.images, batch.sizes, boxes, flips, image_size, normalise)
         if augment.erase:
             draws = draw("erase", 5)
             pixel_values = erase(pixel_values, draws, probability=augment.erase, area=augment.erase_area)
