@@ -82,8 +82,8 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "finishing", "training", "evaluating", "predicting",
-        "resizing", "inspecting", "__init__",
+        "publishing", "recording", "reporting", "keeping", "peak_memory", "finishing", "training", "evaluating",
+        "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "finetune", "evaluate", "predict", "resize",

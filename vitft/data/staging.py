@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from vitft.errors import DataError
 from vitft.files import Unreadable, read_regular
@@ -183,7 +184,7 @@ def _values(image: Image.Image) -> Tensor:
     Channels are last in memory, as torch's vectorised uint8 kernel needs. A fourth one is Pillow's padding.
     """
     try:
-        held = torch.from_dlpack(pa.array(image).flatten())
+        held = from_dlpack(pa.array(image).flatten())
     except ValueError:  # Pillow holds a large image in several pieces
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return held.view(image.height, image.width, 4).permute(2, 0, 1)

@@ -38,6 +38,9 @@ Head = Literal["auto", "keep", "new"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """``train.precision``."""
 
+Recomputed = Literal["off", "half", "blocks"]
+"""``train.gradient_checkpointing``."""
+
 Schedule = Literal["cosine", "linear", "constant"]
 """``optim.schedule``."""
 

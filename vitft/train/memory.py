@@ -53,8 +53,7 @@ def find_micro_batch(
 ) -> int:
     """Return the number of images that fit in a forward and backward pass: the smallest of all processes."""
     model = classifier.to(accelerator.device).model.train()
-    if recipe.train.gradient_checkpointing:
-        checkpoint_activations(model)
+    checkpoint_activations(model, recipe.train.gradient_checkpointing)
     several = MultiSize(model, classifier.image_size, [image_size], recipe.model.resize_method)
 
     def attempt(size: int) -> int:
@@ -69,7 +68,7 @@ def find_micro_batch(
     except RuntimeError as error:
         raise TrainError(
             f"not even 2 images fit on {accelerator.device}: {error}",
-            hint="--set train.gradient_checkpointing=true",
+            hint="--set train.gradient_checkpointing=blocks",
         ) from error
     clear_device_cache(garbage_collection=True)
     return int(accelerator.gather(torch.tensor([size], device=accelerator.device)).min())

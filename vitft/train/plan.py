@@ -261,8 +261,7 @@ def _check_possible(recipe: Recipe, train: ImageSplit | StreamSplit, model: PreT
     """Raise for impossible settings now, before anything is written."""
     if recipe.model.drop_path:
         check_drop_path(model)
-    if recipe.train.gradient_checkpointing:
-        check_activations(model)
+    check_activations(model, recipe.train.gradient_checkpointing)
     if recipe.train.class_weights != "none" and not isinstance(train, ImageSplit):
         raise TrainError(
             "train.class_weights needs the number of images per class, which is unknown for a stream",

@@ -145,8 +145,7 @@ def build(run: Run, setup: Setup) -> Training:
     model = classifier.to(accelerator.device).model.train()
     if unused := freeze_unused(model, classifier.image_size):
         run.note(f"frozen, because the model does not use them: {', '.join(unused)}")
-    if recipe.train.gradient_checkpointing:
-        checkpoint_activations(model)
+    checkpoint_activations(model, recipe.train.gradient_checkpointing)
     shorten_last_block(model)
     on_features = _on_features(run, setup, started)
     has_drop_path = recipe.model.drop_path > 0 and on_features is None
