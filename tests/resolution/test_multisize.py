@@ -102,7 +102,7 @@ def test_gradient_checkpointing_changes_no_gradient_at_any_size(family, which, t
         checkpoint_activations(model, way)
         several = MultiSize(model, own, [other_size(family)], "bicubic")
         recomputing = {sum(getattr(each, "gradient_checkpointing", False) for each in twin.modules())
-                       for twin in (model, several._twins[other_size(family)])}  # fmt: skip
+                       for twin in (model, several._twins[other_size(family)].network)}  # fmt: skip
         assert len(recomputing) == 1
         several(images_of(other_size(family))).logits.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
