@@ -46,7 +46,7 @@ FOLDERS = {
     "processes": ["signals", "worker", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "row_numbers", "class_counts", "staging", "images", "store", "cache", "staged_store", "batches",
-        "workers", "train_batches",
+        "device_store", "workers", "train_batches",
         "stream_batches", "evaluation_batches",
     ],
     "views": ["pixel_values", "geometry", "resampling", "color", "mixing", "policy"],

@@ -52,9 +52,13 @@ def choose_micro_batch_size(
     accelerator: Accelerator,
     batch_size: int,
     image_size: tuple[int, int],
+    taken_bytes: int,
     reasons: dict[str, str],
 ) -> int:
-    """Return the images per forward pass of one process; on an accelerator by trial at ``image_size``."""
+    """Return the images per forward pass of one process; on an accelerator by trial at ``image_size``.
+
+    ``taken_bytes`` of the device are left for other things.
+    """
     part: int = -(-batch_size // accelerator.num_processes)
     part += part % 2  # pairs stay together
     said = reconcile(
@@ -71,7 +75,7 @@ def choose_micro_batch_size(
         micro = min(part, max(8, even(_CPU_PIXELS // (height * width))), 128)
         reasons["micro_batch_size"] = "auto: keeps the CPU's cores busy"
         return micro
-    micro = find_micro_batch(recipe, classifier, accelerator, part, image_size)
+    micro = find_micro_batch(recipe, classifier, accelerator, part, image_size, taken_bytes)
     reasons["micro_batch_size"] = (
         "auto: as many as fit, found by trial" if micro < part else "auto: the process's whole share fits"
     )

@@ -25,7 +25,7 @@ from vitft.recipe.sizes import show_size
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import check_runs
 from vitft.train.batch_plan import choose_batch_size, choose_micro_batch_size, choose_workers
-from vitft.train.caching import CachePlan, plan_cache
+from vitft.train.caching import CachePlan, bytes_on_device, plan_cache
 from vitft.train.cost import forward_gflop
 from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 
@@ -68,6 +68,7 @@ class Plan:
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
         features: those of a frozen backbone that are computed once; None if it runs in every epoch.
+        bytes_on_device: of staged images that stay on the device; 0 if they are copied to it in every epoch.
         reasons: where a number comes from, if the recipe does not simply give it.
         notes: warnings, printed with the plan.
     """
@@ -93,6 +94,7 @@ class Plan:
     disk_bytes: int
     phases: tuple[Phase, ...]
     features: FeaturePlan | None = None
+    bytes_on_device: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -155,6 +157,7 @@ class Plan:
             ("stage_size", self.stage_size, "pixels per side at most"),
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
+            *self._on_device(),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
             *cost_rows(self.features, self.gflop, self.total_gflop, "features" in self.reasons),
             ("disk", size_text(self.disk_bytes), ""),
@@ -163,6 +166,10 @@ class Plan:
             turns = ", ".join(f"{show_size(phase.image_size)} from step {phase.first_step}" for phase in self.phases)
             rows.insert(0, ("image_size", show_size(self.phases[-1].image_size), turns))
         return [(name, str(value), self.reasons.get(name, note)) for name, value, note in rows]
+
+    def _on_device(self) -> list[tuple[str, str, str]]:
+        size = size_text(self.bytes_on_device)
+        return [("on device", size, "staged images, copied once")] if self.bytes_on_device else []
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -203,14 +210,15 @@ def make_plan(
     phases = _phases(recipe, classifier, total_steps)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
+    features = plan_features(recipe, source, classifier, total_samples, reasons)
+    num_passes = max(1, features.num_views) if features else total_samples / (num_samples or total_samples)
+    on_device = 0 if features else bytes_on_device(recipe, source.train, accelerator.device, stage_size, num_passes)
     micro = settled_micro_batch or choose_micro_batch_size(
-        recipe, classifier, accelerator, batch_size, largest, reasons
+        recipe, classifier, accelerator, batch_size, largest, on_device, reasons
     )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
     workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
     reasons["lr"] = _lr_in_words(recipe.optim)
-    features = plan_features(recipe, source, classifier, total_samples, reasons)
-    num_passes = max(1, features.num_views) if features else total_samples / (num_samples or total_samples)
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
     num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
@@ -228,6 +236,7 @@ def make_plan(
         stage_size=stage_size,
         workers=workers,
         cache=plan_cache(recipe, source, classifier, stage_size, num_passes, cost),
+        bytes_on_device=on_device,
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,

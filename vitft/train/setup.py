@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import checkpoint_activations
 from vitft.architectures.last_block import shorten_last_block
+from vitft.data.device_store import DeviceStore
 from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
@@ -226,7 +227,8 @@ def _batches(
     }
     if isinstance(split, StreamSplit):
         return StreamBatches(split, slices, buffer=recipe.data.shuffle_buffer, **common)
-    return TrainBatches(split, slices, kept=kept, **common)
+    held = DeviceStore(len(split), plan.stage_size, accelerator.device) if plan.bytes_on_device else None
+    return TrainBatches(split, slices, kept=kept, held=held, **common)
 
 
 def _class_weights(recipe: Recipe, source: ImageSource, device: torch.device) -> Tensor | None:
