@@ -75,6 +75,7 @@ def train_with_trainer(
     score: bool = True,
     zero_head: bool = False,
     tuned: bool = False,
+    frozen: bool = False,
 ) -> dict[str, float]:
     """Fine-tune with Trainer; return test accuracy and the images per second of the training itself.
 
@@ -89,10 +90,13 @@ def train_with_trainer(
         score: evaluate on the test split.
         zero_head: start from a zero head, as vitft does, instead of transformers' random one.
         tuned: what a user who reads the guide would switch on: bf16, TF32, fused AdamW, compiling.
+        frozen: train the head alone.
     """
     from transformers import TrainingArguments
 
     model, data = _prepared(splits, checkpoint, seed, scale, zero_head=zero_head)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen or name.startswith("classifier."))
     faster = {"bf16": True, "tf32": True, "optim": "adamw_torch_fused", "torch_compile": True} if tuned else {}
     arguments = TrainingArguments(
         **faster,

@@ -48,9 +48,11 @@ FOLDERS = {
     "processes": ["signals", "worker", "fsdp", "accelerate_config", "device", "launch", "turns"],
     "data": [
         "order", "row_numbers", "class_counts", "staging", "images", "row_order", "store", "cache", "staged_store",
-        "batches", "workers", "train_batches", "stream_batches", "evaluation_batches",
+        "batches", "device_store", "workers", "train_batches", "stream_batches", "evaluation_batches",
     ],
-    "views": ["pixel_values", "geometry", "tone", "focus", "warp", "random_ops", "erasing", "mixing", "policy"],
+    "views": [
+        "pixel_values", "geometry", "resampling", "tone", "focus", "warp", "random_ops", "erasing", "mixing", "policy",
+    ],
     "reading": [
         "words", "listing", "places", "class_level", "folders", "tables", "joining", "splitting", "table_labels",
         "evidence", "rows", "files", "columns", "labels", "splits", "tars", "shards", "opened", "plain", "formats",
@@ -87,8 +89,8 @@ FOLDERS = {
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
         "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "finishing", "candidate", "probing", "loading", "training",
-        "viewing", "evaluating", "predicting", "resizing", "inspecting", "__init__",
+        "publishing", "recording", "reporting", "keeping", "peak_memory", "finishing", "candidate", "probing",
+        "loading", "training", "viewing", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "views", "finetune", "probe", "evaluate",

@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import torch
 import windows
 from machine import make_plain, see_devices
 
@@ -17,7 +17,7 @@ from vitft import disk, ownership
 from vitft.errors import TrainError, UsageError
 from vitft.ownership import Ownership
 from vitft.processes import launch
-from vitft.tasks import finishing
+from vitft.tasks import peak_memory
 
 HERE = Path(__file__).parent
 
@@ -96,8 +96,8 @@ def test_a_run_goes_through(tmp_path: Path) -> None:
 
 def test_peak_memory_is_what_windows_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.Process", windows.Process)
-    see_windows(monkeypatch, finishing)
-    assert finishing._peak_memory(SimpleNamespace(device=SimpleNamespace(type="cpu"))) == windows.PEAK_MEMORY
+    see_windows(monkeypatch, peak_memory)
+    assert peak_memory.peak_memory(torch.device("cpu")).num_bytes == windows.PEAK_MEMORY
 
 
 def test_a_second_owner_of_a_run_is_refused_and_told_who_the_first_is(

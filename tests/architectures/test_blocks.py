@@ -4,7 +4,7 @@ import pytest
 import torch
 from model.zoo import images_for, model_of
 
-from vitft.architectures.blocks import checkpoint_activations, layer_groups
+from vitft.architectures.blocks import blocks, checkpoint_activations, layer_groups
 from vitft.errors import ModelError
 from vitft.model.drop_path import DropPath
 
@@ -25,20 +25,51 @@ def test_a_stage_s_downsampling_belongs_to_the_block_before_it_even_if_declared_
     assert {depth for name, depth in groups.items() if name.startswith("pvt.encoder.block.2.0.")} == {3}
 
 
-@pytest.mark.parametrize("family", ["vit", "clip", "dinov2", "beit", "swin"])
-def test_gradient_checkpointing_gives_the_same_gradients(family):
+@pytest.mark.parametrize(
+    ("family", "which"),
+    [
+        ("vit", "blocks"),
+        ("vit", "half"),
+        ("clip", "half"),
+        ("dinov2", "blocks"),
+        ("beit", "blocks"),
+        ("swin", "blocks"),
+    ],
+)
+def test_gradient_checkpointing_gives_the_same_gradients(family, which):
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in ("off", which):
         model = model_of(family).train()
         images, positions = images_for(model)
-        if checkpointing:
-            checkpoint_activations(model)
+        checkpoint_activations(model, checkpointing)
         drop_path = DropPath(model, 0.6, seed=3)
         drop_path.sample_indices = positions
         model(images).logits.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.allclose(gradients[1][name], g, atol=1e-6) for name, g in gradients[0].items())
+
+
+def test_half_of_the_blocks_run_again_in_the_backward_pass():
+    model = model_of("vit").train()
+    runs = dict.fromkeys((name for name, _ in blocks(model)), 0)
+
+    def count(name):
+        def one_more(*_):
+            runs[name] += 1
+
+        return one_more
+
+    for name, block in blocks(model):
+        block.attention.register_forward_hook(count(name))
+    checkpoint_activations(model, "half")
+    model(images_for(model)[0]).logits.sum().backward()
+    assert [*runs.values()] == [2 - number % 2 for number in range(len(runs))]
+
+
+def test_half_is_refused_where_blocks_recompute_in_groups():
+    with pytest.raises(ModelError, match="half is not there for the family 'swin'"):
+        checkpoint_activations(model_of("swin"), "half")
 
 
 def test_a_family_without_gradient_checkpointing_is_refused():

@@ -477,6 +477,17 @@ def test_a_small_image_is_staged_as_it_is():
     assert np.array_equal(stage(photo(20, 30), 64).permute(1, 2, 0), np.asarray(photo(20, 30)))
 
 
+def test_an_image_that_pillow_holds_in_several_pieces_is_staged_alike(monkeypatch):
+    image = photo(90, 130)
+    expected = stage(image, 64)
+
+    def in_pieces(_):
+        raise ValueError("Image rows are not contiguous in memory.")
+
+    monkeypatch.setattr(staging.pa, "array", in_pieces)
+    assert torch.equal(stage(image, 64), expected)
+
+
 def test_staging_equals_pillows_bicubic():
     noise = np.random.default_rng(0).integers(0, 256, (230, 310, 3), dtype=np.uint8)
     staged = stage(Image.fromarray(noise), 100).permute(1, 2, 0).numpy().astype(int)

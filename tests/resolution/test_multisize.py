@@ -94,14 +94,16 @@ def test_drop_path_and_its_draws_hold_at_every_size(family, tmp_path):
     assert not torch.allclose(several(images).logits, dropped)
 
 
-@pytest.mark.parametrize("family", ["vit", "beit", "swin"])
-def test_gradient_checkpointing_changes_no_gradient_at_any_size(family, tmp_path):
+@pytest.mark.parametrize(("family", "which"), [("vit", "half"), ("beit", "blocks"), ("swin", "blocks")])
+def test_gradient_checkpointing_changes_no_gradient_at_any_size(family, which, tmp_path):
     gradients = []
-    for way in (False, True):
-        _, model, own = made(family, tmp_path / str(way))
-        if way:
-            checkpoint_activations(model)
+    for way in ("off", which):
+        _, model, own = made(family, tmp_path / way)
+        checkpoint_activations(model, way)
         several = MultiSize(model, own, [other_size(family)], "bicubic")
+        recomputing = {sum(getattr(each, "gradient_checkpointing", False) for each in twin.modules())
+                       for twin in (model, several._twins[other_size(family)].network)}  # fmt: skip
+        assert len(recomputing) == 1
         several(images_of(other_size(family))).logits.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()

@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+import torch
 
 from vitft.data import cache as cache_module
 from vitft.data.cache import Cache
+from vitft.data.device_store import DeviceStore, device_bytes
 from vitft.data.images import ImageSplit, StreamSplit
 from vitft.data.train_batches import StagingCost
 from vitft.recipe.recipe import Recipe
-from vitft.train import caching
-from vitft.train.caching import CachePlan, plan_cache
+from vitft.train import caching, plan
+from vitft.train.caching import CachePlan, bytes_on_device, plan_cache
 
 GB = 10**9
 
@@ -124,6 +126,18 @@ def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
     assert caching._free_memory() == 600
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_kept"),
+    [({}, True), ({"free": 19 * GB}, False), ({"cache": "off"}, False), ({"passes": 1}, False), ({"on": "cpu"}, False)],
+)
+def test_images_that_take_little_of_a_gpu_stay_there(monkeypatch, changes, is_kept):
+    given = {"free": 21 * GB, "cache": "auto", "passes": 10, "on": "cuda"} | changes
+    monkeypatch.setattr(caching.torch.cuda, "mem_get_info", lambda _: (given["free"], 80 * GB))
+    recipe = Recipe.load(None, {"data.cache": given["cache"]})
+    found = bytes_on_device(recipe, split(10_000), torch.device(given["on"]), 258, given["passes"])
+    assert found == (3 * 258**2 * 10_000 if is_kept else 0)
+
+
 # --- runs --------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +145,15 @@ def run(home, **changes):
     from vitft import finetune
 
     return finetune(tiny.recipe(home, **changes)).run_dir
+
+
+def test_a_run_whose_images_stay_on_the_device_is_the_run_without(home, uninterrupted, monkeypatch):
+    monkeypatch.setattr(plan, "bytes_on_device", lambda _, train, __, size, ___: device_bytes(len(train), size))
+    taken = []
+    batch = DeviceStore.batch
+    monkeypatch.setattr(DeviceStore, "batch", lambda self, *given: taken.append(given) or batch(self, *given))
+    tiny.assert_same_run(run(home, run__name="on-device"), uninterrupted)
+    assert taken
 
 
 def test_a_run_with_a_cache_is_the_run_without(home, uninterrupted, places):

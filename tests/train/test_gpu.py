@@ -65,6 +65,13 @@ def test_fp16_survives_an_overflow(home, monkeypatch):
     assert len(losses(run)) == 3
 
 
+def test_images_that_stay_on_the_gpu_give_the_same_bits(home, monkeypatch):
+    kept = train(home, "gpu-kept")
+    assert "on device" in (kept / "plan.json").read_text()
+    monkeypatch.setattr("vitft.train.plan.bytes_on_device", lambda *_: 0)
+    tiny.assert_same_run(train(home, "gpu-copied"), kept)
+
+
 def test_a_micro_batch_is_found_by_trial(home):
     run = train(home, "gpu-auto", train__micro_batch_size="auto", train__duration="2 steps")
     assert len(losses(run)) == 2

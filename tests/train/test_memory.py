@@ -137,7 +137,7 @@ def test_not_even_two_images_is_an_error_with_a_way_out(classifier, forward):
     forward.room = 1
     with pytest.raises(TrainError, match="not even 2 images fit on cpu") as error:
         found(classifier, 8)
-    assert "train.gradient_checkpointing=true" in error.value.hint
+    assert "train.gradient_checkpointing=blocks" in error.value.hint
 
 
 def test_with_gradient_checkpointing_the_trial_has_it_too(classifier, forward):

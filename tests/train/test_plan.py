@@ -164,7 +164,7 @@ def test_a_cpu_takes_as_many_pixels_at_once_whatever_the_image_size(side, micro)
 def test_another_device_is_tried_at_the_largest_size_of_the_run(classifier, monkeypatch, fits, reason):
     asked = []
 
-    def find(recipe, classifier, accelerator, most, image_size):
+    def find(recipe, classifier, accelerator, most, image_size, taken_bytes):
         asked.append((most, image_size))
         return fits
 

@@ -15,6 +15,7 @@ from vitft.architectures.families import family_of, vision_config
 from vitft.architectures.family import Size, Table
 from vitft.architectures.timm_models import PREFIX
 from vitft.errors import ModelError
+from vitft.recipe.choices import Recomputed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -108,28 +109,53 @@ def modules_in_order(model: PreTrainedModel) -> list[str]:
     return names
 
 
-def checkpoint_activations(model: PreTrainedModel) -> None:
+def checkpoint_activations(model: PreTrainedModel, which: Recomputed = "blocks") -> None:
     """Turn on gradient checkpointing: blocks recompute their activations in the backward pass.
+
+    Args:
+        model: a classifier.
+        which: all blocks, every second one, or none.
 
     Raises:
         ModelError: if the family does not support it.
     """
-    check_activations(model)
+    if which == "off":
+        return
+    check_activations(model, which)
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its older name
     enable({"use_reentrant": False})
+    for _, block in blocks(model)[1::2] if which == "half" else ():
+        block.gradient_checkpointing = False  # type: ignore[assignment]  # an attribute of the class
 
 
-def check_activations(model: PreTrainedModel) -> None:
+def check_activations(model: PreTrainedModel, which: Recomputed) -> None:
     """Check that a model supports gradient checkpointing.
 
     Raises:
-        ModelError: if the family does not.
+        ModelError: if the family does not, or only of all blocks.
     """
+    if which == "off":
+        return
+    family = f"the family {model.config.model_type!r}"
     if not model.supports_gradient_checkpointing:
         raise ModelError(
-            f"train.gradient_checkpointing is not supported for the family {model.config.model_type!r}",
-            hint="--set train.gradient_checkpointing=false, and a smaller train.micro_batch_size",
+            f"train.gradient_checkpointing is not supported for {family}",
+            hint="--set train.gradient_checkpointing=off, and a smaller train.micro_batch_size",
         )
+    if which == "half" and not _has_a_switch_in_each_block(model):
+        raise ModelError(
+            f"train.gradient_checkpointing: half is not there for {family}, whose blocks cannot be switched one by one",
+            allowed="off, blocks",
+            hint="--set train.gradient_checkpointing=blocks",
+        )
+
+
+def _has_a_switch_in_each_block(model: PreTrainedModel) -> bool:
+    """Whether blocks recompute their activations one by one, and not in groups."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    switches = {module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)}
+    return switches == {block for _, block in blocks(model)}
 
 
 def head_modules(head: Iterable[str]) -> set[str]:

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from vitft.errors import DataError
 from vitft.files import Unreadable, read_regular
@@ -170,11 +172,22 @@ def stage(image: Image.Image, size: int) -> Tensor:
     assert image.mode == "RGB", image.mode
     width, height = image.size
     staged_size = (min(height, size), min(width, size))
-    # Channels stay last in memory until after the resize, as torch's vectorised uint8 kernel needs.
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    pixels = _values(image)
     if staged_size != (height, width):
         pixels = F.interpolate(pixels[None], staged_size, mode="bicubic", antialias=True)[0]
-    return pixels.contiguous()
+    return pixels[:3].contiguous()
+
+
+def _values(image: Image.Image) -> Tensor:
+    """Return what Pillow holds of an RGB image, uint8 (3 or 4, H, W), without a copy where that is possible.
+
+    Channels are last in memory, as torch's vectorised uint8 kernel needs. A fourth one is Pillow's padding.
+    """
+    try:
+        held = from_dlpack(pa.array(image).flatten())
+    except ValueError:  # Pillow holds a large image in several pieces
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return held.view(image.height, image.width, 4).permute(2, 0, 1)
 
 
 def _read(path: str, max_pixels: int) -> bytes:

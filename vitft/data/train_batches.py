@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitft.data import order
 from vitft.data.batches import Decoder, RowNote, StagedBatch, failed
+from vitft.data.device_store import DeviceStore
 from vitft.data.images import EncodedRow, ImageSplit, StreamSplit
 from vitft.data.row_order import ClassSampling, RowOrder
 from vitft.data.staged_store import StagedStore
@@ -55,7 +58,10 @@ class StepSlices:
 
 
 class TrainBatches:
-    """The micro-batches of each step, in order, starting at any step."""
+    """The micro-batches of each step, in order, starting at any step.
+
+    With a ``held`` store, images are on its device, and only those that it lacks are read.
+    """
 
     def __init__(
         self,
@@ -70,24 +76,43 @@ class TrainBatches:
         max_pixels: int = MAX_PIXELS,
         kept: StagedStore | None = None,
         sampling: ClassSampling | None = None,
+        held: DeviceStore | None = None,
     ) -> None:
         self.slices = slices
         decoder = Decoder(partial(stage, size=stage_size), skip_bad, max_pixels, stage_size, kept)
         self._staging = _Staging(split, RowOrder(seed, len(split), sampling), decoder)
-        self._workers, self._pin = workers, pin
+        self._workers, self._pin, self._held = workers, pin, held
+        self._read: set[int] = set()  # the first sample of each micro-batch that is being read
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
         """Yield the list of this process's micro-batches for each step in [first, last).
 
         The list is empty if this process has no part in a short last step.
         """
-        plan = (list(part) for step in range(first, last) for part in self.slices.micro_batches(step))
+        parts = itertools.chain.from_iterable(map(self.slices.micro_batches, range(first, last)))
+        unfilled = itertools.takewhile(lambda _: self._held is None or not self._held.is_full, parts)
+        plan = (list(part) for part in unfilled if self._is_read(part))
         staged = iter(loader(self._staging, plan, self._workers, pin=self._pin))
         for step in range(first, last):
-            batches = [next(staged) for _ in self.slices.micro_batches(step)]
-            for batch in batches:
-                batch.raise_failure()
-            yield batches
+            yield [self._next(part, staged) for part in self.slices.micro_batches(step)]
+
+    def _is_read(self, part: range) -> bool:
+        """Whether a micro-batch is read; decided once, as readers are ahead of the training."""
+        if self._held is None or part.start in self._read:
+            return True
+        if self._held.has(self._staging.rows(part)):
+            return False
+        self._read.add(part.start)
+        return True
+
+    def _next(self, part: range, staged: Iterator[StagedBatch]) -> StagedBatch:
+        """Return a micro-batch, from the device if it is there."""
+        if self._held is not None and not self._is_read(part):
+            return self._held.batch(self._staging.rows(part), torch.tensor(part))
+        batch = next(staged)
+        batch.raise_failure()
+        self._read.discard(part.start)
+        return batch if self._held is None else self._held.keep(self._staging.rows(part), batch)
 
     def at(self, sample_indices: list[int]) -> StagedBatch:
         """Return the samples at any indices, staged by this process."""
@@ -109,8 +134,12 @@ class _Staging(Dataset[StagedBatch]):
     def __init__(self, split: ImageSplit, row_order: RowOrder, decoder: Decoder) -> None:
         self.split, self.order, self.decoder = split, row_order, decoder
 
+    def rows(self, sample_indices: Sequence[int]) -> Tensor:
+        """Return the row of each sample index."""
+        return self.order.at(torch.tensor(sample_indices)).rows
+
     def __getitems__(self, sample_indices: list[int]) -> StagedBatch:
-        rows = self.order.at(torch.tensor(sample_indices)).rows.tolist()
+        rows = self.rows(sample_indices).tolist()
         batch = self.decoder.batch(
             (index, self._candidates(index, row)) for index, row in zip(sample_indices, rows, strict=True)
         )

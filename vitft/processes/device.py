@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -47,6 +48,7 @@ def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
     if recipe.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    device_reason += _grow_segments(device)
     _forget_former_accelerator()
     accelerator = Accelerator(
         cpu=device == "cpu",
@@ -67,6 +69,18 @@ def make_accelerator(recipe: Recipe) -> tuple[Any, dict[str, str]]:
             hint=f"vitft finetune --num-processes {expected} ...",
         )
     return accelerator, {"device": device_reason, "precision": precision_reason}
+
+
+def _grow_segments(device: str) -> str:
+    """Let CUDA's allocator extend its segments, so that less is lost between them; return what to say of it.
+
+    What the user has set stays. It takes effect if this process has not used the GPU yet.
+    """
+    own = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
+    if device == "cpu" or own or sys.platform != "linux" or not torch.cuda.is_available() or not torch.version.cuda:
+        return ""
+    os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    return "; PYTORCH_ALLOC_CONF=expandable_segments:True"
 
 
 def _forget_former_accelerator() -> None:

@@ -53,6 +53,9 @@ LoraTargets = Literal["attention", "all-linear"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """``train.precision``."""
 
+Recomputed = Literal["off", "half", "blocks"]
+"""``train.gradient_checkpointing``."""
+
 Schedule = Literal["cosine", "linear", "constant"]
 """``optim.schedule``."""
 

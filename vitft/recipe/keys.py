@@ -19,6 +19,7 @@ from vitft.recipe.choices import (
     LoraTargets,
     PositionKind,
     Precision,
+    Recomputed,
     ResizeMethod,
     ResizeMode,
     Schedule,
@@ -54,6 +55,11 @@ class Form(NamedTuple):
 def _as_list(value: object) -> object:
     """Accept a single text as a list of one."""
     return [value] if isinstance(value, str) else value
+
+
+def _as_recomputed(value: object) -> object:
+    """Accept true and false, as former recipes have them."""
+    return {True: "blocks", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Section(BaseModel):
@@ -279,8 +285,8 @@ class TrainRecipe(Section):
     """Compile the model (torch.compile); auto: on a GPU, if the run is long and a few timed steps are faster."""
     sharding: Literal["auto", "none", "fsdp"] = "auto"
     """Divide a model that does not fit on one device over the processes (fsdp: FSDP2); auto: as accelerate says."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about a third slower, far less memory."""
+    gradient_checkpointing: Annotated[Recomputed, BeforeValidator(_as_recomputed)] = "off"
+    """Recompute the activations of all blocks, or of every second one, in the backward pass: slower, less memory."""
     features: Literal["auto", "off"] = "auto"
     """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0

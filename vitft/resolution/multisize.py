@@ -115,6 +115,9 @@ def _share(model: PreTrainedModel, twin: PreTrainedModel) -> None:
     names = ("gradient_checkpointing", "grad_checkpointing")  # transformers' and timm's
     if any(getattr(module, name, False) for module in model.modules() for name in names):
         checkpoint_activations(twin)
+        for name, module in model.named_modules():
+            if hasattr(module, names[0]) and (other := _find(twin, name)) is not None:
+                other.gradient_checkpointing = module.gradient_checkpointing
     if has_short_last_block(model):
         shorten_last_block(twin)
     twin.to(next(model.parameters()).device).train(model.training)  # moves only the twin's own index tables

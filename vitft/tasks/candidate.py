@@ -88,7 +88,7 @@ def _backbone(
     micro, size, workers = _AT_ONCE, classifier.image_size, recipe.data.workers
     if accelerator.device.type == "cpu":
         step = choose_batch_size(recipe, len(source.train), accelerator.num_processes, {})
-        micro = choose_micro_batch_size(recipe, classifier, accelerator, step, size, {})
+        micro = choose_micro_batch_size(recipe, classifier, accelerator, step, size, 0, {})
     return Backbone(
         classifier,
         head_input(classifier.model, classifier.head, size),

@@ -8,7 +8,6 @@ the run as finished. Each is written completely or not at all, and a resumed run
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from vitft.run import Run, complete_checkpoints
 from vitft.scoring.predictions import file_name, write_predictions
 from vitft.scoring.table import headline
 from vitft.tasks.ending import Session, explain
+from vitft.tasks.peak_memory import PeakMemory, peak_memory
 from vitft.tasks.reporting import PAGE, draw_confusions, report_run
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 def score_and_save(session: Session, training: Training, fitted: Fitted) -> dict[str, Any]:
     """Save the model and its results; return the results, which only the main process has."""
     run, accelerator, source = training.run, training.accelerator, training.source
-    peak = _peak_memory(accelerator)
+    peak = peak_memory(accelerator.device)
     training.save_model()
+    run.say(f"  {peak}")
     run.say(f"weights: {fitted.weights}; scoring them")
     found = _Found()
     for name, split in (("validation", source.validation), ("test", source.test)):
@@ -198,7 +199,7 @@ def _take_scores(
         unscored[name] = error.wrong
 
 
-def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str, Any]:
+def _training_record(training: Training, fitted: Fitted, peak: PeakMemory) -> dict[str, Any]:
     plan, state = training.plan, training.state
     return {
         "steps": state.step,
@@ -207,7 +208,8 @@ def _training_record(training: Training, fitted: Fitted, peak: int) -> dict[str,
         "batch_size": plan.batch_size,
         "seconds": round(state.elapsed_seconds, 3),
         "images_per_second": round(fitted.images_per_second, 2),
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak.num_bytes,
+        "peak_memory_share": round(peak.share, 4),
         "speeds": fitted.speeds,
         "seconds_by_part": {part: round(seconds, 3) for part, seconds in fitted.time.seconds.items()},
         **({"features": plan.features.views} if plan.features else {}),
@@ -247,27 +249,3 @@ def end_training(run: Run, accelerator: Accelerator) -> None:
         accelerator.end_training()
     except Exception as error:  # the tracker has its numbers already
         run.note(f"a tracker failed at the end of the run: {one_line(error)}")
-
-
-def reset_peak_memory(accelerator: Accelerator) -> None:
-    """Start measuring the peak memory of a run."""
-    import torch
-
-    if accelerator.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(accelerator.device)
-
-
-def _peak_memory(accelerator: Accelerator) -> int:
-    """Return this process's peak memory in bytes: of the GPU, or resident on the CPU."""
-    import torch
-
-    if accelerator.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(accelerator.device))
-    try:
-        import resource
-    except ImportError:  # Windows keeps the count itself
-        import psutil
-
-        return int(psutil.Process().memory_info()._asdict()["peak_wset"])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

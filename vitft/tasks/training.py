@@ -23,8 +23,9 @@ from vitft.scoring.table import score_table
 from vitft.scoring.told import evidence_lines
 from vitft.tasks import finishing
 from vitft.tasks.ending import Session, ended_well
-from vitft.tasks.finishing import end_training, finish, log_results, reset_peak_memory, score_and_save
+from vitft.tasks.finishing import end_training, finish, log_results, score_and_save
 from vitft.tasks.loading import load_setup
+from vitft.tasks.peak_memory import begin_to_measure
 from vitft.tasks.picturing import note_pictures, picture_run
 from vitft.tasks.publishing import announce, prepare, publish, pushes_during_training
 from vitft.tasks.recording import expected_time, tell, write_environment
@@ -216,7 +217,7 @@ def _train_and_score(session: Session, run: Run, setup: Setup, *, resume: bool) 
     from vitft.train.setup import build
     from vitft.train.stopping import now
 
-    reset_peak_memory(setup.accelerator)
+    begin_to_measure(setup.accelerator.device)
     started = now()
     settled, features = settle_rate(run, setup, started)
     training = build(run, settled, started=started, features=features)

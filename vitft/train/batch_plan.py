@@ -53,11 +53,15 @@ def choose_micro_batch_size(
     accelerator: Accelerator,
     batch_size: int,
     image_size: tuple[int, int],
+    taken_bytes: int,
     reasons: dict[str, str],
     *,
     is_sharded: bool = False,
 ) -> int:
-    """Return the images per forward pass of one process; on an accelerator by trial at ``image_size``."""
+    """Return the images per forward pass of one process; on an accelerator by trial at ``image_size``.
+
+    ``taken_bytes`` of the device are left for other things.
+    """
     part: int = -(-batch_size // accelerator.num_processes)
     part += part % 2  # pairs stay together
     said = reconcile(
@@ -77,7 +81,7 @@ def choose_micro_batch_size(
     if is_sharded:
         reasons["micro_batch_size"] = "auto: a divided model is not tried before; more may be faster"
         return min(part, _SHARDED)
-    micro = find_micro_batch(recipe, classifier, accelerator, part, image_size)
+    micro = find_micro_batch(recipe, classifier, accelerator, part, image_size, taken_bytes)
     reasons["micro_batch_size"] = (
         "auto: as many as fit, found by trial" if micro < part else "auto: the process's whole share fits"
     )

@@ -19,7 +19,8 @@ import torch
 from PIL import features
 
 from vitft.data.cache import Cache, NoCache, disk_folder, memory_folder, used_bytes
-from vitft.data.images import ImageSource, ImageSplit
+from vitft.data.device_store import device_bytes
+from vitft.data.images import ImageSource, ImageSplit, StreamSplit
 from vitft.data.staged_store import StagedStore
 from vitft.data.staging import STAGING_VERSION
 from vitft.data.store import IS_SUPPORTED, expected_bytes
@@ -32,6 +33,7 @@ from vitft.recipe.sizes import show_size
 
 _SMALL = 0.25  # of the free memory
 _HALF = 0.5  # of the free space on a disk or in /dev/shm, which others need too
+_LITTLE = 0.1  # of the free memory of a GPU
 _NOT_WORTH_IT = 1.0  # seconds of staging in an epoch
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -127,6 +129,19 @@ def open_caches(
         else:
             setattr(caches, role, StagedStore(store, split.row_numbers, f"the cache of staged {role} images"))
     return caches
+
+
+def bytes_on_device(
+    recipe: Recipe, train: ImageSplit | StreamSplit, device: torch.device, stage_size: int, num_passes: float
+) -> int:
+    """Return the bytes of staged training images that will stay on the device; 0 if they will not.
+
+    They do on a GPU if they are read more than once and take up little of it.
+    """
+    if device.type != "cuda" or recipe.data.cache == "off" or num_passes <= 1 or not isinstance(train, ImageSplit):
+        return 0
+    needed = device_bytes(len(train), stage_size)
+    return needed if needed <= _LITTLE * torch.cuda.mem_get_info(device)[0] else 0
 
 
 class _Wanted(NamedTuple):

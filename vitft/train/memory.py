@@ -49,19 +49,28 @@ def until_it_fits(work: Callable[[int], Value], size: int, on_smaller: Callable[
 
 
 def find_micro_batch(
-    recipe: Recipe, classifier: Classifier, accelerator: Accelerator, most: int, image_size: tuple[int, int]
+    recipe: Recipe,
+    classifier: Classifier,
+    accelerator: Accelerator,
+    most: int,
+    image_size: tuple[int, int],
+    taken_bytes: int = 0,
 ) -> int:
-    """Return the number of images that fit in a forward and backward pass: the smallest of all processes."""
+    """Return the number of images that fit in a forward and backward pass: the smallest of all processes.
+
+    ``taken_bytes`` are left for what else will be on the device.
+    """
     model = classifier.to(accelerator.device).model.train()
-    if recipe.train.gradient_checkpointing:
-        checkpoint_activations(model)
+    checkpoint_activations(model, recipe.train.gradient_checkpointing)
     several = MultiSize(model, classifier.image_size, [image_size], recipe.model.resize_method)
 
     def attempt(size: int) -> int:
+        taken = torch.empty(taken_bytes, dtype=torch.uint8, device=accelerator.device)
         with left_as_it_was(model):
             trial_pass(several, (size, 3, *image_size), accelerator)
             # Room for AdamW, averaged and best weights later: four more copies of the weights.
             torch.empty(4 * sum(p.numel() for p in model.parameters()), device=accelerator.device)
+        del taken
         return size
 
     try:
@@ -69,7 +78,7 @@ def find_micro_batch(
     except RuntimeError as error:
         raise TrainError(
             f"not even 2 images fit on {accelerator.device}: {error}",
-            hint="--set train.gradient_checkpointing=true",
+            hint="--set train.gradient_checkpointing=blocks",
         ) from error
     clear_device_cache(garbage_collection=True)
     return int(accelerator.gather(torch.tensor([size], device=accelerator.device)).min())

@@ -25,7 +25,7 @@ from vitft.recipe.sizes import show_size
 from vitft.resolution.multisize import MultiSize
 from vitft.resolution.retarget import check_runs
 from vitft.train.batch_plan import choose_batch_size, choose_micro_batch_size, choose_workers
-from vitft.train.caching import CachePlan, plan_cache
+from vitft.train.caching import CachePlan, bytes_on_device, plan_cache
 from vitft.train.cost import forward_gflop
 from vitft.train.feature_plan import FeaturePlan, cost_rows, plan_features
 from vitft.train.imbalance import plan_imbalance
@@ -80,6 +80,7 @@ class Plan:
         is_sharded: whether each process holds only a part of the model.
         features: those of a frozen backbone that are computed once; None if it runs in every epoch.
         imbalance: the recipe's setting for skewed classes.
+        bytes_on_device: of staged images that stay on the device; 0 if they are copied to it in every epoch.
         reasons: where a number comes from, if the recipe does not simply give it.
         notes: warnings, printed with the plan.
     """
@@ -108,6 +109,7 @@ class Plan:
     features: FeaturePlan | None = None
     imbalance: str = "none"
     checkpoint_seconds: float = 0.0
+    bytes_on_device: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -188,6 +190,7 @@ class Plan:
             ("workers", self.workers, ""),
             ("cache", self.cache.place, self.cache.reason),
             *([] if self.imbalance == "none" else [("imbalance", self.imbalance, "")]),
+            *self._on_device(),
             ("parameters", count_text(self.num_parameters), f"{count_text(self.num_learning)} of them are trained"),
             *cost_rows(self.features, self.gflop, self.total_gflop, "features" in self.reasons),
             ("disk", size_text(self.disk_bytes), ""),
@@ -200,6 +203,10 @@ class Plan:
     def _checkpoints_in_words(self) -> str:
         least = f", but at most every {duration_text(self.checkpoint_seconds)}" if self.checkpoint_seconds else ""
         return f"steps{least}"
+
+    def _on_device(self) -> list[tuple[str, str, str]]:
+        size = size_text(self.bytes_on_device)
+        return [("on device", size, "staged images, copied once")] if self.bytes_on_device else []
 
     def __str__(self) -> str:
         lines = [f"  {name:<17}{value:>10}  {reason}".rstrip() for name, value, reason in self.rows()]
@@ -246,12 +253,6 @@ def make_plan(
         check_view(recipe.augment, phase.image_size)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
-    micro = settled_micro_batch or choose_micro_batch_size(
-        recipe, classifier, accelerator, batch_size, largest, reasons, is_sharded=is_sharded
-    )
-    cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
-    workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
-    reasons["lr"] = _lr_in_words(recipe.optim, -(-total_steps // TRIAL_SHARE))
     imbalance = plan_imbalance(recipe, source.train, source.classes)
     reasons["imbalance"] = imbalance.reason
     features = plan_features(recipe, source, classifier, total_samples, reasons)
@@ -259,6 +260,13 @@ def make_plan(
         check_sharding(recipe, classifier.model, accelerator.mixed_precision, on_features=features is not None)
     epochs = total_samples / (num_samples or total_samples)
     num_passes = max(1, features.num_views) if features else epochs * imbalance.most_shown
+    on_device = 0 if features else bytes_on_device(recipe, source.train, accelerator.device, stage_size, num_passes)
+    micro = settled_micro_batch or choose_micro_batch_size(
+        recipe, classifier, accelerator, batch_size, largest, on_device, reasons, is_sharded=is_sharded
+    )
+    cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
+    workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
+    reasons["lr"] = _lr_in_words(recipe.optim, -(-total_steps // TRIAL_SHARE))
     every = recipe.train.checkpoint_every
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
     num_parameters = sum(p.numel() for p in classifier.model.parameters())
@@ -277,6 +285,7 @@ def make_plan(
         stage_size=stage_size,
         workers=workers,
         cache=plan_cache(recipe, source, classifier, stage_size, num_passes, cost),
+        bytes_on_device=on_device,
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
@@ -322,8 +331,7 @@ def _check_possible(recipe: Recipe, model: PreTrainedModel) -> None:
     """Raise for impossible settings now, before anything is written."""
     if recipe.model.drop_path:
         check_drop_path(model)
-    if recipe.train.gradient_checkpointing:
-        check_activations(model)
+    check_activations(model, recipe.train.gradient_checkpointing)
 
 
 def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[Phase, ...]:

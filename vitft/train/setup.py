@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vitft.architectures.blocks import checkpoint_activations
 from vitft.architectures.last_block import shorten_last_block
+from vitft.data.device_store import DeviceStore
 from vitft.data.images import ImageSource, StreamSplit
 from vitft.data.staged_store import StagedStore
 from vitft.data.stream_batches import StreamBatches
@@ -175,8 +176,7 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
     model = classifier.model.train()
     if unused := freeze_unused(model, classifier.image_size):
         run.note(f"frozen, because the model does not use them: {', '.join(unused)}")
-    if recipe.train.gradient_checkpointing:
-        checkpoint_activations(model)
+    checkpoint_activations(model, recipe.train.gradient_checkpointing)
     shorten_last_block(model)
     on_features = _on_features(run, setup, started, features)
     if recipe.train.head_first:
@@ -292,7 +292,9 @@ def _batches(
     }
     if isinstance(split, StreamSplit):
         return StreamBatches(split, slices, buffer=recipe.data.shuffle_buffer, **common)
-    return TrainBatches(split, slices, kept=kept, sampling=sampling_of(recipe, setup.source), **common)
+    held = DeviceStore(len(split), plan.stage_size, accelerator.device) if plan.bytes_on_device else None
+    sampling = sampling_of(recipe, setup.source)
+    return TrainBatches(split, slices, kept=kept, held=held, sampling=sampling, **common)
 
 
 def _conditions(plan: Plan) -> dict[str, Any]:

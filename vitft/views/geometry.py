@@ -1,10 +1,9 @@
-"""Choose the box of each image that becomes its view, and resample, flip and turn it.
+"""Choose the box of each image that becomes its view.
 
-A batch is a canvas (B, C, S_h, S_w) of staged images; image i fills the top left sizes[i] = (h, w) pixels,
-the rest is unused. Staging may have squashed it; originals[i] = (height, width) is its true shape. A box
-(top, left, height, width) is in fractions of the image: (0, 0, 1, 1) is the whole image at any staged size.
+Staging may have squashed an image; originals[i] = (height, width) is its true shape. A box (top, left, height, width)
+is in fractions of the image: (0, 0, 1, 1) is the whole image at any staged size.
 
-Legend: B batch, C channels, S_h S_w canvas, H W view.
+Legend: B batch, H W view.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from vitft.recipe.choices import ResizeMode
 
 _PADDING = 4  # pixels that a simple crop may shift the image by, at any size (DeiT-III)
 # A pixel belongs to a box that covers more than this fraction of it, so that slivers from rounding do not count.
-_SLIVER = 1e-3
+SLIVER = 1e-3
 
 
 class Window(NamedTuple):
@@ -91,7 +90,7 @@ def simple_crops(
     frames = _frames(originals, image_size, resize_mode)
     size = torch.tensor(image_size, device=frames.device, dtype=torch.float32)
     scales = (size / frames).amax(1, keepdim=True)
-    lengths = torch.maximum(torch.floor(frames * scales + _SLIVER), size)
+    lengths = torch.maximum(torch.floor(frames * scales + SLIVER), size)
     starts = torch.floor(draws * (lengths + 2 * _PADDING - size + 1)) - _PADDING
     rows, columns = (
         _mirrored(start[:, None] + torch.arange(length, device=frames.device), limit[:, None] - 1)
@@ -116,61 +115,6 @@ def whole_boxes(originals: Tensor, image_size: tuple[int, int], resize_mode: Res
     return _place(_largest_area(shapes, frames), shapes, torch.full_like(frames, 0.5), frames, originals)
 
 
-def resample(
-    images: Tensor,
-    sizes: Tensor,
-    boxes: Tensor,
-    flips: Tensor,
-    image_size: tuple[int, int],
-    *,
-    vertical_flips: Tensor | None = None,
-    window: Window | None = None,
-) -> Tensor:
-    """Crop a box from each image, resize it to ``image_size`` and mirror it where ``flips`` is true.
-
-    The result equals cropping the pixels that the box touches and resizing them with an antialiased triangle
-    kernel: torch's ``interpolate(mode="bilinear", antialias=True)`` for boxes of whole staged pixels,
-    Pillow's ``resize(box=...)`` for fractional ones. The part of a box outside the image is 0. The kernel is
-    separable, so each image needs one matrix for rows and one for columns, applied in two batched products,
-    in float32 even under autocast. (With TF32 switched on, an error of 0.2 / 255 remains.)
-
-    Args:
-        images: canvas, uint8 or float, shape (B, C, S_h, S_w).
-        sizes: height and width of the images in the canvas, shape (B, 2).
-        boxes: shape (B, 4).
-        flips: bool, shape (B,).
-        image_size: height and width of the view.
-        vertical_flips: bool, shape (B,): which to turn upside down; none by default.
-        window: what the views show of the resized boxes; by default all of them.
-
-    Returns:
-        float32 in the range of ``images``, shape (B, C, H, W).
-    """
-    num_images, channels, canvas_height, canvas_width = images.shape
-    down, across = (torch.arange(length, device=images.device, dtype=torch.float32)[None] for length in image_size)
-    lengths: tuple[int | Tensor, int | Tensor] = image_size
-    if window is not None:
-        down, across = window.rows, window.columns
-        lengths = window.lengths[:, :1], window.lengths[:, 1:]
-    if vertical_flips is not None:
-        down = torch.where(vertical_flips[:, None], down.flip(1), down)
-    across = torch.where(flips[:, None], across.flip(1), across)
-    with torch.autocast(images.device.type, enabled=False):
-        rows = _weights(boxes[:, 0], boxes[:, 2], sizes[:, 0], down, canvas_height, lengths[0])
-        columns = _weights(boxes[:, 1], boxes[:, 3], sizes[:, 1], across, canvas_width, lengths[1])
-        narrow = images.flatten(1, 2).to(torch.float32) @ columns.mT  # (B, C * S_h, W)
-        return rows[:, None] @ narrow.view(num_images, channels, canvas_height, image_size[1])
-
-
-def turn(pixel_values: Tensor, quarters: Tensor) -> Tensor:
-    """Turn each image anticlockwise by a number of quarters, 0 to 3, shape (B,); images are square (B, C, H, H)."""
-    assert pixel_values.shape[-2] == pixel_values.shape[-1]
-    quarters = quarters[:, None, None, None]
-    turned = torch.where(quarters % 2 == 1, pixel_values.mT, pixel_values)
-    turned = torch.where((quarters == 1) | (quarters == 2), turned.flip(2), turned)
-    return torch.where(quarters >= 2, turned.flip(3), turned)
-
-
 def _frames(originals: Tensor, image_size: tuple[int, int], resize_mode: ResizeMode) -> Tensor:
     """Return height and width, in true pixels, of the frame that each box lies in, shape (B, 2)."""
     originals = originals.to(torch.float32)
@@ -193,33 +137,3 @@ def _place(areas: Tensor, shapes: Tensor, positions: Tensor, frames: Tensor, ori
     extents = torch.stack(((areas / relative).sqrt(), (areas * relative).sqrt()), 1).clamp(max=1)
     zoom = frames / originals  # the frame in fractions of the image, which lies at its top left
     return torch.cat(((1 - extents) * positions * zoom, extents * zoom), 1)
-
-
-def _weights(
-    starts: Tensor, extents: Tensor, sizes: Tensor, parts: Tensor, canvas: int, num_parts: int | Tensor
-) -> Tensor:
-    """Return the matrix that resamples one axis of each image, shape (B, out, canvas).
-
-    The box is cut into ``num_parts`` equal parts, and output k is centred on part ``parts[:, k]``. A pixel at
-    distance d from the centre weighs 1 - d / reach, where reach is the length of a part, at least one pixel. The
-    weights of all pixels that the box touches, including those outside the image, sum to 1.
-    """
-    starts, extents = (starts * sizes)[:, None], (extents * sizes)[:, None]  # in staged pixels, (B, 1)
-    first = torch.floor(starts + _SLIVER)
-    last = torch.maximum(torch.ceil(starts + extents - _SLIVER) - 1, first)
-    centres = starts + (parts + 0.5) * (extents / num_parts) - 0.5  # (B, out), as pixel indices
-    reach = (extents / num_parts).clamp(min=1)
-
-    def sum_of_weights(begin: Tensor, end: Tensor) -> Tensor:
-        # On one side of the centre the weights fall linearly, so their sum is the number of pixels times the mean.
-        return (end - begin + 1).clamp(min=0) * (1 - ((begin + end) / 2 - centres).abs() / reach)
-
-    middle = torch.floor(centres)
-    total = sum_of_weights(torch.maximum(torch.ceil(centres - reach), first), torch.minimum(middle, last))
-    total += sum_of_weights(torch.maximum(middle + 1, first), torch.minimum(torch.floor(centres + reach), last))
-
-    pixels = torch.arange(canvas, device=starts.device, dtype=torch.float32)
-    inside = (pixels >= first) & (pixels <= last) & (pixels < sizes[:, None])
-    weights = pixels - centres[:, :, None]  # in place from here on, as this is the only large tensor
-    weights = weights.abs_().mul_((-1 / (reach * total))[:, :, None]).add_((1 / total)[:, :, None]).clamp_(min=0)
-    return weights.mul_(inside[:, None])

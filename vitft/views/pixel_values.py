@@ -49,3 +49,8 @@ class Normalisation:
     def fill(self) -> Tensor:
         """The mean colour as whole levels, shape (3,): what pixel values of 0 show."""
         return (255 * torch.tensor(self.mean)).round().clamp(0, 255)
+
+    def scale_and_mean(self) -> tuple[Tensor, Tensor]:
+        """Return what makes the same of an image as scale * (image - mean), both of shape (3,) in the order of RGB."""
+        mean, std = 255 * torch.tensor([self.mean, self.std])
+        return 1 / std, mean

@@ -14,10 +14,11 @@ from vitft.recipe.choices import ResizeMode
 from vitft.recipe.keys import AugmentRecipe
 from vitft.recipe.sizes import show_size
 from vitft.views.erasing import erase
-from vitft.views.geometry import random_boxes, resample, simple_crops, turn
+from vitft.views.geometry import random_boxes, simple_crops
 from vitft.views.mixing import draw_mixture, mix, soft_targets
 from vitft.views.pixel_values import Normalisation
 from vitft.views.random_ops import Drawn, draw_operations, perform
+from vitft.views.resampling import resample, turn
 
 View = Callable[[StagedBatch], tuple[Tensor, Tensor]]
 """Staged batch -> pixel_values, float32 (B, 3, H, W), and targets, float32 (B, K), on the device of its images."""
@@ -41,7 +42,7 @@ def policy(
         augment: the operations and their strengths.
         resize_mode: how an image fills the view.
         image_size: height and width of the view in pixels.
-        normalise: turns uint8 images (B, 3, S_h, S_w) into what the model takes, and back.
+        normalise: how pixels become what the model takes, and back.
         num_classes: K.
         seed: the run's seed.
 
@@ -130,6 +131,6 @@ def _cropped(
         )
     flips = draw("flip", 1)[:, 0] < augment.flip
     vertical = draw("vertical-flip", 1)[:, 0] < augment.vertical_flip if augment.vertical_flip else None
-    # Normalised first, so that the padding of a letterbox is 0, as with transformers' image processors.
-    images = normalise(batch.images)
-    return resample(images, batch.sizes, boxes, flips, image_size, vertical_flips=vertical, window=window)
+    return resample(
+        batch.images, batch.sizes, boxes, flips, image_size, normalise, vertical_flips=vertical, window=window
+    )
