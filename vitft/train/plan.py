@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -241,16 +241,9 @@ def make_plan(
     world_size = accelerator.num_processes
     is_sharded = choose_sharding(recipe, world_size, settled_sharding, reasons)
     batch_size = choose_batch_size(recipe, num_samples, world_size, reasons)
-    duration = recipe.train.duration
-    total_samples = _total_samples(duration, num_samples, batch_size)
+    total_samples = _total_samples(recipe.train.duration, num_samples, batch_size)
     total_steps = -(-total_samples // batch_size)
-
-    def steps(length: Duration) -> int:
-        return max(1, length.in_steps(batch_size=batch_size, num_samples=num_samples, total_steps=total_steps))
-
     phases = _phases(recipe, classifier, total_steps)
-    for phase in phases:
-        check_view(recipe.augment, phase.image_size)
     stage_size = round(max(max(phase.image_size) for phase in phases) * STAGE_MARGIN)
     largest = max(phases, key=lambda phase: phase.gflop).image_size
     imbalance = plan_imbalance(recipe, source.train, source.classes)
@@ -265,12 +258,8 @@ def make_plan(
         recipe, classifier, accelerator, batch_size, largest, on_device, reasons, is_sharded=is_sharded
     )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
-    workers = choose_workers(recipe, source.train, cost, accelerator, reasons)
     reasons["lr"] = _lr_in_words(recipe.optim, -(-total_steps // TRIAL_SHARE))
-    every = recipe.train.checkpoint_every
     learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
-    num_parameters = sum(p.numel() for p in classifier.model.parameters())
-    num_learning = sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
     return Plan(
         num_samples=num_samples,
         total_samples=total_samples,
@@ -278,43 +267,51 @@ def make_plan(
         micro_batch_size=micro,
         lr=recipe.optim.lr,
         total_steps=total_steps,
-        warmup_steps=min(steps(recipe.optim.warmup) if recipe.optim.warmup.value else 0, total_steps),
-        evaluate_every=min(steps(recipe.train.evaluate_every), total_steps),
-        checkpoint_every=min(steps(Duration(1, "epochs") if isinstance(every, str) else every), total_steps),
-        patience=steps(recipe.train.patience) if recipe.train.patience else None,
+        **_in_steps(recipe, batch_size, num_samples, total_steps),
         stage_size=stage_size,
-        workers=workers,
+        workers=choose_workers(recipe, source.train, cost, accelerator, reasons),
         cache=plan_cache(recipe, source, classifier, stage_size, num_passes, cost),
         bytes_on_device=on_device,
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
         world_size=world_size,
         imbalance=recipe.train.imbalance,
-        num_parameters=num_parameters,
-        num_learning=num_learning,
-        disk_bytes=_disk_bytes(recipe, num_parameters, num_learning, reasons),
+        **_amounts(recipe, classifier.model, reasons),
         phases=phases,
         is_sharded=is_sharded,
         features=features,
-        checkpoint_seconds=_LEAST_SECONDS if every == "auto" and features else 0.0,
+        checkpoint_seconds=_LEAST_SECONDS if features and recipe.train.checkpoint_every == "auto" else 0.0,
         reasons=reasons,
-        notes=(
-            *imbalance.notes,
-            *_layout_warnings(learns),
-            *_stream_warning(source),
-            *(features.notes if features else ()),
-        ),
+        notes=(*imbalance.notes, *_layout_warnings(learns), *_stream_warning(source), *_notes_on(features)),
     )
 
 
-def _disk_bytes(recipe: Recipe, num_parameters: int, num_learning: int, reasons: dict[str, str]) -> int:
-    """Return the size of a run's model and checkpoints, including one being written."""
+def _in_steps(recipe: Recipe, batch_size: int, num_samples: int | None, total_steps: int) -> dict[str, Any]:
+    """Return the lengths and intervals of a recipe in optimizer steps, by their names in :class:`Plan`."""
+
+    def steps(length: Duration) -> int:
+        return max(1, length.in_steps(batch_size=batch_size, num_samples=num_samples, total_steps=total_steps))
+
+    warmup, every, patience = recipe.optim.warmup, recipe.train.checkpoint_every, recipe.train.patience
+    return {
+        "warmup_steps": min(steps(warmup) if warmup.value else 0, total_steps),
+        "evaluate_every": min(steps(recipe.train.evaluate_every), total_steps),
+        "checkpoint_every": min(steps(Duration(1, "epochs") if isinstance(every, str) else every), total_steps),
+        "patience": steps(patience) if patience else None,
+    }
+
+
+def _amounts(recipe: Recipe, model: PreTrainedModel, reasons: dict[str, str]) -> dict[str, int]:
+    """Return parameters and disk space, by their names in :class:`Plan`; checkpoints include one being written."""
+    num_parameters = sum(p.numel() for p in model.parameters())
+    num_learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     optimizer = {"adamw": 2, "sgd": 1}[recipe.optim.name] * num_learning
     averaged = num_learning if recipe.optim.ema_decay else 0
     best = num_parameters if recipe.train.weights == "best" else 0
     kept = recipe.train.keep_checkpoints
     reasons["disk"] = f"the model and {kept} checkpoint{'s' * (kept > 1)}, plus one being written"
-    return 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
+    disk_bytes = 4 * ((kept + 1) * (num_parameters + optimizer + averaged + best) + num_parameters)
+    return {"num_parameters": num_parameters, "num_learning": num_learning, "disk_bytes": disk_bytes}
 
 
 def _lr_in_words(optim: OptimRecipe, trial_steps: int) -> str:
@@ -348,6 +345,7 @@ def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[P
     phases: dict[int, Phase] = {}
     passed = 0.0
     for size, part in schedule:
+        check_view(recipe.augment, size)
         first = min(round(total_steps * passed / 100), total_steps - 1)
         phases[first] = Phase(first, size, forward_gflop(model, size))
         passed += part
@@ -377,6 +375,10 @@ def _layout_warnings(model: torch.nn.Module) -> list[str]:
             "this model has its own dropout: resuming is exact, but the number of processes changes results slightly"
         )
     return warnings
+
+
+def _notes_on(features: FeaturePlan | None) -> tuple[str, ...]:
+    return () if features is None else features.notes
 
 
 def _stream_warning(source: ImageSource) -> list[str]:

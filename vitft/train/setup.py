@@ -190,14 +190,6 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
     groups = parameter_groups(model, recipe.optim, classifier.head)
     network, optimizer, is_compiled = _prepared(run, setup, learner, groups)
     averaged = AveragedWeights(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
-    view = partial(
-        policy,
-        recipe.augment,
-        resize_mode=recipe.data.fit,
-        normalise=classifier.pixel_values,
-        num_classes=len(source.classes),
-        seed=recipe.train.seed,
-    )
     caches = open_caches(plan.cache, recipe, source, classifier, plan.stage_size, run.note)
     return Training(
         **vars(setup),
@@ -210,7 +202,7 @@ def build(run: Run, setup: Setup, *, started: float | None = None, features: OnF
         drop_path=drop_path,
         batches=_batches(setup, on_features, caches.train),
         caches=caches,
-        views={size: on_features.view(recipe.augment) if on_features else view(image_size=size) for size in sizes},
+        views=_views(setup, on_features),
         balance=ClassBalance.of(recipe, source, accelerator.device),
         state=TrainState(
             micro_batch_size=plan.micro_batch_size,
@@ -295,6 +287,21 @@ def _batches(
     held = DeviceStore(len(split), plan.stage_size, accelerator.device) if plan.bytes_on_device else None
     sampling = sampling_of(recipe, setup.source)
     return TrainBatches(split, slices, kept=kept, held=held, sampling=sampling, **common)
+
+
+def _views(setup: Setup, on_features: OnFeatures | None) -> dict[tuple[int, int], View]:
+    """Return the view of each image size."""
+    recipe, classifier = setup.recipe, setup.classifier
+    view = partial(
+        policy,
+        recipe.augment,
+        resize_mode=recipe.data.fit,
+        normalise=classifier.pixel_values,
+        num_classes=len(setup.source.classes),
+        seed=recipe.train.seed,
+    )
+    sizes = [phase.image_size for phase in setup.plan.phases]
+    return {size: on_features.view(recipe.augment) if on_features else view(image_size=size) for size in sizes}
 
 
 def _conditions(plan: Plan) -> dict[str, Any]:
