@@ -88,23 +88,26 @@ def test_twenty_kills_leave_no_wrong_slot(store, folder):
     generator, num_found = random.Random(0), []
     begun = time.perf_counter()
     fill(store, 99)
-    takes = time.perf_counter() - begun
+    takes = (time.perf_counter() - begun) / SLOTS
     for number in range(1, 21):
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                os.write(writing, b"begun")
-                for _ in range(1000):  # whatever the machine's load, it is killed while it writes
-                    fill(Store(folder, SLOT, 1 << 40), number)
+                mine = Store(folder, SLOT, 1 << 40)
+                for slot in range(SLOTS):
+                    os.write(writing, b".")
+                    fill(mine, number, [slot])
+                time.sleep(60)
             finally:
                 os._exit(1)
-        os.read(reading, 5)
-        os.close(reading)
-        os.close(writing)
+        for _ in range(generator.randrange(1, SLOTS)):
+            os.read(reading, 1)
         time.sleep(generator.uniform(0, takes))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
         found = {(slot, k): store.read(slot, stamp(k)) for slot in range(SLOTS) for k in range(1, number + 1)}
         for (slot, k), each in found.items():
             assert each is None or bytes(each[0]) == content(slot, k).tobytes()

@@ -112,8 +112,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Tensor]]]:
     found: list[dict[str, Tensor]] = []
     put = head_first.fit_head_first
 
-    def fit_head_first(backbone, *others) -> None:  # type: ignore[no-untyped-def]
-        put(backbone, *others)
+    def fit_head_first(run, backbone, *others) -> None:  # type: ignore[no-untyped-def]
+        put(run, backbone, *others)
         found.append({k: v.clone() for k, v in backbone.classifier.model.classifier.state_dict().items()})
 
     monkeypatch.setattr("vitft.train.setup.fit_head_first", fit_head_first)

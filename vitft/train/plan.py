@@ -238,9 +238,8 @@ def make_plan(
     _check_possible(recipe, classifier.model)
     reasons = dict(reasons)
     num_samples = source.train.num_rows if isinstance(source.train, StreamSplit) else len(source.train)
-    world_size = accelerator.num_processes
-    is_sharded = choose_sharding(recipe, world_size, settled_sharding, reasons)
-    batch_size = choose_batch_size(recipe, num_samples, world_size, reasons)
+    is_sharded = choose_sharding(recipe, accelerator.num_processes, settled_sharding, reasons)
+    batch_size = choose_batch_size(recipe, num_samples, accelerator.num_processes, reasons)
     total_samples = _total_samples(recipe.train.duration, num_samples, batch_size)
     total_steps = -(-total_samples // batch_size)
     phases = _phases(recipe, classifier, total_steps)
@@ -274,7 +273,7 @@ def make_plan(
         bytes_on_device=on_device,
         device=str(accelerator.device),
         precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
-        world_size=world_size,
+        world_size=accelerator.num_processes,
         imbalance=recipe.train.imbalance,
         **_amounts(recipe, classifier.model, reasons),
         phases=phases,
