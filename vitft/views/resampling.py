@@ -18,7 +18,7 @@ from vitft.views.pixel_values import Normalisation
 
 # A pixel belongs to a box that covers more than this fraction of it, so that slivers from rounding do not count.
 _SLIVER = 1e-3
-_AT_ONCE = 2**18  # values of a canvas that fit in a processor's cache: one image of 258 pixels, or many small ones
+_AT_ONCE = 2**19  # values for each thread, few enough for its cache: two images of 258 pixels, or many small ones
 
 
 def resample(
