@@ -55,7 +55,7 @@ def card(run: Path) -> str:
 def results(run: Path) -> dict[str, Any]:
     """Return the results without what a clock says."""
     found = json.loads((run / "results.json").read_text())
-    timed = ("seconds", "images_per_second", "peak_memory_bytes", "speeds", "seconds_by_part")
+    timed = ("seconds", "images_per_second", "peak_memory_bytes", "peak_memory_share", "speeds", "seconds_by_part")
     return found | {"train": {key: value for key, value in found["train"].items() if key not in timed}}
 
 

@@ -49,7 +49,7 @@ def drawn_for(tmp_path, pictures, train_gflop):
     """What is noted, and whether there are figures, where a finished run is to have pictures."""
     asked = recipe(tmp_path, pictures)
     run = Run.create(asked, "one")
-    plan = SimpleNamespace(phases=[SimpleNamespace(gflop=1.0)], total_gflop=3 * train_gflop)
+    plan = SimpleNamespace(phases=[SimpleNamespace(gflop=1.0)], total_gflop=3 * train_gflop, is_sharded=False)
     setup = SimpleNamespace(recipe=asked, source=None, plan=plan, accelerator=SimpleNamespace(is_main_process=True))
     picturing.picture_run(run, setup)
     return (notes(run.folder) if (run.folder / "metrics.jsonl").exists() else []), (run.folder / "figures").exists()

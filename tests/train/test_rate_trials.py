@@ -12,8 +12,9 @@ from tiny import assert_killed, at_call, in_child, resume, send
 
 from vitft import finetune
 from vitft.errors import RecipeError, TrainError, UsageError
+from vitft.features import backbone
 from vitft.recipe.recipe import Recipe
-from vitft.train import features, fit, rate_trials
+from vitft.train import fit, rate_trials
 from vitft.train.plan import Phase, Plan
 from vitft.train.rate_trials import Tried, best_of, shortened
 
@@ -98,9 +99,9 @@ def test_a_trial_scores_what_a_short_run_scores(home: Path, chosen: Path) -> Non
 
 def test_features_are_computed_once_for_all_trials(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    original = features.features_of
+    original = backbone.features_of
     monkeypatch.setattr(
-        features,
+        backbone,
         "features_of",
         lambda model, module, pixels: [passes.append(len(pixels)), original(model, module, pixels)][1],
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from vitft.views.geometry import SLIVER, Window
 from vitft.views.pixel_values import Normalisation
 
-_AT_ONCE = 2**18  # values of a canvas that fit in a processor's cache: one image of 258 pixels, or many small ones
+_AT_ONCE = 2**19  # values for each thread, few enough for its cache: two images of 258 pixels, or many small ones
 
 
 def resample(
