@@ -19,7 +19,7 @@ SOURCE = ROOT / "vitft"
 FLOORS = [
     ["outside"],
     ["errors", "disk", "files", "libraries", "notebook"],
-    ["builtin", "retry", "ownership", "environment", "quantities", "status", "svg"],
+    ["builtin", "retry", "ownership", "environment", "machine", "quantities", "status", "svg"],
     ["recipe"],
     ["processes", "names"],
     ["run"],

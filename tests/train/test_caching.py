@@ -55,7 +55,7 @@ def planned(num_rows=1000, passes=10.0, seconds=0.01, num_bytes=200_000, train=N
 def machine(places, monkeypatch):
     """A machine with 16 GB of free memory, 8 GB in /dev/shm and 100 GB on the disk; change them here."""
     free = {"memory": 16 * GB, str(places[1]): 8 * GB, "disk": 100 * GB}
-    monkeypatch.setattr(caching, "_free_memory", lambda: free["memory"])
+    monkeypatch.setattr(caching, "free_memory", lambda: free["memory"])
     monkeypatch.setattr(
         caching.shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(str(path), free["disk"]))
     )
@@ -114,16 +114,6 @@ def test_a_wish_is_taken_where_it_is_possible(machine, places):
 def test_a_system_that_lacks_what_it_takes_has_no_cache(machine, monkeypatch):
     monkeypatch.setattr(caching, "IS_SUPPORTED", False)
     assert planned() == CachePlan("off", "not on this operating system")
-
-
-def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(caching, "_CGROUP", tmp_path)
-    whole = caching._free_memory()
-    (tmp_path / "memory.current").write_text("400\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert caching._free_memory() > whole // 2
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert caching._free_memory() == 600
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from vitft.machine import all_memory
 from vitft.quantities import size_text
 
 if TYPE_CHECKING:
     import torch
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 class PeakMemory(NamedTuple):
@@ -55,7 +52,7 @@ def peak_memory(device: torch.device) -> PeakMemory:
     if device.type == "cuda":
         all_bytes = torch.cuda.get_device_properties(device).total_memory
         return PeakMemory(int(torch.cuda.max_memory_allocated(device)), int(all_bytes), "the GPU")
-    return PeakMemory(_resident_bytes(), *_machine())
+    return PeakMemory(_resident_bytes(), *all_memory())
 
 
 def _resident_bytes() -> int:
@@ -65,13 +62,3 @@ def _resident_bytes() -> int:
         return int(psutil.Process().memory_info()._asdict()["peak_wset"])
     unit = 1 if sys.platform == "darwin" else 1024
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-
-
-def _machine() -> tuple[int, str]:
-    """Return the bytes of memory of this machine or, if it has less, of this container."""
-    machine = int(psutil.virtual_memory().total)
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # no such group, or "max"
-            if (container := int((_CGROUP / limit).read_text())) < machine:
-                return container, "this container"
-    return machine, "this machine"

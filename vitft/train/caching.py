@@ -6,15 +6,12 @@ import json
 import platform
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import PIL
-import psutil
 import torch
 from PIL import features
 
@@ -25,6 +22,7 @@ from vitft.data.staged_store import StagedStore
 from vitft.data.staging import STAGING_VERSION
 from vitft.data.store import IS_SUPPORTED, expected_bytes
 from vitft.data.train_batches import StagingCost
+from vitft.machine import free_memory
 from vitft.model.classifier import Classifier
 from vitft.outside import printable
 from vitft.quantities import size_text
@@ -35,7 +33,6 @@ _SMALL = 0.25  # of the free memory
 _HALF = 0.5  # of the free space on a disk or in /dev/shm, which others need too
 _LITTLE = 0.1  # of the free memory of a GPU
 _NOT_WORTH_IT = 1.0  # seconds of staging in an epoch
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 class CachePlan(NamedTuple):
@@ -212,7 +209,7 @@ def _in_memory(recipe: Recipe, wanted: dict[str, _Wanted]) -> tuple[str, str]:
     folder, needed = memory_folder(), sum(each.num_bytes for each in wanted.values())
     if folder is None:
         return "", "there is no /dev/shm here"
-    free, room = _free_memory(), int(_HALF * shutil.disk_usage(folder.parent).free)
+    free, room = free_memory(), int(_HALF * shutil.disk_usage(folder.parent).free)
     if needed > min((_SMALL if recipe.data.cache == "auto" else _HALF) * free, room):
         return "", f"{size_text(needed)} is too much for memory ({size_text(free)} free, {size_text(room)} in /dev/shm)"
     return f"at most {size_text(needed)} in {folder}, removed at the end; {size_text(free)} of memory is free", ""
@@ -236,15 +233,3 @@ def _on_disk(recipe: Recipe, wanted: dict[str, _Wanted]) -> tuple[str, str]:
         return "", f"{size_text(needed)} is too much for the disk of {printable(folder)} ({size_text(2 * room)} free)"
     state = f", {size_text(there)} already there" if there else ""
     return f"at most {size_text(needed)} in {printable(folder)}{state}", ""
-
-
-def _free_memory() -> int:
-    """Return the bytes of memory that are free, for this container if it has a limit of its own."""
-    free = int(psutil.virtual_memory().available)
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # no such group, or "max"
-            free = min(free, int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text()))
-    return max(0, free)
