@@ -36,6 +36,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"optim.name": "sgd", "optim.lr": 0.01, "optim.layer_decay": 1.0, "optim.weight_decay": 0.0,
             "augment.label_smoothing": 0.0, "optim.ema_decay": 0.0},
     "last:4": {"model.train": "last:4"},
+    "attention": {"model.train": "attention"},
+    "norms and biases": {"model.train": "norms-and-biases", "optim.lr": 3e-3, "optim.layer_decay": 1.0},
+    "lora": {"model.train": "lora", "optim.lr": 2e-3, "optim.layer_decay": 1.0},
+    "lp-ft": {"train.head_first": True, "optim.lr": 1e-4},
+    "3-augment": {"augment.policy": "3-augment", "augment.color_jitter": 0.3},
+    "RandAugment": {"augment.policy": "randaugment"},
+    "TrivialAugment": {"augment.policy": "trivialaugment"},
     "probe": {"model.train": "head", "train.duration": "100 epochs", "optim.lr": 3e-3},
 }  # fmt: skip
 

@@ -72,8 +72,13 @@ _POSIX += ["test_disk.py", "test_files.py", "test_portability.py"]
 _POSIX += ["processes/test_launch.py", "processes/test_signals.py"]
 collect_ignore_glob = _POSIX if os.name == "nt" else []
 
+# Run first: a file is one worker's, which would go on with a long one when the others have nothing left.
+_LONG = ("train/test_processes.py", "train/test_resume.py", "hub/test_faults.py", "faults/test_kills.py")
+_LONG += ("hub/test_whole_way.py", "test_portability.py", "processes/test_launch.py", "train/test_sharding.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONG))
     missing: dict[str, str] = {}
     if os.environ.get("VITFT_SLOW") != "1":
         missing["slow"] = "takes minutes; VITFT_SLOW=1 runs it"

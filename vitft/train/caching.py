@@ -32,7 +32,7 @@ from vitft.recipe.sizes import show_size
 _SMALL = 0.25  # of the free memory
 _HALF = 0.5  # of the free space on a disk or in /dev/shm, which others need too
 _LITTLE = 0.1  # of the free memory of a GPU
-_NOT_WORTH_IT = 1.0  # seconds of staging in an epoch
+_NOT_WORTH_IT = 1.0  # seconds of staging that a cache saves
 
 
 class CachePlan(NamedTuple):
@@ -92,7 +92,7 @@ def plan_cache(
     if wish == "auto" and num_passes <= 1:
         return CachePlan("off", "auto: the training reads each image only once")
     each = cost()
-    if wish == "auto" and each.seconds * len(train) < _NOT_WORTH_IT:
+    if wish == "auto" and each.seconds * len(train) * (num_passes - 1) < _NOT_WORTH_IT:
         return CachePlan("off", f"auto: staging takes {1e3 * each.seconds:.1f} ms per image here, not worth a cache")
     wanted = _wanted(recipe, source, classifier, stage_size, each.num_bytes)
     refusals = []
