@@ -20,7 +20,7 @@ from vitft.report import page
 from vitft.run import Run
 from vitft.tasks import finishing, picturing
 
-KILLS = 100 if os.environ.get("VITFT_SLOW") == "1" else 4
+KILLS = 100 if os.environ.get("VITFT_SLOW") == "1" else 3
 KILL = send(signal.SIGKILL)
 
 

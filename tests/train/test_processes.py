@@ -590,6 +590,7 @@ def test_the_precision_of_the_config_is_taken_and_may_not_be_contradicted(home: 
             assert "says bf16" in started.err and "Traceback" not in started.err
 
 
+@pytest.mark.slow
 def test_a_batch_smaller_than_twice_the_processes_of_the_config_is_refused_once(home: Path) -> None:
     config = write_config(home / "two.json", num_processes=2)
     job = placed_in(home / "refused", "small", jobs(home)["adamw"])["finetune"] | {"train.batch_size": 2}

@@ -142,7 +142,9 @@ def test_a_convolutional_model_from_random_weights_resumes_to_the_same_bits(home
     assert any("running_mean" in key and key.startswith("step-") and tensor.any() for key, tensor in state.items())
 
 
-@pytest.mark.parametrize("kind", ["learned-2d", "sincos-2d", "relative"])
+@pytest.mark.parametrize(
+    "kind", ["relative", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("learned-2d", "sincos-2d"))]
+)
 def test_another_position_encoding_at_several_sizes_resumes_to_the_same_bits(home: Path, name: str, kind: str) -> None:
     settings = {"model__position": {"kind": kind}, "train__resolution_schedule": {16: "50%", 8: "50%"}}
     settings |= {"model__init": "random"} if kind == "relative" else {}
