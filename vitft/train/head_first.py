@@ -207,6 +207,7 @@ def _minimise(
     device = parameters[0].device
 
     def objective(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, np.ndarray[Any, Any]]:
+        """Return what is minimised, and its gradient, at the head's parameters as one vector."""
         vector_to_parameters(torch.from_numpy(values.copy()).to(device), parameters)
         head.zero_grad(set_to_none=True)
         total = penalty / 2 * sum((p.square().sum() for p in parameters if p.ndim > 1), torch.zeros((), device=device))
