@@ -210,7 +210,7 @@ def costs(given: argparse.Namespace) -> str:
         folder = given.out / f"runs/{family}-scratch-{given.per_class[0]}-0/model"
         processor = AutoImageProcessor.from_pretrained(folder)
         model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(folder))
-        gflop = forward_gflop(model, image_size_of(model.config, processor))
+        gflop = forward_gflop(model, (3, *image_size_of(model.config, processor)))
         million = sum(p.numel() for p in model.parameters()) / 1e6
         lines.append(f"{family}: {million:.2f} M parameters, {500 * gflop:.1f} million multiply-adds per image")
     return "\n".join(lines)

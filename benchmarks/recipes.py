@@ -1,7 +1,7 @@
 """Which settings are the best all-round choice: test accuracy of each on several small datasets, several seeds.
 
     python benchmarks/recipes.py --model PATH-OF-VIT-TINY --out results.jsonl [--flowers FOLDER] [--cifar100 PATH]
-        [--settings default,probe,...] [--seeds 3]
+        [--settings default,probe,...] [--seeds 3] [--set KEY=VALUE]
 
 Each run is a line of the file, so a run that is stopped goes on where it was. The table at the end has the mean and the
 spread over seeds of the test accuracy, and the median of the seconds; seconds compare only within a quiet session.
@@ -97,7 +97,11 @@ def main() -> None:
     parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--datasets", default="", help="parts of the names of datasets, joined by commas")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="for every run; can be repeated"
+    )
     given = parser.parse_args()
+    everywhere = {"model.checkpoint": given.model, **dict(each.split("=", 1) for each in given.set)}
     wanted = given.datasets.split(",")
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     done = {(line["setting"], line["dataset"], line["seed"]) for line in lines}
@@ -109,7 +113,7 @@ def main() -> None:
                 for setting in given.settings.split(","):
                     if (setting, name, seed) in done:
                         continue
-                    changes = {**keys, **SETTINGS[setting], "model.checkpoint": given.model, "train.seed": seed}
+                    changes = {**keys, **everywhere, **SETTINGS[setting], "train.seed": seed}
                     lines.append({"setting": setting, "dataset": name, "seed": seed, **run(changes, folder / "runs")})
                     with given.out.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")

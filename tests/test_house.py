@@ -65,7 +65,7 @@ FOLDERS = {
     "resolution": ["tables", "patch", "retarget", "encoding", "multisize"],
     "model": [
         "pixels", "processor", "fitting", "locate", "origin", "gate", "opening", "adapter", "classifier", "head",
-        "load", "fold", "rewrite", "trainable", "head_input", "drop_path",
+        "load", "fold", "rewrite", "trainable", "head_input", "block_input", "drop_path",
     ],
     "scoring": [
         "scores", "per_class", "predictions", "evidence", "calibration", "calibration_file", "told", "collecting",
@@ -79,7 +79,7 @@ FOLDERS = {
     "probes": ["labelled", "few_shot", "neighbours", "logistic", "head", "outcome", "table"],
     "train": [
         "trial", "cost", "memory", "caching", "imbalance", "feature_plan", "batch_plan", "sharding", "plan",
-        "compiling", "averages", "optim", "checkpoint", "sharded_checkpoint", "clock", "stopping", "head_alone",
+        "compiling", "averages", "optim", "checkpoint", "sharded_checkpoint", "clock", "stopping", "on_features",
         "head_first", "setup", "late", "resume", "pace", "step", "progress", "validation", "fit", "rate_trials",
     ],
     "report": [

@@ -1,4 +1,4 @@
-"""What a head reads: of every family, the head on its features gives the logits of the whole model."""
+"""What a head or a block reads: of every family, the rest on its features gives the logits of the whole model."""
 
 import pytest
 import torch
@@ -7,8 +7,10 @@ from torch import nn
 from transformers import ViTForImageClassification
 
 from vitft.errors import ModelError
+from vitft.model.block_input import block_input
 from vitft.model.head_input import HeadAlone, features_of, head_input
 from vitft.model.load import _head_parameters
+from vitft.model.trainable import choose_trainable
 
 TWO_HEADS = {"swiftformer"}
 
@@ -25,6 +27,38 @@ def test_the_head_on_its_features_gives_the_logits_of_the_whole_model(family):
         expected, logits = model(images).logits, HeadAlone(model, read.module)(features).logits
     assert expected.std() > 0
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+# Their blocks are in the middle of a stage, whose code counts on the number of images that it was given.
+NOT_FROM_A_BLOCK = {"cvt", "mobilevit", "pvt", "pvt_v2", *TWO_HEADS}
+
+
+@pytest.mark.parametrize("family", zoo.CONFIGS)
+def test_the_model_from_a_block_on_gives_logits_and_gradients_of_the_whole_model(family):
+    model = zoo.model_of(family)
+    head = _head_parameters(type(model), model.config)
+    for name in head:
+        nn.init.normal_(model.get_parameter(name))
+    images, labels = zoo.images_for(model)
+    size = tuple(images.shape[-2:])
+    if family in NOT_FROM_A_BLOCK - TWO_HEADS:
+        with pytest.raises(ModelError, match=r"does not run from|does not read the output|need more than"):
+            block_input(model, head, 2, size)
+        return
+    assert "forward" not in {key for module in model.modules() for key in vars(module)}
+    read = block_input(model, head, 2, size)
+    choose_trainable(model, "last:2", head)
+    rest, model = read.rest(model), model.eval()
+    found = {}
+    for network, given in ((model, images), (rest, features_of(model, read.module, images))):
+        model.zero_grad(set_to_none=True)
+        logits = network(given).logits
+        nn.functional.cross_entropy(logits, labels % logits.shape[1]).backward()
+        found[network] = [logits, *(p.grad for p in model.parameters() if p.grad is not None)]
+    assert len(found[model]) == len(found[rest]) > 3 and found[model][0].std() > 0
+    for ours, theirs in zip(found[rest], found[model], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert "forward" not in {key for module in model.modules() for key in vars(module)}
 
 
 @pytest.mark.parametrize("family", sorted(TWO_HEADS))

@@ -132,10 +132,10 @@ def test_a_sampled_run_trains_on_the_classes_that_it_says(
 
 
 def test_an_image_shown_again_is_another_view_of_its_features() -> None:
-    from train.test_head_alone import numbered
+    from train.test_on_features import numbered
 
     from vitft.data.train_batches import StepSlices
-    from vitft.train.head_alone import FeatureBatches
+    from vitft.train.on_features import FeatureBatches
 
     made, _ = numbered(num_views=3, num_rows=40)
     split = ImageSplit("train", None, ("image",), np.repeat(np.arange(3), COUNTS))

@@ -17,6 +17,11 @@ from vitft.train.stopping import StopRequests
 # value: (its recipe, what stays of the backbone)
 PARTS: dict[str, tuple[dict[str, object], Callable[[str], bool]]] = {
     "attention": ({}, lambda name: ".attention." not in name),
+    "last:1": (  # on features
+        {"model__drop_path": 0, "augment__mixup_alpha": 0, "augment__erase": 0, "augment__flip": 0}
+        | {"augment__crop_scale": [1, 1]},
+        lambda name: ".layer.1." not in name and not name.startswith("vit.layernorm"),
+    ),
     "norms-and-biases": ({}, lambda name: not (name.endswith("bias") or "layernorm" in name)),
     "all-but-embedding": ({"optim__head_lr_factor": 3}, lambda name: "embeddings" in name),
     "lora": (
@@ -47,7 +52,8 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stopped_run_resumes_to_the_same_bits_and_only_its_part_has_moved(
     home: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    whole = finetune(tiny.recipe(home, run__name=f"{what}-whole", **settings(what))).run_dir
+    name = what.replace(":", "-")
+    whole = finetune(tiny.recipe(home, run__name=f"{name}-whole", **settings(what))).run_dir
     assert whole is not None
     asked = 0
 
@@ -56,7 +62,7 @@ def test_a_stopped_run_resumes_to_the_same_bits_and_only_its_part_has_moved(
         asked += "metrics.jsonl" in [path.name for path in run.glob("*")] and len(tiny.events(run, "step")) == 2
         return "the test" if asked else ""
 
-    run = home / "runs" / f"{what}-stopped"
+    run = home / "runs" / f"{name}-stopped"
     with monkeypatch.context() as patch, pytest.raises(StoppedEarly, match="at step 2 of 3"):
         patch.setattr(StopRequests, "request", request)
         finetune(tiny.recipe(home, run__name=run.name, **settings(what)))

@@ -7,13 +7,14 @@ import pytest
 import torch
 import zoo
 
+from vitft.architectures.blocks import blocks
 from vitft.data.images import ImageSplit, StreamSplit
 from vitft.data.train_batches import StagingCost
 from vitft.errors import ModelError, RecipeError, TrainError
 from vitft.model.classifier import Classifier
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.retarget import Retargeting
-from vitft.train import batch_plan, plan
+from vitft.train import batch_plan, feature_plan, plan
 from vitft.train.caching import CachePlan
 from vitft.train.feature_plan import cost_rows, plan_features
 from vitft.train.plan import Phase, Plan, make_plan
@@ -347,10 +348,24 @@ def test_a_head_alone_reads_features_of_as_many_views_as_there_are_epochs(classi
     assert found.num_images == 40 * max(1, kept) + 10 and found.num_bytes == 4 * 16 * found.num_images
 
 
+PLAIN = {"model__train": "last:1", "augment__crop_scale": [1, 1], "augment__flip": 0}
+
+
+def test_last_blocks_read_features_of_plain_views_that_fit_into_memory(classifier, monkeypatch):
+    found, why_not = features_planned(classifier, source_of(validation=split(10)), **PLAIN)
+    assert (found.num_images, found.num_views, why_not) == (50, 1, "")
+    assert found.read.module == blocks(classifier.model)[-1][0] and 0 < found.rest_gflop < 1e-3
+    monkeypatch.setattr(feature_plan, "all_memory", lambda: (4 * found.num_bytes - 1, "this machine"))
+    found, why_not = features_planned(classifier, source_of(validation=split(10)), **PLAIN)
+    assert found is None and "takes" in why_not and "too much for this machine" in why_not
+
+
 @pytest.mark.parametrize(
     ("source", "changes", "why"),
     [
-        (None, {"model__train": "last:1"}, "model.train: last:1 changes what the head reads in every step"),
+        (None, {"model__train": "attention"}, "model.train: attention changes what the head reads in every step"),
+        (None, {"model__train": "last:1"}, "random views (augment) change what last:1 reads each time"),
+        (None, PLAIN | {"model__drop_path": 0.1}, "model.drop_path also drops branches of frozen blocks"),
         (None, {"model__train": "head", "train__features": "off"}, "as given"),
         (source_of(stream(40)), {"model__train": "head"}, "a stream is read only once"),
         (

@@ -89,6 +89,13 @@ HEAD = {  # two steps, and one of a single image
     "train.feature_views": 1,
     "train.duration": f"{125 / 501} epochs",
 }
+LAST = HEAD | {  # on features too
+    "model.train": "last:1",
+    "train.feature_views": 0,
+    "augment.crop_scale": [1, 1],
+    "augment.flip": 0,
+    "augment.erase": 0,
+}
 ADAPTER = {  # whose dropout, and the head that is fitted first, are the same everywhere
     "model.train": "lora",
     "model.lora_dropout": 0.3,
@@ -112,6 +119,7 @@ def jobs(home: Path) -> dict[str, dict[str, Any]]:
         "lonely": vit | LONELY,
         "adapter": vit | ADAPTER,
         "head": COMMON | HEAD | {"model.checkpoint": "auto", "model.candidates": [str(home / "vit"), str(home / "no")]},
+        "last": vit | LAST,
         "sizes": vit | SIZES,
     }
     finetunes |= {name: family(name, home) for name in FAMILIES}
@@ -363,13 +371,16 @@ def test_a_last_step_may_leave_processes_without_samples(several: tuple[int, Pat
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def test_a_head_on_features_takes_the_same_course(several: tuple[int, Path], one: Path) -> None:
+@pytest.mark.parametrize(("name", "views"), [("head", "1 random view"), ("last", "the one view")])
+def test_a_head_or_a_block_on_features_takes_the_same_course(
+    several: tuple[int, Path], one: Path, name: str, views: str
+) -> None:
     count, folder = several
-    assert len({each["weights"] for each in witnesses(folder, "head", count)}) == 1
-    assert "computed once from 1 random view of each image" in (folder / "head" / "plan.json").read_text()
-    assert_same_losses(folder / "head", one / "head", steps=3)
-    assert_close(*[each / "head" / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
-    scores = [[event["nll"] for event in events(each / "head", "validation")] for each in (folder, one)]
+    assert len({each["weights"] for each in witnesses(folder, name, count)}) == 1
+    assert f"computed once from {views} of each image" in (folder / name / "plan.json").read_text()
+    assert_same_losses(folder / name, one / name, steps=3)
+    assert_close(*[each / name / "model" / "model.safetensors" for each in (folder, one)], tolerance=1e-4)
+    scores = [[event["nll"] for event in events(each / name, "validation")] for each in (folder, one)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 

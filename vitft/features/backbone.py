@@ -1,4 +1,4 @@
-"""Compute what a head reads of every image, once, with the frozen backbone.
+"""Compute what a head or a block reads of every image, once, with the frozen part of the model.
 
 Legend: V views, N rows of a split, B batch.
 """
@@ -21,6 +21,7 @@ from vitft.data.batches import RowNote, StagedBatch
 from vitft.data.images import ImageSplit
 from vitft.errors import TrainError, VitftError, one_line
 from vitft.features.features import Features
+from vitft.model.block_input import BlockInput
 from vitft.model.classifier import Classifier
 from vitft.model.head_input import HeadInput, features_of
 from vitft.processes.signals import StopRequest
@@ -73,7 +74,7 @@ class Backbone:
 
     Attributes:
         classifier: the model, on the accelerator's device.
-        read: what its head reads.
+        read: what its head, or the first block that is trained, reads.
         data: how images are read.
         batch_size: images per forward pass; even.
         workers: processes that read images.
@@ -83,7 +84,7 @@ class Backbone:
     """
 
     classifier: Classifier
-    read: HeadInput
+    read: HeadInput | BlockInput
     data: DataRecipe
     batch_size: int
     workers: int

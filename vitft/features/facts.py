@@ -20,23 +20,23 @@ def facts_of(backbone: Backbone, source: ImageSource) -> dict[str, Any]:
     return facts_about(backbone.classifier, backbone.read.module, _conditions(backbone, source))
 
 
-def facts_about(classifier: Classifier, head: str, conditions: dict[str, Any]) -> dict[str, Any]:
+def facts_about(classifier: Classifier, module: str, conditions: dict[str, Any]) -> dict[str, Any]:
     """Return what features depend on, as far as it is not the images: the frozen weights, the versions, the machine.
 
     Args:
         classifier: the model.
-        head: name of the module whose input the features are; its own weights do not matter.
+        module: the module whose input the features are; its own weights do not matter.
         conditions: precision, device, processes and the like.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(classifier.model.state_dict().items()):
-        if not is_within(name, [head]):
+        if not is_within(name, [module]):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     unimportant = ("_name_or_path", "transformers_version", "id2label", "label2id")
     config = {key: value for key, value in classifier.config.to_dict().items() if key not in unimportant}
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "pillow")}
-    return {"weights": digest.hexdigest(), "config": config, "versions": versions, **conditions}
+    return {"module": module, "weights": digest.hexdigest(), "config": config, "versions": versions, **conditions}
 
 
 def _conditions(backbone: Backbone, source: ImageSource) -> dict[str, Any]:

@@ -29,6 +29,10 @@ class HeadInput:
     module: str
     shape: tuple[int, ...]
 
+    def rest(self, model: PreTrainedModel) -> HeadAlone:
+        """Return the network from features to logits."""
+        return HeadAlone(model, self.module)
+
 
 def head_input(model: PreTrainedModel, head: Iterable[str], image_size: Size) -> HeadInput:
     """Find what a model's head reads, with a probe of two images.
@@ -74,12 +78,12 @@ def head_input(model: PreTrainedModel, head: Iterable[str], image_size: Size) ->
 
 
 @torch.no_grad()
-def features_of(model: PreTrainedModel, module: str, pixel_values: Tensor) -> Tensor:
-    """Run a model and return what its head reads.
+def features_of(model: nn.Module, module: str, pixel_values: Tensor) -> Tensor:
+    """Run a model and return what its head, or another module that runs once, reads.
 
     Args:
         model: a classifier; in eval mode, so that an image's features do not depend on the others.
-        module: name of its head's module.
+        module: name of the module.
         pixel_values: (B, 3, H, W).
 
     Returns:

@@ -178,7 +178,7 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "train.gradient_checkpointing": ("str", ("off", "half", "blocks"), "'off'",
         "Recompute the activations of all blocks, or of every second one, in the backward pass: slower, less memory."),
     "train.features": ("str", ("auto", "off"), "auto",
-        "With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."),
+        "With `model.train: head`, or last:N and plain views: run what is frozen once per image; off: in every epoch."),
     "train.feature_views": ("int", (), "0",
         "Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."),
     "train.head_first": ("bool", (), "false",

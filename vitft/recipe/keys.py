@@ -288,7 +288,7 @@ class TrainRecipe(Section):
     gradient_checkpointing: Annotated[Recomputed, BeforeValidator(_as_recomputed)] = "off"
     """Recompute the activations of all blocks, or of every second one, in the backward pass: slower, less memory."""
     features: Literal["auto", "off"] = "auto"
-    """With `model.train: head`: run the frozen backbone once per image (auto), or in every epoch (off)."""
+    """With `model.train: head`, or last:N and plain views: run what is frozen once per image; off: in every epoch."""
     feature_views: Annotated[int, Field(ge=0, le=1000)] = 0
     """Random views of each image to run it on, without mixing; 0: the plain image, as it is scored."""
     head_first: bool = False

@@ -45,7 +45,6 @@ def tell(run: Run, setup: Setup, hub_notes: Sequence[str]) -> None:
 
 def expected_time(setup: Setup) -> str:
     """Time a few training passes and say the time of the whole training."""
-    from vitft.model.head_input import HeadAlone
     from vitft.train.cost import seconds_per_image
 
     if setup.plan.is_sharded:
@@ -58,7 +57,7 @@ def expected_time(setup: Setup) -> str:
     total = each * images / plan.world_size
     if plan.features is not None:
         read = plan.features.read
-        step = seconds_per_image(HeadAlone(model, read.module), read.shape, size, accelerator)
+        step = seconds_per_image(read.rest(model), read.shape, size, accelerator)
         total += step * plan.total_samples * repeated / plan.world_size
     speed = f"{speed_text(plan.world_size / each)} images/s at {show_size(phase.image_size)}"
     return f"time: about {duration_text(total)} of training on this machine ({speed})"

@@ -12,16 +12,20 @@ from vitft.train.trial import left_as_it_was, trial_pass
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel
 
 
-def forward_gflop(model: PreTrainedModel, image_size: tuple[int, int]) -> float:
-    """Return the GFLOPs of one image's forward pass, counting a multiply-add as two operations."""
+def forward_gflop(model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Return the GFLOPs of one image's forward pass, counting a multiply-add as two operations.
+
+    Args:
+        model: from images, or their features, to an output.
+        shape: of one image, or of one image's features.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     was_training = model.training
-    image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
+    image = torch.zeros(1, *shape, device=next(model.parameters()).device)
     # On the model itself, because some families cache tensors of a forward pass for the life of the process; with
     # plain attention, because the counter does not know the CPU's fused one.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

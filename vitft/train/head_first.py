@@ -39,8 +39,8 @@ from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 from vitft.train import checkpoint
-from vitft.train.head_alone import OnFeatures, head_on_features
 from vitft.train.imbalance import EVEN, ClassBalance
+from vitft.train.on_features import OnFeatures, read_features
 from vitft.train.stopping import StopRequests
 from vitft.views.mixing import soft_targets
 
@@ -122,30 +122,35 @@ def fit_head_first(
     if on_main_process(lambda: checkpoint.newest(run.checkpoints), accelerator) is not None:
         return
     path = run.checkpoints / "head.safetensors"
+    head = backbone.classifier.model.get_submodule(backbone.read.module)
     fitted = on_main_process(lambda: _stored(path, source.fingerprint), accelerator)
     if fitted is None:
-        on_features = head_on_features(backbone, source, PlainView(), stop)
+        on_features = read_features(backbone, source, PlainView(), stop)
         fitted = on_main_process(
-            lambda: _fit(on_features, smoothing, balance, accelerator.device, stop.request), accelerator
+            lambda: _fit(head, on_features, smoothing, balance, accelerator.device, stop.request), accelerator
         )
         if reason := stop.agreed():
             run.say("  stopped before the head was fitted; a resumed run fits it again")
             raise StopRequest(reason)
         on_main_process(lambda: _store(path, fitted, source.fingerprint, run), accelerator)
-    head = backbone.classifier.model.get_submodule(backbone.read.module)
     head.load_state_dict(fitted.state)
     run.note(fitted.said)
 
 
 def _fit(
-    on: OnFeatures, smoothing: float, balance: ClassBalance, device: torch.device, stopped: Callable[[], str]
+    head: nn.Module,
+    on: OnFeatures,
+    smoothing: float,
+    balance: ClassBalance,
+    device: torch.device,
+    stopped: Callable[[], str],
 ) -> Fitted:
     assert on.validation is not None and on.validation_split is not None
     train, validation = (
         _good_rows(features.values[0], split, features.skipped)
         for features, split in ((on.train, on.train_split), (on.validation, on.validation_split))
     )
-    return fit_head(on.model.head, train, validation, smoothing, balance, device, stopped)
+    return fit_head(head, train, validation, smoothing, balance, device, stopped)
 
 
 def _good_rows(values: Tensor, split: ImageSplit, skipped: Any) -> Rows:

@@ -78,7 +78,7 @@ class Plan:
         disk_bytes: the most disk space that the run needs.
         phases: image sizes in order; one unless the recipe has a schedule.
         is_sharded: whether each process holds only a part of the model.
-        features: those of a frozen backbone that are computed once; None if it runs in every epoch.
+        features: those of a frozen backbone or of frozen blocks, computed once; None if all runs in every epoch.
         imbalance: the recipe's setting for skewed classes.
         bytes_on_device: of staged images that stay on the device; 0 if they are copied to it in every epoch.
         reasons: where a number comes from, if the recipe does not simply give it.
@@ -146,7 +146,8 @@ class Plan:
     def total_gflop(self) -> float:
         """GFLOPs of training and trials, without those of the head on its own; a step costs three forward passes."""
         if self.features is not None:
-            return self.gflop * self.features.num_images
+            trained = 3 * self.features.rest_gflop * self.total_samples * (1 + self.trial_share)
+            return self.gflop * self.features.num_images + trained
         return 3 * self.work() * (1 + self.trial_share)
 
     @property
@@ -258,7 +259,7 @@ def make_plan(
     )
     cost = cache(partial(staging_cost, source.train, stage_size, recipe.data.max_pixels))  # only if it is asked for
     reasons["lr"] = _lr_in_words(recipe.optim, -(-total_steps // TRIAL_SHARE))
-    learns = classifier.model.get_submodule(features.read.module) if features else classifier.model
+    learns = features.read.rest(classifier.model) if features else classifier.model
     return Plan(
         num_samples=num_samples,
         total_samples=total_samples,
@@ -346,7 +347,7 @@ def _phases(recipe: Recipe, classifier: Classifier, total_steps: int) -> tuple[P
     for size, part in schedule:
         check_view(recipe.augment, size)
         first = min(round(total_steps * passed / 100), total_steps - 1)
-        phases[first] = Phase(first, size, forward_gflop(model, size))
+        phases[first] = Phase(first, size, forward_gflop(model, (3, *size)))
         passed += part
     return tuple(phases.values())
 

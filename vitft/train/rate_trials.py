@@ -19,7 +19,7 @@ from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
 from vitft.train.fit import fit
-from vitft.train.head_alone import OnFeatures
+from vitft.train.on_features import OnFeatures
 from vitft.train.plan import TRIAL_SHARE, Plan
 from vitft.train.setup import Setup, build
 from vitft.train.step import NonFiniteError

@@ -20,9 +20,10 @@ from vitft.data.train_batches import TrainBatches
 from vitft.errors import one_line
 from vitft.features.backbone import Backbone, Views, batch_size_for
 from vitft.features.views import PlainView, RandomViews
+from vitft.model.block_input import BlockInput
 from vitft.model.classifier import Classifier
 from vitft.model.drop_path import DropPath
-from vitft.model.head_input import HeadAlone, HeadInput, head_input
+from vitft.model.head_input import HeadInput, head_input
 from vitft.model.trainable import freeze_unused
 from vitft.processes.turns import on_main_process
 from vitft.recipe.recipe import Recipe
@@ -33,9 +34,9 @@ from vitft.train.caching import Caches, open_caches
 from vitft.train.checkpoint import TrainState
 from vitft.train.clock import Clock
 from vitft.train.compiling import compiled_if_faster
-from vitft.train.head_alone import FeatureBatches, OnFeatures, head_on_features
 from vitft.train.head_first import fit_head_first
 from vitft.train.imbalance import ClassBalance, sampling_of
+from vitft.train.on_features import FeatureBatches, OnFeatures, read_features
 from vitft.train.optim import make_optimizer, parameter_groups
 from vitft.train.plan import Plan
 from vitft.train.sharding import check_shared, shard, whole_weights
@@ -77,8 +78,8 @@ class Training(Setup):
         run: its directory.
         started: when this session began, on the clock of :mod:`vitft.train.stopping`.
         network: the classifier's model, wrapped by accelerate or divided; it takes every image size of the plan. With
-            ``on_features``, the head alone.
-        on_features: the head and the features of a frozen backbone; None if the whole model runs on images.
+            ``on_features``, the head alone or what begins at a block.
+        on_features: what is trained and the features of a frozen backbone; None if the whole model runs on images.
         optimizer: of the trained parameters.
         averaged: averaged weights, if the recipe asks for them.
         drop_path: stochastic depth, if the recipe asks for it.
@@ -112,6 +113,12 @@ class Training(Setup):
     def model(self) -> PreTrainedModel:
         """The bare model."""
         return self.classifier.model
+
+    def blank(self, step: int) -> Tensor:
+        """Return a blank input of the network, (1, 3, H, W) or (1, ...) features, on the device."""
+        features = self.plan.features
+        shape = (3, *self.plan.phase_at(step).image_size) if features is None else features.read.shape
+        return torch.zeros(1, *shape, device=self.accelerator.device)
 
     def save_model(self) -> None:
         """Write the model into the run, as it is then scored: with its adapters merged, which may be kept beside it.
@@ -241,13 +248,13 @@ def _on_features(run: Run, setup: Setup, started: float, known: OnFeatures | Non
     if plan.features is None:
         return None
     if known is not None:
-        return replace(known, model=HeadAlone(setup.classifier.model, plan.features.read.module))
+        return replace(known, model=plan.features.read.rest(setup.classifier.model))
     views: Views = PlainView()
     if num_views := plan.features.num_views:
         views = RandomViews(num_views, recipe.augment, plan.phases[0].image_size, plan.stage_size, recipe.train.seed)
     backbone = _backbone(run, setup, plan.features.read)
     with stop_requests(recipe.train.time_limit, accelerator, started) as stop:
-        return head_on_features(backbone, setup.source, views, stop)
+        return read_features(backbone, setup.source, views, stop)
 
 
 def _fit_head_first(run: Run, setup: Setup, started: float) -> None:
@@ -259,8 +266,8 @@ def _fit_head_first(run: Run, setup: Setup, started: float) -> None:
         fit_head_first(run, backbone, source, recipe.augment.label_smoothing, balance, stop)
 
 
-def _backbone(run: Run, setup: Setup, read: HeadInput) -> Backbone:
-    """Return the model as what computes the features that a head reads."""
+def _backbone(run: Run, setup: Setup, read: HeadInput | BlockInput) -> Backbone:
+    """Return the model as what computes the features that a head or a block reads."""
     recipe, plan = setup.recipe, setup.plan
     size = batch_size_for(plan.micro_batch_size)
     return Backbone(setup.classifier, read, recipe.data, size, plan.workers, setup.accelerator, run.status, run.note)

@@ -58,14 +58,14 @@ def check_sharding(recipe: Recipe, model: PreTrainedModel, precision: str, *, on
     Args:
         recipe, model: of the run.
         precision: as accelerate names it.
-        on_features: whether only a head is trained, on features.
+        on_features: whether a part of the model is trained on features of the other.
     """
     several_sizes = len({size for size, _ in recipe.train.resolution_schedule or ()}) > 1
     for is_set, what, hint in (
         (precision == "fp16", "train.precision: fp16, whose loss scale is of one process", "--precision bf16"),
         (recipe.train.compile == "on", "train.compile: on", "--set train.compile=off"),
         (several_sizes, "several image sizes in train.resolution_schedule", "--set train.resolution_schedule=null"),
-        (on_features, "a head that is trained on features", "leave out --fsdp, or --set train.features=off"),
+        (on_features, "features that are computed once", "leave out --fsdp, or --set train.features=off"),
         (recipe.model.train in ADAPTERS, f"model.train: {recipe.model.train}", "--train last:4"),
         (recipe.train.head_first, "train.head_first", "--set train.head_first=false"),
         (isinstance(recipe.optim.lr, tuple), "several learning rates (optim.lr)", "--lr 5e-4"),

@@ -96,9 +96,8 @@ def _accumulate(training: Training, step: int, parts: list[StagedBatch]) -> Tens
                 training.accelerator.backward(loss * (training.plan.world_size / step_size))
         local_loss += loss.detach()
     for _ in range(len(parts), _num_passes(training, step)):  # the others wait for this process's part in theirs
-        blank = torch.zeros(1, 3, *training.plan.phase_at(step).image_size, device=training.accelerator.device)
         training.set_sample_indices(None)
-        training.accelerator.backward(training.network(blank).logits.sum() * 0)
+        training.accelerator.backward(training.network(training.blank(step)).logits.sum() * 0)
     total: Tensor = training.accelerator.reduce(local_loss, "sum")
     return total / step_size
 

@@ -94,6 +94,15 @@ def policy(
     return view
 
 
+def varies(augment: AugmentRecipe) -> bool:
+    """Whether an image does not always look the same."""
+    crops = augment.crop != "random-resized" or augment.crop_scale != (1.0, 1.0)
+    flips = augment.flip or augment.vertical_flip or augment.quarter_turns
+    colours = augment.color_jitter or augment.grayscale or augment.blur or augment.solarize
+    mixing = (augment.mixup_alpha or augment.cutmix_alpha) and augment.mix_probability
+    return bool(crops or flips or colours or augment.policy != "none" or augment.erase or mixing)
+
+
 def check_view(augment: AugmentRecipe, image_size: tuple[int, int]) -> None:
     """Raise for a view that the recipe cannot make at a size.
 

@@ -34,7 +34,7 @@ from vitft.features.features import Features
 from vitft.reading.source import open_source
 from vitft.recipe.keys import DataRecipe
 from vitft.train import fit, pace
-from vitft.train.head_alone import FeatureBatches
+from vitft.train.on_features import FeatureBatches
 
 HEAD = {"model__train": "head", "model__drop_path": 0, "augment__mixup_alpha": 0, "run__pictures": "off"}
 AS_IT_IS = {"augment__crop_scale": [1, 1], "augment__crop_ratio": [1, 1], "augment__flip": 0, "augment__erase": 0}
@@ -148,6 +148,21 @@ def test_with_as_many_views_as_epochs_a_run_is_that_of_the_whole_model(
     )
 
 
+def test_the_last_block_on_features_is_trained_as_in_the_whole_model(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = count_passes(monkeypatch)
+    once, whole = (train(home, **AS_IT_IS, model__train="last:1", train__features=how) for how in ("auto", "off"))
+    assert sum(passes) == 40 + 16
+    assert tiny.losses(once) == pytest.approx(tiny.losses(whole), rel=1e-5)
+    scores = [[line["nll"] for line in tiny.events(run, "validation")] for run in (once, whole)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+    ours, theirs = (tiny.tensors(run) for run in (once, whole))
+    changed = "model/model.safetensors/vit.encoder.layer.1.output.dense.weight"
+    torch.testing.assert_close(ours[changed], theirs[changed], rtol=1e-4, atol=1e-6)
+    assert "what vit.layers.1 reads, computed once" in (once / "plan.json").read_text()
+
+
 def numbered(num_views: int, num_rows: int, bad: tuple[int, ...] = ()) -> tuple[Features, ImageSplit]:
     """Return features that say their view and row."""
     views, rows = torch.meshgrid(torch.arange(num_views), torch.arange(num_rows), indexing="ij")
@@ -165,10 +180,10 @@ def test_epoch_e_sees_view_e_mod_n() -> None:
         assert batch.images[:, 1].tolist() == batch.labels.tolist() == expected.tolist()
 
 
-def test_a_process_without_a_part_of_a_step_gets_no_sample_but_a_batch() -> None:
+def test_a_process_without_a_part_of_a_step_gets_no_batch() -> None:
     made, split = numbered(num_views=1, num_rows=5)
     batches = FeatureBatches(made, split, StepSlices(5, 4, 4, 5, rank=0, world_size=2), seed=0)
-    assert [[len(batch) for batch in step] for step in batches.steps(0, 2)] == [[2], [0]]
+    assert [[len(batch) for batch in step] for step in batches.steps(0, 2)] == [[2], []]
 
 
 # --- bad images --------------------------------------------------------------------------------------------

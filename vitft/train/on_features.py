@@ -1,13 +1,14 @@
-"""Train a head alone on features: batches, views, network and validation as the loop knows them, without images."""
+"""Train a head or the last blocks on features: batches, views, network and validation, without images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitft.data.batches import RowNote, StagedBatch, failed
 from vitft.data.images import ImageSource, ImageSplit
@@ -18,7 +19,6 @@ from vitft.features.facts import facts_of
 from vitft.features.features import Features
 from vitft.features.kept import read_or_compute
 from vitft.features.views import PlainView
-from vitft.model.head_input import HeadAlone
 from vitft.recipe.keys import AugmentRecipe
 from vitft.train.stopping import StopRequests
 from vitft.views.mixing import soft_targets
@@ -27,22 +27,22 @@ from vitft.views.policy import View
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_SCORED = 1024  # features per batch of validation
+_SCORED, _SCORED_VALUES = 1024, 2**22  # images and values per batch of validation, at most
 _AHEAD = 8192  # samples whose order is looked up at once, which takes about as long as for a single step
 
 
 @dataclass(frozen=True)
 class OnFeatures:
-    """A head, and the features to train and to validate it on.
+    """The part of a model that is trained, and the features to train and to validate it on.
 
     Attributes:
-        model: from features to logits.
+        model: from features to an output with logits.
         classes: names of the classes.
         train, train_split: features and labels of the training images.
         validation, validation_split: those of the validation images, if there are any.
     """
 
-    model: HeadAlone
+    model: nn.Module
     classes: Sequence[str]
     train: Features
     train_split: ImageSplit
@@ -70,8 +70,9 @@ class OnFeatures:
         assert self.validation is not None and self.validation_split is not None
         split, rank, world_size = self.validation_split, accelerator.process_index, accelerator.num_processes
         first, last = len(split) * rank // world_size, len(split) * (rank + 1) // world_size
-        for start in range(first, last, _SCORED):
-            rows = range(start, min(start + _SCORED, last))
+        size = max(1, min(_SCORED, _SCORED_VALUES // math.prod(self.validation.values.shape[2:])))
+        for start in range(first, last, size):
+            rows = range(start, min(start + size, last))
             skipped = tuple(self.validation.skipped[row] for row in rows if row in self.validation.skipped)
             good = torch.tensor([row for row in rows if row not in self.validation.skipped], dtype=torch.int64)
             yield _batch(self.validation, split, good, good, 0, skipped)
@@ -95,10 +96,7 @@ class FeatureBatches:
         self._features, self._split, self._order = features, split, RowOrder(seed, len(split), sampling)
 
     def steps(self, first: int, last: int) -> Iterator[list[StagedBatch]]:
-        """Yield this process's micro-batches for each step in [first, last).
-
-        A process without a part in a short last step gets an empty batch: it then has a gradient, of 0, to exchange.
-        """
+        """Yield this process's micro-batches for each step in [first, last)."""
         size = self.slices.batch_size
         several = max(1, _AHEAD // size)
         for begin in range(first, last, several):
@@ -106,7 +104,7 @@ class FeatureBatches:
             samples = torch.arange(begin * size, min(end * size, self.slices.total_samples))
             rows, times = self._order.at(samples)
             for step in range(begin, end):
-                parts = self.slices.micro_batches(step) or [range(begin * size, begin * size)]
+                parts = self.slices.micro_batches(step)
                 places = [slice(part.start - begin * size, part.stop - begin * size) for part in parts]
                 yield [self._batch(samples[place], rows[place].clone(), times[place]) for place in places]
 
@@ -152,8 +150,8 @@ def _batch(
     return StagedBatch(features.values[views, rows], nothing, nothing, labels, sample_indices, skipped, notes)
 
 
-def head_on_features(backbone: Backbone, source: ImageSource, views: Views, stop: StopRequests) -> OnFeatures:
-    """Read or compute the features of training and validation, and return the head with them.
+def read_features(backbone: Backbone, source: ImageSource, views: Views, stop: StopRequests) -> OnFeatures:
+    """Read or compute the features of training and validation, and return what is trained with them.
 
     Args:
         backbone: the frozen model.
@@ -168,7 +166,7 @@ def head_on_features(backbone: Backbone, source: ImageSource, views: Views, stop
     assert isinstance(train, ImageSplit) and isinstance(validation, ImageSplit | None)
     facts = facts_of(backbone, source)
     return OnFeatures(
-        HeadAlone(backbone.classifier.model, backbone.read.module),
+        backbone.read.rest(backbone.classifier.model),
         backbone.classifier.classes,
         read_or_compute(backbone, train, views, facts, stop),
         train,
