@@ -22,8 +22,12 @@ from accuracy import subset
 
 from vitft import Recipe, finetune
 
+SHORT = {"train.duration": "10 epochs", "train.batch_size": "auto", "optim.warmup": "10%"}
+"""For recipes that were published for large datasets."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
+    "lr x 2": {"optim.lr": 1e-3},
     "lr x 0.3": {"optim.lr": 1.5e-4},
     "lr x 3": {"optim.lr": 1.5e-3},
     "no layer decay": {"optim.layer_decay": 1.0, "optim.lr": 1e-4},
@@ -44,6 +48,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "RandAugment": {"augment.policy": "randaugment"},
     "TrivialAugment": {"augment.policy": "trivialaugment"},
     "probe": {"model.train": "head", "train.duration": "100 epochs", "optim.lr": 3e-3},
+    "recipe vit-paper": {"recipe": "vit-paper", **SHORT},
+    "recipe augreg-ft": {"recipe": "augreg-ft", **SHORT, "optim.lr": 1e-2},
+    "recipe deit3-ft": {"recipe": "deit3-ft", **SHORT},
+    "recipe beit-ft": {"recipe": "beit-ft", **SHORT, "optim.lr": 2e-4},
+    "recipe clip-ft": {"recipe": "clip-ft", **SHORT, "optim.ema_decay": 0.98},
+    "recipe small-data": {"recipe": "small-data"},
+    "recipe from-scratch-small": {"recipe": "from-scratch-small", "model.checkpoint": "builtin:vit-micro"},
+    "default, from scratch": {"model.checkpoint": "builtin:vit-micro", "model.init": "random"},
 }  # fmt: skip
 
 
@@ -53,7 +65,9 @@ def datasets(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dic
         "data.dataset": "builtin:digits", "data.max_train_samples": 500, "model.image_size": 64, "augment.flip": 0.0
     }  # fmt: skip
     if given.flowers:
-        yield "12 flowers, 10 per class", {"data.dataset": given.flowers, "data.max_train_samples": 120}
+        yield "12 flowers, 10 per class", {
+            "data.dataset": given.flowers, "data.max_train_samples": 120, "model.image_size": 224
+        }  # fmt: skip
     for per_class, epochs in ((10, 10), (100, 3)) if given.cifar100 else ():
         place = folder / f"cifar{per_class}"
         subset(given.cifar100, per_class).save_to_disk(str(place))
@@ -67,7 +81,8 @@ def run(recipe: dict[str, Any], folder: Path) -> dict[str, float]:
     begun = time.perf_counter()
     common = {"run.output_dir": str(folder), "run.pictures": "off", "data.cache": "memory", "train.weights": "last",
               "train.evaluate_every": "100%", "train.checkpoint_every": "100%"}  # fmt: skip
-    result = finetune(Recipe.load(None, {**common, **recipe}))
+    changes = {**common, **recipe}
+    result = finetune(Recipe.load(changes.pop("recipe", None), changes))
     return {"top1": result.results["test"]["top1"], "seconds": time.perf_counter() - begun}
 
 
