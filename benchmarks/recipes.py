@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "norms and biases": {"model.train": "norms-and-biases", "optim.lr": 3e-3, "optim.layer_decay": 1.0},
     "lora": {"model.train": "lora", "optim.lr": 2e-3, "optim.layer_decay": 1.0},
     "lp-ft": {"train.head_first": True, "optim.lr": 1e-4},
+    "head first": {"train.head_first": True},
     "3-augment": {"augment.policy": "3-augment", "augment.color_jitter": 0.3},
     "RandAugment": {"augment.policy": "randaugment"},
     "TrivialAugment": {"augment.policy": "trivialaugment"},
@@ -55,23 +56,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "recipe clip-ft": {"recipe": "clip-ft", **SHORT, "optim.ema_decay": 0.98},
     "recipe small-data": {"recipe": "small-data"},
     "recipe from-scratch-small": {"recipe": "from-scratch-small", "model.checkpoint": "builtin:vit-micro"},
-    "default, from scratch": {"model.checkpoint": "builtin:vit-micro", "model.init": "random"},
+    "default from scratch": {"model.checkpoint": "builtin:vit-micro", "model.init": "random"},
 }  # fmt: skip
 
 
 def datasets(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each dataset with the keys that it needs; small ones first."""
-    yield "digits, 500", {
+    yield "500 digits", {
         "data.dataset": "builtin:digits", "data.max_train_samples": 500, "model.image_size": 64, "augment.flip": 0.0
     }  # fmt: skip
     if given.flowers:
-        yield "12 flowers, 10 per class", {
-            "data.dataset": given.flowers, "data.max_train_samples": 120, "model.image_size": 224
+        yield "12 flowers x 10 at 112 px", {
+            "data.dataset": given.flowers, "data.max_train_samples": 120, "model.image_size": 112
         }  # fmt: skip
     for per_class, epochs in ((10, 10), (100, 3)) if given.cifar100 else ():
         place = folder / f"cifar{per_class}"
         subset(given.cifar100, per_class).save_to_disk(str(place))
-        yield f"CIFAR-100, {per_class} per class, 64 px", {
+        yield f"CIFAR-100 x {per_class} at 64 px", {
             "data.dataset": str(place), "model.image_size": 64, "train.duration": f"{epochs} epochs"
         }  # fmt: skip
 

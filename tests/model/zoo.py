@@ -77,7 +77,7 @@ CONFIGS = {
         {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
         7,
     ),
-    "textnet": ("TextNet", {"hidden_sizes": [8] * 5, "stem_out_channels": 8}, 15),
+    "textnet": ("TextNet", {"image_size": [64, 64], "hidden_sizes": [8] * 5, "stem_out_channels": 8}, 15),
     "hgnet_v2": (
         "HGNetV2",
         {"stem_channels": [3, 8, 8], "stage_in_channels": [8, 8, 16, 16], "stage_mid_channels": [8] * 4,
