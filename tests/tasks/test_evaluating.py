@@ -11,6 +11,8 @@ from vitft.errors import DataError, ModelError, UsageError
 from vitft.recipe.keys import DataRecipe
 from vitft.scoring.predictions import read_predictions
 from vitft.tasks import EvaluationResult, SizeSweep, evaluate_sizes
+from vitft.tasks.judging import open_judged
+from vitft.tasks.models import load_model
 
 
 def test_evaluate_agrees_with_the_run_and_with_predict(finished, digits):
@@ -30,6 +32,32 @@ def test_evaluate_agrees_with_the_run_and_with_predict(finished, digits):
     folder = evaluate(finished.run_dir, str(digits), split="test").scores
     assert folder["count"] == 40
     assert folder["top1"] == right / 40
+
+
+def test_a_split_that_a_run_used_in_part_says_what_is_scored(finished, tmp_path, capsys):
+    classifier, accelerator = load_model(finished.run_dir, "fp32", "cpu")
+
+    def opened(dataset, split):
+        capsys.readouterr()
+        rows = open_judged(classifier, accelerator, dataset, split).rows
+        return rows.name, len(rows), capsys.readouterr().err
+
+    name, count, said = opened(None, "train")  # which validation was carved out of
+    assert (name, count) == ("train", 200)
+    assert "200 images  (part of train)" in said and "note: train: 200 of 1,293 rows" in said
+    _, count, said = opened(DataRecipe(dataset="builtin:digits", max_train_samples=7), "train")
+    assert count == 1437 and "data.max_train_samples is for training: all 1,437 images of train are used" in said
+    assert f"used 200 for train and 144 for validation; to score those: vitft evaluate {finished.run_dir} --spl" in said
+    # Other data than the run had may give other parts, and a stream has always others.
+    classifier.name = str(tmp_path)
+    known = json.loads((finished.run_dir / "environment.json").read_text())
+    (tmp_path / "environment.json").write_text(json.dumps({"dataset": known["dataset"] | {"fingerprint": "another"}}))
+    recipe = (finished.run_dir / "recipe.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert "the dataset has changed since" in opened(None, "validation")[2]
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("streaming: false", "streaming: true"))
+    with pytest.raises(UsageError, match="read its dataset as a stream, so its validation images are not known"):
+        opened(None, "validation")
 
 
 def test_evaluating_with_other_classes_names_them(finished, tmp_path):

@@ -61,7 +61,7 @@ class ImageSplit:
     white_level: int = WHITE_LEVEL
     """The value that means white in 16-bit grey images."""
     notes: tuple[str, ...] = ()
-    """What was chosen when this split was opened without a source."""
+    """What was chosen about its rows; all choices if it was opened without a source."""
     labels_from: str = ""
     """A description of where its labels come from, if it was opened without a source."""
 
@@ -212,16 +212,17 @@ class ImageSource:
     def split_to_judge_by(self, wanted: str | None = None) -> ImageSplit:
         """Return the split with a role or name; without one: test, else validation, else train.
 
+        A name that training and the validation carved out of it share is training's.
+
         Raises:
             UsageError: if there is no such split.
         """
-        splits: dict[str, ImageSplit] = {}
-        for role in ("test", "validation", "train"):
-            split = getattr(self, role)
-            if isinstance(split, ImageSplit):
-                if wanted in (None, role, split.source_name):
-                    return split
-                splits[role] = split
+        splits = {role: getattr(self, role) for role in ("test", "validation", "train")}
+        splits = {role: split for role, split in splits.items() if isinstance(split, ImageSplit)}
+        by_name = {split.source_name: split for split in splits.values()} | splits
+        found: ImageSplit | None = next(iter(splits.values()), None) if wanted is None else by_name.get(wanted)
+        if found is not None:
+            return found
         raise UsageError(f"the dataset has no split {wanted!r}", allowed=", ".join(splits), hint="--split NAME")
 
     @property

@@ -121,7 +121,8 @@ def overview_of_split(split: ImageSplit, classes: Sequence[str], dataset: str) -
     notes = list(seen.notes)
     if len(kept) < len(used):
         notes.append(f"{len(used) - len(kept):,} of the model's {len(used):,} classes have no images here")
-    return replace(seen, splits=dict(total), sources={split.name: split.name}, classes=kept, notes=notes)
+    source = f"part of {split.source_name}" if split.numbers is not None else split.name
+    return replace(seen, splits=dict(total), sources={split.name: source}, classes=kept, notes=notes)
 
 
 def _example(split: ImageSplit, row: int) -> str:

@@ -158,6 +158,8 @@ def _judged(
             allowed=f"the model's {len(classes)} classes: {shorten(list(classes))}",
             hint="rename the classes, or choose another column: --set data.label_column=NAME",
         )
+    if data.max_train_samples is not None:
+        notes.append(f"data.max_train_samples is for training: all {len(ids):,} images of {name} are used")
     shown_as = name if opened.has_splits else "all"
     judged = image_split(opened, shown_as, name, columns.images, ids)
     level = data.white_level if isinstance(data.white_level, int) else judged.white_level
@@ -283,7 +285,7 @@ class _Training:
             )
         train = whole.part("train", RowNumbers.all_but(len(whole), held_out))
         validation = whole.part("validation", RowNumbers.only(held_out))
-        name = self._train_name
+        name, share = self._train_name, len(held_out) / len(whole)
         copies = find_copies(
             Side(whole, self._images(name)), Side(validation, self._images(name, held_out)), apart_from=held_out
         )
@@ -292,16 +294,16 @@ class _Training:
                 f"{len(copies.pairs):,} of the {len(held_out):,} images carved out for validation have a copy in "
                 f"{name}, such as {validation.where(copies.pairs[0][1])} and {whole.where(copies.pairs[0][0])}"
             )
-        share = len(held_out) / len(whole)
         why = "" if abs(share - self.data.validation_fraction) < 0.01 else " so that every class has one if possible,"
         if len(held_out) == MAX_CARVED:
             number = int((whole.class_counts(num_classes) > 0).sum())
             why = " the maximum" + (f", for {number:,} classes," if number > MAX_CARVED else ",")
-        self.notes.append(
-            f"validation: {len(held_out):,} of the {len(whole):,} rows of {self._train_name} ({share:.1%},{why} "
+        note = (
+            f"validation: {len(held_out):,} of the {len(whole):,} rows of {name} ({share:.1%},{why} "
             f"stratified, seed {self.seed}), because the dataset has no validation split"
         )
-        return train, validation
+        self.notes.append(note)
+        return replace(train, notes=(note,)), replace(validation, notes=(note,))
 
     def _limited(self, whole: ImageSplit, train: ImageSplit, classes: Sequence[str]) -> ImageSplit:
         """Keep only ``max_train_samples`` training images."""
@@ -309,11 +311,13 @@ class _Training:
         if most is None or most >= len(train):
             return train
         kept = limit(train.labels, most, seed=self.seed)
-        self.notes.append(
+        note = (
             f"train: {len(kept):,} of {len(train):,} rows, an equal number of each class if possible "
             f"(data.max_train_samples, seed {self.seed})"
         )
+        self.notes.append(note)
         limited = whole.part("train", RowNumbers.only(train.row_numbers.at(kept)))
+        limited = replace(limited, notes=(*train.notes, note))
         has_images = limited.class_counts(len(classes)) > 0
         lost = np.flatnonzero((train.class_counts(len(classes)) > 0) & ~has_images).tolist()
         if lost:

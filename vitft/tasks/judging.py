@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitft.errors import UsageError, shorten
+from vitft.errors import UsageError, VitftError, shorten
 from vitft.files import at_home, exists, is_file
 from vitft.outside import shown
 from vitft.processes.turns import main_process_first
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.recipe import Recipe
-from vitft.run import runs_like
+from vitft.run import Run, runs_like
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -122,11 +122,12 @@ def _opened(
     with main_process_first(accelerator):
         if data is None or (calibrate and is_run(classifier.name)):
             source, own = _own_source(classifier)
-            fitted = Judged(source.split_to_judge_by("validation"), own) if calibrate else None
+            fitted = _own_split(source, own, "validation", classifier.name) if calibrate else None
         if data is None:
-            scored = Judged(source.split_to_judge_by(split), own)
+            scored = _own_split(source, own, split, classifier.name)
         else:
             scored = Judged(open_for_evaluation(data, classifier.classes, split=split), data)
+            scored = _compared_with_the_run(scored, classifier.name)
         if calibrate and fitted is None:
             fitted = Judged(open_validation(scored.data, classifier.classes), scored.data)
         if fitted is not None:
@@ -155,15 +156,64 @@ def _own_source(classifier: Classifier) -> tuple[ImageSource, DataRecipe]:
     """Return a run's own dataset, with the same images in the same splits."""
     from vitft.reading.source import open_source
 
-    recipe = Recipe.load(Path(classifier.name) / "recipe.yaml")
-    data = recipe.data.model_copy(update={"streaming": False})  # every image of a split exactly once
-    source = open_source(data, seed=recipe.train.seed)
+    recipe = _recipe_of(classifier.name)
+    whole = recipe.data.model_copy(update={"streaming": False})  # every image of a split exactly once
+    source = open_source(whole, seed=recipe.train.seed)
     if list(source.classes) != classifier.classes:
         raise UsageError(
             f"the classes of the dataset {recipe.data.dataset} have changed since {classifier.name} was trained",
             hint=f"vitft evaluate {classifier.name}/model DATASET, which matches classes by name",
         )
-    return source, data
+    return source, recipe.data
+
+
+def _own_split(source: ImageSource, data: DataRecipe, wanted: str | None, model: str) -> Judged:
+    """Return a split of a run as the run had it, with a note if its dataset has changed since.
+
+    Raises:
+        UsageError: if the run read a stream, which parts and limits its images in another way.
+    """
+    rows = source.split_to_judge_by(wanted)
+    if data.streaming and rows.numbers is not None:
+        raise UsageError(
+            f"{model} read its dataset as a stream, so its {rows.name} images are not known: a part of "
+            f"{rows.source_name} that is found only while streaming",
+            allowed="a split that the dataset has itself, or another dataset",
+            hint=f"vitft evaluate {model} DATASET --split NAME",
+        )
+    known = _dataset_of(model).get("fingerprint")
+    if not data.streaming and known and known != source.fingerprint:
+        note = f"the dataset has changed since {model} was trained: it may have been trained on some of these images"
+        rows = replace(rows, notes=(*rows.notes, note))
+    return Judged(rows, data)
+
+
+def _compared_with_the_run(scored: Judged, model: str) -> Judged:
+    """Return images of a given dataset with a note if the model's run used only some of them, or parted them in two."""
+    try:
+        own = _recipe_of(model).data if is_run(model) else None
+    except VitftError:  # a recipe that cannot be read is not needed either
+        return scored
+    if own is None or own.streaming or _place(scored) != _place(replace(scored, data=own)):
+        return scored
+    known = _dataset_of(model)
+    counts, names = known.get("rows") or {}, known.get("splits") or {}
+    used = {role: counts.get(role) for role, name in names.items() if name == scored.rows.source_name}
+    told = [f"{count:,} for {role}" for role, count in used.items() if isinstance(count, int)]
+    if not told or set(used.values()) == {len(scored.rows)}:
+        return scored
+    note = f"of these images {model} used {' and '.join(told)}; to score those: vitft evaluate {model} --split "
+    note += " or ".join(used)
+    return replace(scored, rows=replace(scored.rows, notes=(*scored.rows.notes, note)))
+
+
+def _recipe_of(model: str) -> Recipe:
+    return Recipe.load(Path(model) / "recipe.yaml")
+
+
+def _dataset_of(model: str) -> dict[str, Any]:
+    """Return what a run wrote down about its dataset; empty if it is lost."""
+    return dict((Run(Path(model)).read_json("environment.json") or {}).get("dataset") or {})
 
 
 def _require_apart(scored: Judged, fitted: Judged, model: str) -> None:
