@@ -88,7 +88,7 @@ FOLDERS = {
     ],
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
-        "models", "judging", "calibrating", "describing", "photos", "ending", "tracking", "picturing", "thumbnails",
+        "models", "judging", "ending", "calibrating", "describing", "photos", "tracking", "picturing", "thumbnails",
         "publishing", "recording", "reporting", "keeping", "peak_memory", "finishing", "candidate", "probing",
         "loading", "training", "viewing", "evaluating", "predicting", "resizing", "inspecting", "__init__",
     ],

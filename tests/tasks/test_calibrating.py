@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from vitft import evaluate, predict, write_report
-from vitft.errors import DataError, ModelError, UsageError
+from vitft.errors import DataError, ModelError, TrainError, UsageError
+from vitft.ownership import Ownership
 from vitft.recipe.keys import DataRecipe
 from vitft.scoring.calibration import Temperature
 from vitft.tasks import calibrating
@@ -83,15 +84,31 @@ def test_the_temperature_is_stored_beside_the_model_and_in_the_card(calibrated):
     assert f"temperature of {found['temperature']:.3f}" in card and "--calibrated" in card
 
 
-def test_the_page_shows_the_reliability_before_and_after(calibrated, digits, tmp_path):
+def test_a_run_in_use_is_refused(calibrated):
     run, *_ = calibrated
+    owner = Ownership.take(run)
+    try:
+        for named in (run, run / "model"):
+            with pytest.raises(TrainError, match=f"the run {run} is in use by this process"):
+                evaluate(named, "builtin:digits", split="test", calibrate=True)
+    finally:
+        owner.release()
+
+
+def test_the_page_shows_the_reliability_before_and_after(calibrated, digits, tmp_path, capsys):
+    run, result, _ = calibrated
     evaluate(run, str(digits), split="test", calibrate=True, out=tmp_path / "kept")
     page = (tmp_path / "kept" / "report.html").read_text("utf-8")
     said = "The dashed line is the model with its temperature."
     assert said in page and "scored on test (40 images)" in page and "could not be made" not in page
     own = shutil.copytree(run, tmp_path / "own")
     assert said not in write_report(own).path.read_text("utf-8")  # the temperature was judged on other images
+    (own / "model" / "calibration.json").write_text(json.dumps(stored(own) | {"temperature": 3.25}))
+    capsys.readouterr()
     evaluate(own, calibrate=True)
+    value = result.scores["calibration"]["temperature"]
+    replaced = f"the temperature {value:.4g} replaces 3.25, which was fitted on validation of builtin:digits"
+    assert replaced in capsys.readouterr().err and not (own / ".lock").exists()
     assert said in (own / "report.html").read_text("utf-8")
     bins = stored(own)["after"]["reliability"]["equal_width"]
     assert sum(each["count"] for each in bins) == stored(own)["scored_on"]["count"] == 360

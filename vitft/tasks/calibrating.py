@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitft.errors import DataError, UsageError, one_line
-from vitft.files import at_home, is_folder
+from vitft.errors import DataError, ModelError, UsageError, one_line
+from vitft.files import at_home, is_file, is_folder
 from vitft.outside import shown
+from vitft.processes.turns import on_main_process
 from vitft.recipe.sizes import show_size
 from vitft.run import Run
 from vitft.scoring.table import score_table
-from vitft.tasks.judging import Judged, is_run
+from vitft.tasks.ending import Session
+from vitft.tasks.judging import Judged
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,6 +60,30 @@ def check_calibration(classifier: Classifier, fold_into: Path | None) -> None:
         )
     if fold_into is not None:
         check_fold(classifier, fold_into)
+
+
+def run_of(classifier: Classifier) -> Run | None:
+    """Return the run that a model belongs to, whether the run was named or the folder of its model."""
+    folder = None if classifier.folder is None else classifier.folder.resolve()
+    if folder is None or folder.name != "model" or not is_file(folder.parent / "recipe.yaml"):
+        return None
+    return Run(folder.parent)
+
+
+@contextmanager
+def run_in_use(classifier: Classifier, accelerator: Accelerator) -> Iterator[None]:
+    """Lock the run that a model belongs to, if it does, while a temperature is fitted for it and stored.
+
+    Raises:
+        TrainError: if another process uses the run.
+    """
+    run, lock = run_of(classifier), Session()
+    if run is not None and os.access(run.folder, os.W_OK):  # where nothing can be written, nothing is stored
+        on_main_process(lambda: lock.own(run), accelerator)
+    try:
+        yield
+    finally:
+        lock.forget()
 
 
 def fit_temperature(
@@ -121,7 +149,7 @@ def keep(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
     from vitft.scoring.calibration_file import record, write_calibration
 
     found, named, folder = scores["calibration"], classifier.name, classifier.folder
-    bound, path, why = found["at_bound"], None, None
+    bound, path, why, earlier = found["at_bound"], None, None, ""
     if bound:
         why = _why_bound(bound, found["fitted_on"])
     elif folder is None or not is_folder(at_home(named)):
@@ -129,16 +157,33 @@ def keep(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[s
     else:
         try:
             content = record(found["temperature"], found["fitted_on"], scored_on, scores, found)
+            earlier = _earlier(folder)
             path = write_calibration(folder, content)
         except OSError as error:
             why = f"{folder} cannot be written: {one_line(error)}"
     if path is None:
         _say(f"the temperature was not stored: {why}")
         return None
+    if earlier:
+        _say(f"the temperature {found['temperature']:.4g} replaces {earlier}")
     _say(f"temperature: {path}; apply it with: vitft predict {named} IMAGES --calibrated")
-    if is_run(named):
-        _renew_card(Run(Path(named)))
+    if (run := run_of(classifier)) is not None:
+        _renew_card(run)
     return str(path)
+
+
+def _earlier(folder: Path) -> str:
+    """Describe the calibration that a model has already; empty if it has none."""
+    from vitft.scoring.calibration_file import NAME, read_calibration
+
+    try:
+        found = read_calibration(folder)
+    except ModelError:
+        return f"a {NAME} that cannot be read"
+    if found is None:
+        return ""
+    on = found.get("fitted_on") or {}
+    return f"{found['temperature']:.4g}, which was fitted on {on.get('split')} of {on.get('dataset')}"
 
 
 def fold(classifier: Classifier, scores: Mapping[str, Any], scored_on: Mapping[str, object], out: Path) -> str:

@@ -17,13 +17,12 @@ from vitft.processes.turns import on_main_process
 from vitft.recipe.choices import ResizeMethod
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.sizes import show_size
-from vitft.run import Run
 from vitft.scoring.per_class import class_scores
 from vitft.scoring.table import headline, score_table
 from vitft.scoring.told import evidence_lines
 from vitft.tasks import calibrating
 from vitft.tasks.ending import explained
-from vitft.tasks.judging import Judged, is_run, open_judged, open_to_calibrate, require_dataset
+from vitft.tasks.judging import Judged, open_judged, open_to_calibrate, require_dataset
 from vitft.tasks.keeping import keep_evaluation, new_folder
 from vitft.tasks.models import load_model
 from vitft.tasks.reporting import report_run
@@ -201,16 +200,17 @@ def evaluate(
         _keep(folder, result, said, judged, classifier, accelerator)
         return result
     calibrating.check_calibration(classifier, fold_into)
-    judged, validation = open_to_calibrate(classifier, accelerator, dataset, split)
-    on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
     must_fold = fold_into is not None
-    fitted = calibrating.fit_temperature(
-        classifier, accelerator, validation, batch_size, bad_images, must_fold=must_fold
-    )
-    after = Collector(len(classifier.classes), fitted.temperature.value)
-    result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
-    then = after.gathered(accelerator)
-    on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, then, fold_into), accelerator)
+    with calibrating.run_in_use(classifier, accelerator):
+        judged, validation = open_to_calibrate(classifier, accelerator, dataset, split)
+        on_main_process(lambda: try_metrics(metrics, len(classifier.classes)), accelerator)
+        fitted = calibrating.fit_temperature(
+            classifier, accelerator, validation, batch_size, bad_images, must_fold=must_fold
+        )
+        after = Collector(len(classifier.classes), fitted.temperature.value)
+        result, said = _score(classifier, accelerator, judged, metrics, batch_size, bad_images, shift, watch=after.add)
+        then = after.gathered(accelerator)
+        on_main_process(lambda: _add_calibration(result, classifier, judged, fitted, then, fold_into), accelerator)
     _keep(folder, result, said, judged, classifier, accelerator)
     return result
 
@@ -273,8 +273,8 @@ def _add_calibration(
     found = result.scores["calibration"] = calibrating.report(fitted, after)
     scored_on = judged.facts() | {"count": result.scores["count"]}
     found["stored"] = calibrating.keep(classifier, result.scores, scored_on)
-    if found["stored"] and is_run(classifier.name):
-        report_run(Run(at_home(classifier.name)))  # which shows the calibration
+    if found["stored"] and (run := calibrating.run_of(classifier)) is not None:
+        report_run(run)  # which shows the calibration
     if fold_into is not None:
         found["folded"] = calibrating.fold(classifier, result.scores, scored_on, fold_into)
 
