@@ -76,3 +76,28 @@ def test_a_stream_of_such_shards_is_refused(tmp_path: Path) -> None:
     rows([0, 1], declared("dog", "cat"), 50).to_parquet(tmp_path / "p" / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match="its files number the classes differently"):
         open_source(DataRecipe(dataset=str(tmp_path / "p"), streaming=True), seed=0)
+
+
+def test_parquet_files_and_row_groups_without_rows_are_read_or_named(tmp_path: Path) -> None:
+    rows([0, 1] * 6, declared("cat", "dog")).to_parquet(tmp_path / "whole.parquet")
+    whole = pq.read_table(tmp_path / "whole.parquet")
+    (tmp_path / "p").mkdir()
+    with pq.ParquetWriter(tmp_path / "p" / "train-00000-of-00002.parquet", whole.schema) as file:
+        for part in (whole.slice(0, 0), whole):  # `datasets` reads as many rows at once as the first group has
+            file.write_table(part)
+    # As pandas writes it: without types and class names.
+    pq.write_table(pa.table({"image": pa.nulls(0)}), tmp_path / "p" / "train-00001-of-00002.parquet")
+    for is_streaming in (False, True):
+        source = open_source(DataRecipe(dataset=str(tmp_path / "p"), streaming=is_streaming), seed=0)
+        assert source.classes == ("cat", "dog") and source.train is not None
+        assert "left out, because it has no rows: train-00001-of-00002.parquet" in source.notes
+        assert sum(1 for _ in source.train.rows) == 12 if not is_streaming else source.train.num_rows == 11
+    (tmp_path / "p" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files: train-00000-of-00002.parquet\n---\n"
+    )
+    with pytest.raises(DataError, match=r"begins with an empty row group[\s\S]*data.layout=parquet"):
+        open_source(DataRecipe(dataset=str(tmp_path / "p")), seed=0)
+    (tmp_path / "p" / "README.md").unlink()
+    (tmp_path / "p" / "train-00000-of-00002.parquet").rename(tmp_path / "p" / "test.parquet")
+    with pytest.raises(DataError, match=r"the split train of .* is empty: no row in train-00001-of-00002.parquet"):
+        open_source(DataRecipe(dataset=str(tmp_path / "p")), seed=0)

@@ -356,7 +356,7 @@ def test_empty_splits_are_errors(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     rows_of([0, 1]).to_parquet(tmp_path / "b" / "train.parquet")
     pq.ParquetWriter(tmp_path / "b" / "test.parquet", pq.read_schema(tmp_path / "b" / "train.parquet")).close()
-    with pytest.raises(DataError, match=r"split of .* is empty"):
+    with pytest.raises(DataError, match=r"the split test of .* is empty: no row in test.parquet"):
         opened(tmp_path / "b")
 
 

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vitft.errors import DataError
+from vitft.errors import DataError, shorten
 from vitft.reading.columns import LOOKED_AT, find_image_columns
 from vitft.reading.evidence import table_role
 from vitft.reading.labels import Parts
 from vitft.reading.opened import OpenedSource, reading, refuse_stream
 from vitft.reading.plain import require_plain
-from vitft.reading.shards import class_names, schema_of
+from vitft.reading.shards import class_names, row_groups_of, schema_of
 from vitft.reading.tars import holds_examples, open_tars
 from vitft.recipe.keys import DataRecipe
 
@@ -32,12 +33,11 @@ def holds_images(root: Path, names: Sequence[str], kind: str, data: DataRecipe) 
     """Return whether files of a format hold images, rather than only naming or describing them."""
     if kind == "webdataset":
         return any(holds_examples(str(root / name)) for name in names[:3])
-    path = root / names[0]
     try:
+        path = root / next((name for name in names if sum(row_groups_of(root / name))), names[0])
         features = datasets.Features.from_arrow_schema(schema_of(path)[0])
-        rows = []
-        if kind == "parquet" and (file := pq.ParquetFile(path)).metadata.num_rows:
-            rows = next(file.iter_batches(LOOKED_AT)).to_pylist()
+        batches = pq.ParquetFile(path).iter_batches(LOOKED_AT) if kind == "parquet" else ()
+        rows: list[Any] = next((batch.to_pylist() for batch in batches if batch.num_rows), [])
         columns, _ = find_image_columns(features, rows, data.image_column, ())
     except DataError as error:
         return "is broken" in error.wrong  # reported when it is opened
@@ -66,17 +66,20 @@ def open_format(
     opened: dict[str, Any] = {}
     folders: dict[str, tuple[str, ...]] = {}
     parts: dict[str, Mapping[str, Parts]] = {}
+    counts: dict[str, int | None] = {}
+    notes = list(notes)
     for split, members in splits.items():
-        paths = [str(root / name) for name in members]
-        require_plain(paths)
-        if kind != "webdataset":
-            parts[split] = reading(root, lambda paths=paths: class_names(paths))  # type: ignore[misc]
-        opened[split] = reading(root, lambda paths=paths: _load(kind, paths, data.streaming))  # type: ignore[misc]
+        require_plain([str(root / name) for name in members])
+        groups = {} if kind == "webdataset" else _filled(root, split, members, notes)
+        counts[split] = sum(map(sum, groups.values())) if groups else None
+        paths = [str(root / name) for name in groups or members]
+        if groups:
+            parts[split] = reading(root, partial(class_names, paths))
+        opened[split] = reading(root, partial(_load, kind, paths, [*groups.values()], data.streaming))
         if data.streaming and parts.get(split):
             refuse_stream(data, "its files number the classes differently")
         own_folder = os.path.commonpath([Path(path).parent for path in paths])
         folders[split] = tuple(dict.fromkeys((own_folder, str(root))))
-    counts = {split: _count_parquet(root, splits[split]) if kind == "parquet" else None for split in splits}
     return OpenedSource(
         id or str(root),
         None,
@@ -103,17 +106,36 @@ def _refuse_configurations(root: Path, splits: Mapping[str, Sequence[str]]) -> N
             )
 
 
-def _load(kind: str, paths: Sequence[str], is_streaming: bool) -> Any:
+def _filled(root: Path, split: str, names: Sequence[str], notes: list[str]) -> dict[str, list[int]]:
+    """Return the files of a split that have rows, with the rows of each of their row groups; note the others.
+
+    Raises:
+        DataError: if none has rows.
+    """
+    groups = {name: reading(root, partial(row_groups_of, root / name)) for name in names}
+    empty = [name for name in names if not sum(groups[name])]
+    if len(empty) == len(names):
+        raise DataError(
+            f"the split {split} of {root} is empty: no row in {shorten(names, 4)}",
+            allowed="splits with images",
+            hint="add images, or move the files away",
+        )
+    if empty:
+        notes.append(f"left out, because it has no rows: {shorten(empty, 4)}")
+    return {name: groups[name] for name in names if name not in empty}
+
+
+def _load(kind: str, paths: Sequence[str], groups: Sequence[Sequence[int]], is_streaming: bool) -> Any:
+    """Load the files of a split; ``groups`` are the numbers of rows in the row groups of each."""
     if kind == "webdataset":
         return open_tars(paths, is_streaming=is_streaming)
+    # `datasets` reads as many rows at once as a file's first row group has, and fails if that is none. The option
+    # would also change the name of its cache, so it is given only where it must be.
+    is_odd = kind == "parquet" and not all(rows[0] for rows in groups)
+    options = {"batch_size": max(map(max, groups))} if is_odd else {}
     # Wildcard characters in a folder's name must not act as a pattern.
-    return datasets.load_dataset(
-        kind, data_files=[glob.escape(path) for path in paths], split="train", streaming=is_streaming
-    )
-
-
-def _count_parquet(root: Path, names: Sequence[str]) -> int:
-    return sum(int(pq.read_metadata(root / name).num_rows) for name in names)
+    files = [glob.escape(path) for path in paths]
+    return datasets.load_dataset(kind, data_files=files, split="train", streaming=is_streaming, **options)
 
 
 def _names_split(name: str) -> bool:

@@ -84,6 +84,12 @@ def known_error(error: Exception, name: str, config: str | None) -> DataError | 
     text = str(error)
     if "corresponds to no data" in text:
         return DataError(f"a split of {name} is empty", allowed="splits with images", hint="add images or remove it")
+    if "BatchSize must be greater than 0" in str(link_of(error)):  # it takes the size of a file's first row group
+        return DataError(
+            f"a parquet file of {name} begins with an empty row group, which `datasets` cannot read",
+            allowed="--set data.layout=parquet, with which vitft reads the files in a folder itself",
+            hint="for a dataset on the Hub, hf download --repo-type dataset ID --local-dir FOLDER first",
+        )
     listed = re.search(r"(?:available configs|Available|configurations in the cache)[^\[\n:]*:? *\[?([^\]\n]*)", text)
     if not isinstance(error, ValueError) or not ("onfig" in text and listed):
         return None

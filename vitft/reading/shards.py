@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,8 +57,27 @@ def schema_of(path: Path) -> tuple[pa.Schema, int]:
     Raises:
         DataError: if it is broken.
     """
-    try:
+    with _intact(path):
         return _schema_of(path)
+
+
+def row_groups_of(path: Path) -> list[int]:
+    """Return the number of rows in each part of a parquet file that is read at once; an arrow file is one part.
+
+    Raises:
+        DataError: if it is broken.
+    """
+    with _intact(path):
+        if path.suffix.lower() != ".parquet":
+            return [_schema_of(path)[1]]
+        metadata = pq.read_metadata(path)
+        return [int(metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups)]
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"{path} is broken, or not a {path.suffix} file: {str(error).splitlines()[0]}",
