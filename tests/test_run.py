@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vitft.errors import TrainError, UsageError
+from vitft.ownership import Ownership
 from vitft.quantities import duration_text
 from vitft.recipe.recipe import Recipe
 from vitft.run import Run
@@ -88,6 +89,9 @@ def test_what_is_no_run_is_not_opened_and_the_nearest_is_proposed(tmp_path: Path
     with pytest.raises(UsageError, match="does not exist") as error:
         Run.open(tmp_path / "flower")
     assert error.value.hint == f"vitft finetune --resume {run.folder}"
+    assert error.value.allowed == str(run.folder)
+    with pytest.raises(UsageError, match=rf"none of the runs in {tmp_path} can be used here; vitft runs ls {tmp_path}"):
+        Run.open(tmp_path / "flower", "vitft push", lambda run: run.is_scored)
     with pytest.raises(UsageError, match=r"is not a run directory: it has no recipe\.yaml"):
         Run.open(tmp_path)
 
@@ -97,9 +101,12 @@ def test_a_run_is_finished_when_its_card_is_there_which_comes_after_model_and_re
     run.model_folder.mkdir()
     run.write_json("model/config.json", {})
     run.write_json("results.json", {"train": {}, "classes": []})
-    assert run.is_scored and not run.is_finished
+    assert run.is_scored and not run.is_finished and run.can_go_on()
+    owner = Ownership.take(run.folder)
+    assert not run.can_go_on()
+    owner.release()
     run.write_text("model/README.md", "a card")
-    assert run.is_finished
+    assert run.is_finished and not run.can_go_on()
     (tmp_path / "results.json").write_text("")
     assert not run.is_scored and run.results() is None
     assert run.broken() == ["results.json is empty"]

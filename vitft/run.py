@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vitft.disk import sweep, write_whole
 from vitft.errors import TrainError, UsageError, did_you_mean, shorten
 from vitft.files import at_home, exists, is_file, is_folder
 from vitft.outside import shown
+from vitft.ownership import is_taken
 from vitft.recipe.recipe import Recipe
 from vitft.status import Status
 
@@ -94,21 +96,23 @@ class Run:
         raise UsageError(f"{parent} already has ten thousand runs called {name}", hint="--name ANOTHER")
 
     @classmethod
-    def open(cls, folder: str | Path, command: str = "vitft finetune --resume") -> Run:
+    def open(
+        cls, folder: str | Path, command: str = "vitft finetune --resume", suits: Callable[[Run], bool] | None = None
+    ) -> Run:
         """Open an existing run.
 
         Args:
             folder: its directory.
             command: the command being run, for the hint.
+            suits: whether the command can use a run, for the error; by default whether the run can be resumed.
 
         Raises:
-            UsageError: if the folder is not a run directory.
+            UsageError: if the folder is not a run directory, naming those beside it that suit.
         """
         folder = at_home(folder)
         if not is_file(folder / "recipe.yaml"):
             what = "is not a run directory: it has no recipe.yaml" if is_folder(folder) else "does not exist"
-            runs, guess = runs_like(folder)
-            allowed = shorten(runs) if runs else None
+            allowed, guess = suitable_runs(folder, suits or Run.can_go_on)
             raise UsageError(f"{folder} {what}", allowed=allowed, hint=f"{command} {guess or 'runs/NAME'}")
         return cls(folder)
 
@@ -159,6 +163,10 @@ class Run:
         """Whether a finished run's scores cannot be read, and no checkpoint is left to make them again."""
         has_card = (self.model_folder / "README.md").is_file()
         return has_card and self.results() is None and self.newest_checkpoint() is None
+
+    def can_go_on(self) -> bool:
+        """Whether this run can be resumed: it is not finished, and no process is working on it."""
+        return not (self.is_finished or self.has_lost_results() or is_taken(self.folder))
 
     def follow_up(self) -> dict[str, object]:
         """Return the recipe changes for a new run that continues training this run's model.
@@ -308,6 +316,15 @@ def runs_like(named: str | Path) -> tuple[list[str], str | None]:
     """Return the runs beside what may be a mistyped run, and the one most like it."""
     runs = [str(run) for run in runs_in(at_home(named).parent)]
     return runs, did_you_mean(str(named), runs)
+
+
+def suitable_runs(named: str | Path, suits: Callable[[Run], bool]) -> tuple[str | None, str | None]:
+    """Name the runs that suit beside what may be a mistyped run, or say that none does; and the one most like it."""
+    parent = at_home(named).parent
+    runs = runs_in(parent)
+    suitable = [str(run) for run in runs if suits(Run(run))]
+    none = f"none of the runs in {parent} can be used here; vitft runs ls {parent} shows their states" if runs else None
+    return shorten(suitable) if suitable else none, did_you_mean(str(named), suitable)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -481,10 +481,19 @@ def test_everything_that_is_wrong_is_said_at_once(capsys):
 
 def test_a_run_that_is_mistyped_is_looked_for_among_the_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "flowers").mkdir(parents=True)
+    (tmp_path / "runs" / "flowers" / "model").mkdir(parents=True)
     (tmp_path / "runs" / "flowers" / "recipe.yaml").write_text("{}")
+    assert run("finetune", "--resume", "runs/flower") == 2
+    assert capsys.readouterr().err.endswith("allowed: runs/flowers\n  try: vitft finetune --resume runs/flowers\n")
+    assert run("evaluate", "runs/flower") == 2  # it has no model yet
+    assert "none of the runs in runs can be used here; vitft runs ls runs" in capsys.readouterr().err
+    (tmp_path / "runs" / "flowers" / "model" / "config.json").touch()
+    (tmp_path / "runs" / "flowers" / "model" / "README.md").touch()
+    (tmp_path / "runs" / "flowers" / "results.json").write_text('{"train": {}, "classes": []}')
     assert run("evaluate", "runs/flower") == 2
     assert capsys.readouterr().err.endswith("allowed: runs/flowers\n  try: vitft evaluate runs/flowers\n")
+    assert run("finetune", "--resume", "runs/flower") == 2  # nothing is left to do
+    assert "none of the runs in runs can be used here" in capsys.readouterr().err
     assert run("runs", "flowers") == 2
     assert capsys.readouterr().err.endswith("try: vitft runs ls flowers\n")
 

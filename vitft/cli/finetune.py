@@ -123,7 +123,7 @@ def _going_on(run: Path, other: str | Path | None, changes: Changes) -> tuple[st
             f"--from uses the recipe of {run}, so {other} cannot be given with it",
             hint=f"vitft finetune --from {run} --epochs 5",
         )
-    opened = Run.open(run, "vitft finetune --from")
+    opened = Run.open(run, "vitft finetune --from", lambda run: run.is_scored)
     return str(opened.folder / "recipe.yaml"), opened.follow_up() | changes
 
 

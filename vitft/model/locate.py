@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vitft.architectures.weights import weight_files
 from vitft.builtin import checkpoint_path
-from vitft.errors import ModelError, shorten
+from vitft.errors import ModelError
 from vitft.files import at_home, is_file, is_folder
 from vitft.names import explain_hub_error, looks_like_path
 from vitft.retry import is_passing, patiently, status_of
-from vitft.run import Run, runs_like
+from vitft.run import Run, runs_like, suitable_runs
 
 MICRO = "builtin:vit-micro"
 
@@ -40,9 +40,10 @@ def locate(checkpoint: str, revision: str | None = None) -> tuple[Path, str | No
         raise ModelError(f"there is no model {checkpoint}, but a run of that name", hint=f"{near} in its place")
     runs, guess = runs_like(checkpoint)
     if runs and ("/" in checkpoint or guess):  # a mistyped run must not be looked up on the Hub
+        allowed, guess = suitable_runs(checkpoint, lambda run: run.is_scored)
         raise ModelError(
             f"there is no run {checkpoint}",
-            allowed=shorten(runs),
+            allowed=allowed,
             hint=f"{guess}, if you mean that" if guess else "vitft runs",
         )
     if is_file(folder) or looks_like_path(checkpoint):

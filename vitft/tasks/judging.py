@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitft.errors import UsageError, VitftError, shorten
+from vitft.errors import UsageError, VitftError
 from vitft.files import at_home, exists, is_file
 from vitft.outside import shown
 from vitft.processes.turns import main_process_first
 from vitft.recipe.keys import DataRecipe
 from vitft.recipe.recipe import Recipe
-from vitft.run import Run, runs_like
+from vitft.run import Run, runs_like, suitable_runs
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,7 +77,8 @@ def require_dataset(model: str | Path, dataset: str | DataRecipe | None) -> None
         return
     runs, guess = runs_like(model)
     if runs and (guess or "/" in str(model)) and not exists(model):
-        raise UsageError(f"there is no run {model}", allowed=shorten(runs), hint=f"vitft evaluate {guess or runs[0]}")
+        allowed, guess = suitable_runs(model, lambda run: run.is_scored)
+        raise UsageError(f"there is no run {model}", allowed=allowed, hint=f"vitft evaluate {guess or 'runs/NAME'}")
     raise UsageError(
         f"no dataset was given, and {model} is not a run with a dataset of its own",
         hint=f"vitft evaluate {model} DATASET",

@@ -47,7 +47,7 @@ def push(
         UsageError: if the run is not finished.
         PublishError: if the Hub refuses or cannot be reached.
     """
-    opened = Run.open(run, "vitft push")
+    opened = Run.open(run, "vitft push", lambda run: run.is_scored)
     if not opened.is_scored:
         broken = [line for line in opened.broken() if line.startswith("results.json")]
         raise UsageError(

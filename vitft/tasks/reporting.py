@@ -75,7 +75,9 @@ def _record(named: str | Path) -> Record:
     from vitft.report.record import is_evaluation, read_evaluation, read_record
 
     folder = at_home(named)
-    return read_evaluation(folder) if is_evaluation(folder) else read_record(Run.open(folder, "vitft report"))
+    if is_evaluation(folder):
+        return read_evaluation(folder)
+    return read_record(Run.open(folder, "vitft report", lambda _: True))
 
 
 def report_run(run: Run) -> None:
