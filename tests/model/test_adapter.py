@@ -107,6 +107,7 @@ def test_the_first_weights_are_a_function_of_the_seed():
     assert torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name])
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks for it by its old name
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_plain_peft_loads_what_is_kept(tmp_path, kind):
     checkpoint = save(model_of(), tmp_path / "checkpoint")

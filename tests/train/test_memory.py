@@ -7,6 +7,7 @@ import torch
 import zoo
 from accelerate import Accelerator
 
+from vitft.architectures.blocks import blocks
 from vitft.errors import TrainError
 from vitft.recipe.recipe import Recipe
 from vitft.resolution.multisize import MultiSize
@@ -142,4 +143,4 @@ def test_not_even_two_images_is_an_error_with_a_way_out(classifier, forward):
 
 def test_with_gradient_checkpointing_the_trial_has_it_too(classifier, forward):
     assert found(classifier, 4, **{"train.gradient_checkpointing": True}) == 4
-    assert classifier.model.is_gradient_checkpointing
+    assert all(block.gradient_checkpointing for _, block in blocks(classifier.model))
