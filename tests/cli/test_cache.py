@@ -19,8 +19,9 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "_MEMORY", tmp_path / "none")
 
 
-def kept(name, is_closed=True):
-    store = Cache(disk_folder()).open({"dataset": f"/data/{name}", "what": "train staged at 258"}, 4096, 10**5)
+def kept(name, is_closed=True, model=""):
+    key = {"dataset": f"/data/{name}", "what": "train staged at 258"}
+    store = Cache(disk_folder()).open(key, 4096, 10**5, model=model)
     for slot in range(3):
         store.write(slot, bytes(16), b"", np.ones(4096, dtype=np.uint8))
     if is_closed:
@@ -36,14 +37,21 @@ def test_an_empty_cache_says_where_it_would_be(capsys, tmp_path):
 
 def test_cache_ls_gives_a_line_to_each(capsys):
     store = kept("photos", is_closed=False)
-    kept("birds\x1b[31m")
+    kept("birds\x1b[31m", model="/home/runs/birds/model")
     assert run("cache", "ls") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "dataset", "what", "rows", "size", "last", "used"]
+    assert lines[0].split() == ["name", "dataset", "what", "model", "rows", "size", "last", "used"]
     photos = next(line for line in lines if "photos" in line)
     assert photos.startswith(store.folder.name)
-    assert "photos   " in photos and "train staged at 258  3     16 kB" in photos and photos.endswith("in use")
-    assert any("birds" in line and line.endswith(" s ago") and "\x1b" not in line for line in lines)
+    assert (
+        "photos   " in photos
+        and "train staged at 258  -            3     16 kB" in photos
+        and photos.endswith("in use")
+    )
+    assert any(
+        "birds" in line and "  birds/model  3 " in line and line.endswith(" s ago") and "\x1b" not in line
+        for line in lines
+    )
     assert run("cache", "ls", "--format", "json") == 0
     found = {each["dataset"]: each for each in json.loads(capsys.readouterr().out)}
     assert found["/data/photos"]["rows"] == 3 and found["/data/photos"]["in_use"] is True

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vitft.cli import main
 from vitft.data.batches import RowNote
+from vitft.data.cache import Cache, disk_folder
 from vitft.data.store import SLOTS, Store
 from vitft.features.features import Features
 from vitft.features.store import FeatureStore
@@ -50,8 +51,8 @@ def said():
 def opened(split, said):
     """Return a function that opens the store."""
 
-    def opened(limit=10**9, rows=split, **facts):
-        return FeatureStore(FACTS | facts, rows, SHAPE, limit, said.append)
+    def opened(limit=10**9, rows=split, model="lab/vit-small", **facts):
+        return FeatureStore(FACTS | facts, rows, SHAPE, limit, said.append, model=model)
 
     return opened
 
@@ -71,6 +72,9 @@ def test_what_is_read_is_what_was_written(written, opened, said):
     found = load(opened())
     assert torch.equal(found.values, MADE.values)
     assert (found.skipped, found.notes) == (MADE.skipped, MADE.notes)
+    assert load(opened(model="/tmp/the-same")) is not None
+    [kept] = Cache(disk_folder()).stores()
+    assert kept.model == "lab/vit-small"
     assert load(opened(weights="1b")) is None
     assert said == []
 

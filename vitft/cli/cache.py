@@ -32,7 +32,7 @@ def cache(ctx: typer.Context) -> None:
 
 @app.command("ls", cls=Command, context_settings=CONTEXT)
 def list_stores(format: Format = "text", debug: Debug = False) -> int:
-    """List what is kept, the most recently used first: dataset, what of it, rows, size, last use.
+    """List what is kept, the most recently used first: dataset, what of it, by which model, rows, size, last use.
 
     It is in $VITFT_CACHE, or in ~/.cache/vitft if that is not set, and in memory while a run with few images lasts.
     All of it can be removed: what a run needs is made again.
@@ -90,10 +90,11 @@ def _table(found: list[Kept]) -> str:
 
     if not found:
         return f"nothing is kept in {disk_folder()}"
-    rows = [("name", "dataset", "what", "rows", "size", "last used")]
+    rows = [("name", "dataset", "what", "model", "rows", "size", "last used")]
     for each in found:
         used = "in use" if each.is_in_use else f"{duration_text(each.seconds_since_use)} ago"
-        about = (printable(last_part(each.dataset)), printable(each.what))
+        model = "/".join(each.model.rstrip("/").split("/")[-2:])  # a Hub id, or the end of a path: flowers/model
+        about = (printable(last_part(each.dataset)), printable(each.what), printable(model) or "-")
         rows.append((each.folder.name, *about, count_text(each.num_filled), size_text(each.num_bytes), used))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -110,6 +111,7 @@ def _plain(each: Kept) -> dict[str, object]:
         "folder": str(each.folder),
         "dataset": each.dataset,
         "what": each.what,
+        "model": each.model or None,
         "rows": each.num_filled,
         "bytes": each.num_bytes,
         "last_used": each.last_used,

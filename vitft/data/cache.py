@@ -62,6 +62,7 @@ class Kept:
     Attributes:
         folder: its folder.
         dataset, what: from its key.
+        model: the model that made its contents, as the run that made the store knew it; empty if none did.
         num_filled: the number of its slots that were written.
         num_bytes: its disk space.
         last_used: seconds since 1970.
@@ -71,6 +72,7 @@ class Kept:
     folder: Path
     dataset: str
     what: str
+    model: str
     num_filled: int
     num_bytes: int
     last_used: float
@@ -94,13 +96,14 @@ class Cache:
     def __init__(self, folder: Path, limit: int | None = None, *, is_temporary: bool = False) -> None:
         self.folder, self.limit, self.is_temporary = folder, limit, is_temporary
 
-    def open(self, key: Mapping[str, Any], slot_bytes: int, expected: int) -> OpenStore:
+    def open(self, key: Mapping[str, Any], slot_bytes: int, expected: int, *, model: str = "") -> OpenStore:
         """Open a store, or make it and, if necessary, room for it. It leaves half of the free disk space alone.
 
         Args:
             key: everything that the contents depend on, with ``dataset`` and ``what`` as texts.
             slot_bytes: the most bytes of a slot.
             expected: bytes that the store will have when it is filled.
+            model: name of the model that makes the contents, for people; the key says which it is.
 
         Raises:
             NoCache: with the reason, if that is impossible.
@@ -112,7 +115,7 @@ class Cache:
             for _ in range(_TRIES):  # another process may remove what was just made, or make what was just removed
                 room = self._make_room(folder, expected)
                 if not folder.exists():
-                    _make(folder, meta)
+                    _make(folder, meta | {"model": model})
                 if (lock := _lock(folder, alone=False)) is not None:
                     if _is_whole(folder, meta):
                         with suppress(OSError):  # a store that we may only read
@@ -235,7 +238,8 @@ def _make(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def _is_whole(folder: Path, meta: Mapping[str, Any]) -> bool:
-    is_ours: bool = _meta(folder) == json.loads(json.dumps(meta))
+    found = _meta(folder)
+    is_ours = isinstance(found, dict) and {name: found.get(name) for name in meta} == json.loads(json.dumps(meta))
     return is_ours and (folder / SLOTS).is_file() and (folder / INDEX).is_file()
 
 
@@ -320,12 +324,13 @@ def _last_used(folder: Path) -> float:
 
 def _look_at(folder: Path) -> Kept:
     meta = _meta(folder)
-    key = meta.get("key") if isinstance(meta, dict) else None
-    key = key if isinstance(key, dict) else {}
+    meta = meta if isinstance(meta, dict) else {}
+    key = key if isinstance(key := meta.get("key"), dict) else {}
     return Kept(
         folder,
         str(key.get("dataset", "?")),
         str(key.get("what", "?")),
+        str(meta.get("model", "")),
         int(filled_slots(folder).sum()),
         used_bytes(folder),
         _last_used(folder),

@@ -31,7 +31,8 @@ def read_or_compute(
     accelerator, data, shape = backbone.accelerator, backbone.data, backbone.shape(split, views)
     if data.cache == "off":
         return backbone.compute(split, views, stop)
-    with FeatureStore(facts, split, shape, data.cache_limit.num_bytes, backbone.note) as store:
+    limit, model = data.cache_limit.num_bytes, backbone.classifier.name
+    with FeatureStore(facts, split, shape, limit, backbone.note, model=model) as store:
         found = store.load()
         missing = torch.tensor([float(found is None)], device=accelerator.device)
         are_all_here = float(accelerator.reduce(missing, "sum")) == 0

@@ -38,11 +38,13 @@ class FeatureStore:
         shape: of the values, (V, N, ...).
         limit: bytes of all that the cache holds.
         note: prints a line and records it in the run.
+        model: the backbone's name, for people; ``facts`` say which it is.
     """
 
     def __init__(
-        self, facts: dict[str, Any], split: ImageSplit, shape: tuple[int, ...], limit: int, note: Callable[[str], None]
-    ) -> None:
+        self, facts: dict[str, Any], split: ImageSplit, shape: tuple[int, ...], limit: int,
+        note: Callable[[str], None], *, model: str,
+    ) -> None:  # fmt: skip
         self._split, self._shape, self._note = split, shape, note
         self._store: OpenStore | None = None
         key = json.loads(json.dumps({"features": _VERSION, **facts}, sort_keys=True, default=str))
@@ -52,7 +54,7 @@ class FeatureStore:
             return
         try:
             expected = expected_bytes(content, slot_bytes, len(split))
-            self._store = Cache(disk_folder(), limit).open(key, slot_bytes, expected)
+            self._store = Cache(disk_folder(), limit).open(key, slot_bytes, expected, model=model)
         except NoCache as error:
             note(f"features of {split.name} are not stored, and the next run computes them again: {one_line(error)}")
 
