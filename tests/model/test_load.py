@@ -272,7 +272,8 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path):
     [
         ({"model_type": "bert"}, "bert"),
         ({"model_type": "dinov3_convnext"}, "timm/convnext_tiny.dinov3_lvd1689m"),
-        ({"model_type": "siglip2"}, "google/siglip2-base-patch16-224"),
+        ({"model_type": "siglip2"}, "fixed size, such as google/siglip2-base-patch16-224"),
+        ({"model_type": "siglip2_vision_model"}, "fixed size, such as google/siglip2-base-patch16-224"),
         ({"model_type": "imagegpt"}, "imagegpt"),
         ({"model_type": "perceiver"}, "perceiver"),
         ({"model_type": "shieldgemma2"}, "language model"),
@@ -372,6 +373,31 @@ def test_the_image_tower_of_a_pair_becomes_a_classifier(family, whole, alone, tm
     assert torch.allclose(ours, expected, atol=1e-6)
     assert pretrained.image_size == (32, 32)
     assert any("text_model" in note for note in pretrained.notes) != alone
+
+
+def test_siglip2_of_a_fixed_size_is_of_the_family_siglip(tmp_path):
+    """As google/siglip2-base-patch16-224 is on the Hub, whose files transformers 4.49 wrote."""
+    folder = tmp_path / "siglip2-base-patch16-224"
+    zoo.save(transformers.SiglipModel(zoo.config("siglip")), folder, "siglip", size=32)
+    edit_config(folder, torch_dtype="float32", transformers_version="4.49.0.dev0")
+    processor = {
+        "do_convert_rgb": None, "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3,
+        "image_processor_type": "SiglipImageProcessor", "image_std": [0.5] * 3, "processor_class": "SiglipProcessor",
+        "resample": 2, "rescale_factor": 1 / 255, "size": {"height": 32, "width": 32},
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    pretrained = loaded(folder)
+    model = pretrained.model.train()
+    assert (type(model).__name__, pretrained.image_size) == ("SiglipForImageClassification", (32, 32))
+    for _ in range(2):  # at first the head is zero, and passes nothing back
+        torch.nn.functional.cross_entropy(model(images_of()).logits, torch.tensor([0, 2])).backward()
+        torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert model.vision_model.embeddings.patch_embedding.weight.grad.any()
+    pretrained.save(tmp_path / "tuned")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "tuned")
+    assert torch.allclose(again(images_of()).logits, model.eval()(images_of()).logits, atol=1e-6)
+    saved = json.loads((tmp_path / "tuned" / "preprocessor_config.json").read_text())
+    assert (saved["image_processor_type"], saved["size"]) == ("SiglipImageProcessor", {"height": 32, "width": 32})
 
 
 # --- size --------------------------------------------------------------------------------------------------
