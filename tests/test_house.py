@@ -88,9 +88,10 @@ FOLDERS = {
     ],
     "hub": ["prose", "bundle", "card", "access", "push", "background"],
     "tasks": [
-        "models", "judging", "ending", "calibrating", "describing", "photos", "tracking", "picturing", "thumbnails",
-        "publishing", "recording", "reporting", "keeping", "peak_memory", "finishing", "candidate", "probing",
-        "loading", "training", "viewing", "evaluating", "predicting", "resizing", "inspecting", "__init__",
+        "models", "judging", "ending", "calibrating", "describing", "photos", "tracking", "picturing",
+        "training_views", "thumbnails", "publishing", "recording", "reporting", "keeping", "peak_memory", "finishing",
+        "candidate", "probing", "loading", "training", "viewing", "evaluating", "predicting", "resizing", "inspecting",
+        "__init__",
     ],
     "cli": [
         "foreign", "command", "recipe_flags", "options", "images", "data", "views", "finetune", "probe", "evaluate",

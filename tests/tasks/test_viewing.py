@@ -41,7 +41,7 @@ def test_the_views_are_those_of_the_training():
         seed=setup.recipe.train.seed,
     )
     num_seen = 0
-    for parts in made.batches.steps(0, setup.plan.total_steps):
+    for parts in made.training.batches.steps(0, setup.plan.total_steps):
         for part in parts:
             pixel_values, targets = view(part)
             for place, index in enumerate(part.sample_indices.tolist()):
@@ -82,7 +82,7 @@ def test_a_head_on_plain_features_sees_no_views_and_the_page_says_so(tmp_path):
     page = result.path.read_text(encoding="utf-8")
     assert "just as it is scored" in page and "<th>epoch 1</th>" not in page
     few = album({"model.train": "head", "train.feature_views": 2})
-    assert few.num_views == 2 and few.augment.cutmix_alpha == 0
+    assert few.num_views == 2 and few.training.augment.cutmix_alpha == 0
 
 
 def test_quarter_turns_of_another_shape_are_refused_before_the_training():

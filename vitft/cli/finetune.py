@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitft.cli.command import launched
-from vitft.cli.options import Debug, Format, NumProcesses, OwnDataset, Settings, settings, take_dataset
+from vitft.cli.options import Debug, Format, NumProcesses, OwnDataset, RecipeName, Settings, settings, take_dataset
 from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.errors import PublishError, UsageError
 from vitft.files import is_file
@@ -35,10 +35,7 @@ def finetune(
     ctx: typer.Context,
     *,
     dataset_given: OwnDataset = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="Recipe file, or a name from: vitft recipes ls."),
-    ] = None,
+    recipe: RecipeName = None,
     changes: Changes,
     resume: Annotated[
         Path | None,

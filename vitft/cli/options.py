@@ -12,6 +12,9 @@ from vitft.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Run directory, model folder or Hub id.", metavar="MODEL")]
 OwnDataset = Annotated[str | None, typer.Argument(help="The dataset, like --dataset.", metavar="DATASET")]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", metavar="RECIPE", help="Recipe file, or a name from: vitft recipes ls.")
+]
 Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Split to use: test, if there is one.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Images per forward pass.")]
 NumProcesses = Annotated[

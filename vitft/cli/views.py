@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vitft.cli.options import Debug, Format, OwnDataset, Settings, settings, take_dataset
+from vitft.cli.options import Debug, Format, OwnDataset, RecipeName, Settings, settings, take_dataset
 from vitft.cli.recipe_flags import Changes, recipe_flags
 from vitft.outside import shown
 
@@ -20,10 +20,7 @@ from vitft.outside import shown
 def views(
     *,
     dataset_given: OwnDataset = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="Recipe file, or a name from: vitft recipes ls."),
-    ] = None,
+    recipe: RecipeName = None,
     changes: Changes,
     number: Annotated[int, typer.Option("--number", min=1, max=200, metavar="N", help="Images to show.")] = 8,
     per_image: Annotated[

@@ -11,6 +11,8 @@ from vitft.outside import printable
 from vitft.recipe.keys import DataRecipe
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from vitft.data.images import ImageSource, ImageSplit
     from vitft.model.classifier import Classifier
     from vitft.pictures.look import Look, Photo
@@ -151,6 +153,16 @@ def read_photos(
             continue
         shown_as = printable(name if label else Path(name).name)
         yield Photo(shown_as, pixels, printable(label) if label else None)
+
+
+def decoded(split: ImageSplit, row: int, max_pixels: int) -> Image | None:
+    """Return an image of a split, upright; None if it cannot be read."""
+    from vitft.data.staging import BadImage, decode
+
+    try:
+        return decode(split.encoded(row), max_pixels, split.white_level)[0]
+    except BadImage:
+        return None
 
 
 def _open(dataset: str | DataRecipe) -> ImageSource:

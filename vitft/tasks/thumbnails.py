@@ -15,19 +15,19 @@ from vitft.processes import signals
 from vitft.report.gallery import FOLDER, INDEX, choose
 from vitft.run import Run
 from vitft.scoring.predictions import Predictions, file_name, read_predictions
+from vitft.tasks.photos import decoded
+from vitft.tasks.training_views import TrainingViews, as_image, main_labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from vitft.data.batches import StagedBatch
     from vitft.data.images import ImageSplit
     from vitft.train.setup import Setup
 
 SIDE = 112  # pixels of the longer side
 NUM_VIEWS = 16
 _QUALITY = 80
-_MOST_LABELS, _LEAST_SHARE = 3, 0.01
 
 
 def keep_thumbnails(run: Run, setup: Setup) -> None:
@@ -106,22 +106,13 @@ def _write_chosen(folder: Path, split: ImageSplit, predictions: Predictions, max
     found = []
     for place in choose(predictions).places:
         row = int(predictions.row[place])
-        image = _decoded(split, row, max_pixels)
+        image = decoded(split, row, max_pixels)
         if image is None:  # it could be read when it was scored
             continue
         file = f"{split.name}-{row:08d}.jpg"
         _save(image, folder / file)
         found.append({"row": row, "file": file, "source": shown(split.source(row))})
     return found
-
-
-def _decoded(split: ImageSplit, row: int, max_pixels: int) -> Image | None:
-    from vitft.data.staging import BadImage, decode
-
-    try:
-        return decode(split.encoded(row), max_pixels, split.white_level)[0]
-    except BadImage:
-        return None
 
 
 def _save(image: Image, path: Path) -> None:
@@ -146,12 +137,10 @@ def _write_views(setup: Setup, folder: Path, notes: list[str]) -> list[dict[str,
         notes.append("no training views: the head learnt from features of the plain images")
         return []
     found: list[dict[str, Any]] = []
-    for pixels, target in _views(setup, setup.source.train):
+    for levels, target in _views(setup, setup.source.train):
         file = f"view-{len(found):02d}.jpg"
-        _save(_as_image(pixels, setup), folder / file)
-        best = [(share, number) for number, share in enumerate(target.tolist()) if share >= _LEAST_SHARE]
-        best.sort(key=lambda each: (-each[0], each[1]))
-        labels = [[setup.source.classes[number], round(share, 4)] for share, number in best[:_MOST_LABELS]]
+        _save(as_image(levels), folder / file)
+        labels = [[name, round(share, 4)] for name, share in main_labels(target, setup.source.classes)]
         found.append({"file": file, "labels": labels})
         if len(found) == NUM_VIEWS:
             break
@@ -159,53 +148,17 @@ def _write_views(setup: Setup, folder: Path, notes: list[str]) -> list[dict[str,
 
 
 def _views(setup: Setup, train: ImageSplit) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pixel values (3, H, W) and targets (K,) from the first step on.
+    """Yield levels (3, H, W) and targets (K,) from the first step on.
 
-    Label smoothing is left out: it would stand at every image alike.
+    The batches are smaller than those of the training; an image's partner in mixing is the same in any.
     """
-    from vitft.features.views import unmixed
-    from vitft.views.policy import policy
-
-    recipe, plan = setup.recipe, setup.plan
-    augment = recipe.augment if plan.features is None else unmixed(recipe.augment)
-    for step, batch in _first_batches(setup, train):
-        view = policy(
-            augment.model_copy(update={"label_smoothing": 0.0}),
-            resize_mode=recipe.data.fit,
-            image_size=plan.phase_at(step).image_size,
-            normalise=setup.classifier.pixel_values,
-            num_classes=len(setup.source.classes),
-            seed=recipe.train.seed,
-        )
-        yield from zip(*view(batch), strict=True)
-
-
-def _first_batches(setup: Setup, train: ImageSplit) -> Iterator[tuple[int, StagedBatch]]:
-    """Yield the first images of the training, staged; an image's partner in mixing is the same in any batch."""
-    from vitft.data.train_batches import StepSlices, TrainBatches
+    from vitft.data.train_batches import StepSlices
     from vitft.train.imbalance import sampling_of
 
-    recipe, plan = setup.recipe, setup.plan
+    plan = setup.plan
     size = min(plan.batch_size, NUM_VIEWS)
-    batches = TrainBatches(
-        train,
-        StepSlices(len(train), size, size + size % 2, plan.total_samples),
-        seed=recipe.train.seed,
-        stage_size=plan.stage_size,
-        skip_bad=True,
-        workers=0,
-        pin=False,
-        max_pixels=recipe.data.max_pixels,
-        sampling=sampling_of(recipe, setup.source),
-    )
-    for step, parts in enumerate(batches.steps(0, min(plan.total_steps, NUM_VIEWS))):
-        yield from ((step, part) for part in parts)
-
-
-def _as_image(pixels: Tensor, setup: Setup) -> Image:
-    """Return normalised pixel values (3, H, W) as an image."""
-    import torch
-    from PIL import Image
-
-    levels = setup.classifier.pixel_values.levels(pixels[None])[0].to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).numpy())
+    slices = StepSlices(len(train), size, size + size % 2, plan.total_samples)
+    training = TrainingViews(setup, train, slices, sampling_of(setup.recipe, setup.source))
+    for step, parts in enumerate(training.batches.steps(0, min(plan.total_steps, NUM_VIEWS))):
+        for part in parts:
+            yield from zip(*training.of(part, step), strict=True)

@@ -17,20 +17,20 @@ from vitft.recipe.recipe import Recipe
 from vitft.recipe.sizes import show_size
 from vitft.tasks.ending import explained
 from vitft.tasks.loading import load_setup
+from vitft.tasks.photos import decoded
 from vitft.tasks.reporting import free_path, keep_page
+from vitft.tasks.training_views import TrainingViews, as_image, main_labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
     from vitft.data.images import ImageSplit
-    from vitft.data.train_batches import TrainBatches
     from vitft.recipe.keys import AugmentRecipe
     from vitft.train.setup import Setup
 
 PAGE = "views.html"
 _SIDE, _QUALITY = 160, 85  # pixels of the longer side on the page; of its JPEGs
-_MOST_LABELS, _LEAST_SHARE = 3, 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,6 @@ class _Album:
     """The images that the page shows, and their views."""
 
     def __init__(self, setup: Setup, split: ImageSplit, number: int, per_image: int) -> None:
-        from vitft.features.views import unmixed
         from vitft.train.imbalance import SAMPLING
 
         self.setup, self.split, self.number = setup, split, number
@@ -106,9 +105,7 @@ class _Album:
             self.notes.append(f"the training has no more than {num_epochs} epoch{'s' if num_epochs > 1 else ''}")
         if setup.recipe.train.imbalance in SAMPLING:
             self.notes.append("sampling shows these images at other times, so with other random choices")
-        augment = setup.recipe.augment if features is None else unmixed(setup.recipe.augment)
-        self.augment = augment.model_copy(update={"label_smoothing": 0.0})  # it would stand at every image alike
-        self.batches = _staging(setup, split)
+        self.training = TrainingViews(setup, split, plan.slices(0))
 
     def chosen(self) -> list[int]:
         """Return the rows of the images that training takes first, without those that cannot be read."""
@@ -130,17 +127,12 @@ class _Album:
             "source": shown(self.split.source(row)),
             "size": f"{image.width} x {image.height}",
             "original": _address(image),
-            "scored": _address(_as_image(scored)),
+            "scored": _address(as_image(scored)),
             "views": list(self._views(row)),
         }
 
     def _decoded(self, row: int) -> Image | None:
-        from vitft.data.staging import BadImage, decode
-
-        try:
-            return decode(self.split.encoded(row), self.setup.recipe.data.max_pixels, self.split.white_level)[0]
-        except BadImage:
-            return None
+        return decoded(self.split, row, self.setup.recipe.data.max_pixels)
 
     def _views(self, row: int) -> Iterator[dict[str, Any]]:
         """Yield the view of an image in each epoch, as long as the training lasts."""
@@ -155,51 +147,20 @@ class _Album:
             index = epoch * n + place
             if index >= self.setup.plan.total_samples and self.setup.plan.features is None:
                 return
-            pixels, target = self._seen(index)
-            drawn = draw_operations(self.augment, seed, torch.tensor([index]))
-            yield {"image": _address(_as_image(pixels)), "labels": self._labels(target), "drawn": in_words(drawn)[0]}
+            levels, target = self._seen(index)
+            drawn = draw_operations(self.training.augment, seed, torch.tensor([index]))
+            labels = main_labels(target, self.setup.source.classes)
+            yield {"image": _address(as_image(levels)), "labels": labels, "drawn": in_words(drawn)[0]}
 
     def _seen(self, index: int) -> tuple[Tensor, Tensor]:
         """Return levels (3, H, W) and target (K,) of a sample index, mixed with its partner in the step."""
-        from vitft.views.policy import policy
-
-        plan, setup = self.setup.plan, self.setup
+        plan = self.setup.plan
         step, slot = divmod(index, plan.batch_size)
         first = step * plan.batch_size + slot // 2 * 2
         last = min((step + 1) * plan.batch_size, max(plan.total_samples, index + 1))
-        view = policy(
-            self.augment,
-            resize_mode=setup.recipe.data.fit,
-            image_size=plan.phase_at(step).image_size,
-            normalise=setup.classifier.pixel_values,
-            num_classes=len(setup.source.classes),
-            seed=setup.recipe.train.seed,
-        )
-        pixel_values, targets = view(self.batches.at(list(range(first, min(first + 2, last)))))
-        return setup.classifier.pixel_values.levels(pixel_values)[index - first], targets[index - first]
-
-    def _labels(self, target: Tensor) -> list[tuple[str, float]]:
-        """Return the classes of a target with their shares, the largest first."""
-        best = [(share, number) for number, share in enumerate(target.tolist()) if share >= _LEAST_SHARE]
-        best.sort(key=lambda each: (-each[0], each[1]))
-        return [(self.setup.source.classes[number], share) for share, number in best[:_MOST_LABELS]]
-
-
-def _staging(setup: Setup, split: ImageSplit) -> TrainBatches:
-    """Return what stages any sample of the training; images that cannot be read have their stand-ins."""
-    from vitft.data.train_batches import TrainBatches
-
-    recipe, plan = setup.recipe, setup.plan
-    return TrainBatches(
-        split,
-        plan.slices(0),
-        seed=recipe.train.seed,
-        stage_size=plan.stage_size,
-        skip_bad=True,
-        workers=0,
-        pin=False,
-        max_pixels=recipe.data.max_pixels,
-    )
+        batch = self.training.batches.at(list(range(first, min(first + 2, last))))
+        levels, targets = self.training.of(batch, step)
+        return levels[index - first], targets[index - first]
 
 
 # --- the page ----------------------------------------------------------------------------------------------
@@ -251,14 +212,6 @@ def in_use(augment: AugmentRecipe) -> list[str]:
     of_randaugment = [name for name in type(augment).model_fields if name.startswith("policy_")]
     needs |= dict.fromkeys(of_randaugment, augment.policy == "randaugment")
     return [name for name, value in augment if needs.get(name, bool(value))]
-
-
-def _as_image(levels: Tensor) -> Image:
-    """Return levels (3, H, W) as an image."""
-    import torch
-    from PIL import Image
-
-    return Image.fromarray(levels.to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def _address(image: Image) -> str:
