@@ -1,7 +1,8 @@
 """Seconds until transformers' Trainer's own final test accuracy is reached: Trainer, and vitft by a recipe of its own.
 
     python benchmarks/time_to_accuracy.py --model PATH-OF-VIT-TINY (--flowers FOLDER | --cifar100 PATH --per-class 10)
-        --recipe model.train=head --recipe train.duration='30 epochs' [--seeds 3] [--epochs 3] [--zero-head]
+        --recipe model.train=head --recipe train.duration='30 epochs' [--seeds 3] [--first-seed 0] [--epochs 3]
+        [--zero-head]
 
 Trainer runs with the defaults of transformers' example (AdamW, lr 5e-5, linear, batch 8, a random crop and a flip, its
 random head or with --zero-head one of zeros); its clock stops while it is scored after each epoch. vitft's time is that
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--recipe", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--zero-head", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -59,7 +61,7 @@ def main() -> None:
         else:
             splits, data = subset(given.cifar100, given.per_class), str(folder / "data")
             splits.save_to_disk(data)
-        for seed in range(given.seeds):
+        for seed in range(given.first_seed, given.first_seed + given.seeds):
             ours = vitft_run(data, given.model, folder / "runs", seed, settings)
             curve = trainer_curve(
                 splits, given.model, folder / "trainer", epochs=given.epochs, seed=seed, zero_head=given.zero_head

@@ -37,3 +37,12 @@ def test_what_the_user_has_set_stays(name, cuda, monkeypatch):
 def test_a_cpu_has_no_such_allocator(cuda):
     assert device._grow_segments("cpu") == ""
     assert said() == {}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [({"avx512_bf16": True}, "--precision bf16 is faster"), ({"avx2": True}, "no accel")]
+)
+def test_the_plan_says_where_a_cpu_is_faster_in_bf16(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    precision, reason = device._precision("auto", "cpu", {})
+    assert precision == "fp32" and expected in reason

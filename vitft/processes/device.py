@@ -120,6 +120,12 @@ def _device(wanted: str, said: Mapping[str, Said]) -> tuple[str, str]:
     return "auto", f"the best of {', '.join(present)}"
 
 
+def _cpu_is_faster_in_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself (AVX-512 BF16, AMX); False where torch does not say."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def _precision(wanted: str, device: str, said: Mapping[str, Said]) -> tuple[str, str]:
     reason = "as given"
     if "train.precision" in said:
@@ -130,6 +136,8 @@ def _precision(wanted: str, device: str, said: Mapping[str, Said]) -> tuple[str,
             return "bf16", "this GPU is fast in bf16; weights stay float32"
         if on_cuda:
             return "fp16", "this GPU has no bf16; weights stay float32, the loss is scaled"
+        if device == "cpu" and _cpu_is_faster_in_bf16():
+            return "fp32", "exact; --precision bf16 is faster on this CPU"
         return "fp32", "no accelerator with fast half precision"
     if wanted == "fp16" and not on_cuda:
         raise UsageError(
