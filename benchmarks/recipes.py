@@ -1,7 +1,7 @@
 """Which settings are the best all-round choice: test accuracy of each on several small datasets, several seeds.
 
     python benchmarks/recipes.py --model PATH-OF-VIT-TINY --out results.jsonl [--flowers FOLDER] [--cifar100 PATH]
-        [--settings default,probe,...] [--seeds 3] [--set KEY=VALUE]
+        [--settings 'default;probe;...'] [--seeds 3] [--set KEY=VALUE]
 
 Each run is a line of the file, so a run that is stopped goes on where it was. The table at the end has the mean and the
 spread over seeds of the test accuracy, and the median of the seconds; seconds compare only within a quiet session.
@@ -27,9 +27,9 @@ SHORT = {"train.duration": "10 epochs", "train.batch_size": "auto", "optim.warmu
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
-    "lr x 2": {"optim.lr": 1e-3},
-    "lr x 0.3": {"optim.lr": 1.5e-4},
-    "lr x 3": {"optim.lr": 1.5e-3},
+    "lr 1.5e-4": {"optim.lr": 1.5e-4},
+    "lr 5e-4": {"optim.lr": 5e-4},
+    "lr 1.5e-3": {"optim.lr": 1.5e-3},
     "no layer decay": {"optim.layer_decay": 1.0, "optim.lr": 1e-4},
     "crop from 8 %": {"augment.crop_scale": [0.08, 1.0]},
     "crop from 80 %": {"augment.crop_scale": [0.8, 1.0]},
@@ -42,13 +42,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "last:4": {"model.train": "last:4"},
     "attention": {"model.train": "attention"},
     "norms and biases": {"model.train": "norms-and-biases", "optim.lr": 3e-3, "optim.layer_decay": 1.0},
-    "lora": {"model.train": "lora", "optim.lr": 2e-3, "optim.layer_decay": 1.0},
-    "lp-ft": {"train.head_first": True, "optim.lr": 1e-4},
-    "head first": {"train.head_first": True},
+    "lp-ft, lr 1e-4": {"train.head_first": True, "optim.lr": 1e-4},
     "3-augment": {"augment.policy": "3-augment", "augment.color_jitter": 0.3},
     "RandAugment": {"augment.policy": "randaugment"},
     "TrivialAugment": {"augment.policy": "trivialaugment"},
     "probe": {"model.train": "head", "train.duration": "100 epochs", "optim.lr": 3e-3},
+    "recipe lp-ft": {"recipe": "lp-ft"},
+    "recipe lora": {"recipe": "lora"},
     "recipe vit-paper": {"recipe": "vit-paper", **SHORT},
     "recipe augreg-ft": {"recipe": "augreg-ft", **SHORT, "optim.lr": 1e-2},
     "recipe deit3-ft": {"recipe": "deit3-ft", **SHORT},
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--flowers", help="a folder with train and test of class folders")
     parser.add_argument("--cifar100", help="a folder with data/*.parquet")
-    parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--settings", default=";".join(SETTINGS))
     parser.add_argument("--datasets", default="", help="parts of the names of datasets, joined by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
@@ -126,7 +126,7 @@ def main() -> None:
         chosen = [(name, keys) for name, keys in datasets(given, folder) if any(part in name for part in wanted)]
         for seed in range(given.seeds):
             for name, keys in chosen:
-                for setting in given.settings.split(","):
+                for setting in given.settings.split(";"):
                     if (setting, name, seed) in done:
                         continue
                     changes = {**keys, **everywhere, **SETTINGS[setting], "train.seed": seed}

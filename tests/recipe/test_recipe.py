@@ -54,7 +54,7 @@ def test_a_recipe_cannot_be_changed():
 def test_differences_name_the_keys_and_both_values():
     one, other = Recipe(), Recipe.load(None, {"optim.lr": 0.25, "train.duration": "3 epochs"})
     assert one.differences(other) == [
-        "optim.lr: 0.0005 -> 0.25",
+        "optim.lr: 0.001 -> 0.25",
         "train.duration: 10 epochs -> 3 epochs",
     ]
     assert one.differences(Recipe()) == []
@@ -171,4 +171,4 @@ def test_what_may_change_when_a_run_is_resumed():
         "hub.push", "hub.repo", "hub.private", "hub.revision", "hub.create_pr", "hub.every", "hub.license", "hub.force",
     } == RESUMABLE_CHANGES  # fmt: skip
     changed = Recipe.load(None, {"optim.lr": 1.0, "hub.push": True})
-    assert Recipe().broken_by(changed) == ["optim.lr: 0.0005 -> 1.0"]
+    assert Recipe().broken_by(changed) == ["optim.lr: 0.001 -> 1.0"]

@@ -139,7 +139,7 @@ FIELDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Part of each target spread evenly over all classes (arXiv:1512.00567)."),
     "optim.name": ("str", ("adamw", "sgd"), "adamw",
         "AdamW (arXiv:1711.05101), or SGD with momentum."),
-    "optim.lr": ("str", (), "0.0005",
+    "optim.lr": ("str", (), "0.001",
         "Peak learning rate of the head, less below (`optim.layer_decay`); of several (1e-4,1e-3) the best in trials."),
     "optim.head_lr_factor": ("float", (), "1.0",
         "Factor on the learning rate of the head alone."),

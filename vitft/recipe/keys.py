@@ -238,7 +238,7 @@ class OptimRecipe(Section):
 
     name: Literal["adamw", "sgd"] = "adamw"
     """AdamW (arXiv:1711.05101), or SGD with momentum."""
-    lr: Rates = 5e-4
+    lr: Rates = 1e-3
     """Peak learning rate of the head, less below (`optim.layer_decay`); of several (1e-4,1e-3) the best in trials."""
     head_lr_factor: Positive = 1.0
     """Factor on the learning rate of the head alone."""
