@@ -54,7 +54,7 @@ def test_every_part_of_a_whole_run_is_there(page):
     assert re.search(r"\d+ % of the images can be labelled with 95 % precision|No share of the images", seen.text)
     for note in ("a note along the way", "a note of the dataset", "a note of the plan", "peak, of the head"):
         assert note in seen.text
-    assert re.search(r"optim\.lr\s*0\.003\s*0\.0005", seen.text)
+    assert re.search(r"optim\.lr\s*0\.003\s*0\.001", seen.text)
 
 
 def test_mistakes_have_their_thumbnail_file_name_and_both_classes(run, page):

@@ -122,7 +122,7 @@ def _device(wanted: str, said: Mapping[str, Said]) -> tuple[str, str]:
 
 def _cpu_is_faster_in_bf16() -> bool:
     """Whether the CPU multiplies bf16 itself (AVX-512 BF16, AMX); False where torch does not say."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
