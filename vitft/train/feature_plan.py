@@ -77,12 +77,12 @@ def cost_rows(
         off = [("features", "off", "")] if is_explained else []
         return [*off, ("cost", f"{3 * gflop:.1f} GFLOP", f"per training image, {total}")]
     size = " x ".join(map(str, (f"{features.num_train:,}", *features.read.shape)))
-    what = f"{size}, computed once from {features.views}; the memory includes validation"
+    what = f"computed once from {features.views}; the memory includes validation"
     cost = f"per image, each view once; {total}, without the head"
     if isinstance(features.read, BlockInput):
-        what = f"{size}, what {features.read.module} reads, {what.removeprefix(f'{size}, ')}"
+        what = f"what {features.read.module} reads, {what}"
         cost = f"per image once, then {3 * features.rest_gflop:.1f} each time it is trained on; {total}"
-    return [("features", size_text(features.num_bytes), what), ("cost", f"{gflop:.1f} GFLOP", cost)]
+    return [("features", size_text(features.num_bytes), f"{size}, {what}"), ("cost", f"{gflop:.1f} GFLOP", cost)]
 
 
 def plan_features(
